@@ -1,0 +1,243 @@
+"""Augmentation on the device: flip, colour, scaling to [-1, 1]; and mixup.
+
+The host crops and resizes (`inception.data.crops`) and sends uint8; what is left of the released
+code's preprocessing (slim/preprocessing/inception_preprocessing.py) happens here, inside the jitted
+training step. Every random choice of an image is drawn from a key of its own, so it depends on
+(seed, epoch, example) and on nothing else: not on the batch the image sits in, the device that
+holds it or the number of processes.
+
+The colour operations are those of tf.image as it runs on a CPU, where the released code ran them,
+also for values outside [0, 1], which appear between one operation and the next. (dm-pix agrees
+inside [0, 1], but turns pixels darker than 0 grey when it rotates the hue.)
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from inception.data.crops import AUGMENTATIONS
+
+MAX_BRIGHTNESS = 32 / 255  # added to values in [0, 1]
+SATURATION = (0.5, 1.5)
+MAX_HUE = 0.2  # of a full turn
+CONTRAST = (0.5, 1.5)
+
+_STREAM = 0xC0105  # keeps these bits apart from those of other users of the same seed
+_TINY = jnp.finfo(jnp.float32).tiny
+
+
+class Choices(NamedTuple):
+    """What is drawn for each image: arrays [batch]."""
+
+    flip: Array  # bool
+    order: Array  # int32, 0 to 3: which of slim's four orders of the colour operations
+    brightness: Array
+    saturation: Array
+    hue: Array
+    contrast: Array
+
+
+def keys(seed: ArrayLike, epoch: ArrayLike, example: ArrayLike) -> Array:
+    """Returns one key per image, [batch], from the run's seed and `epoch`, `example` int32 [batch].
+
+    Threefry is asked for by name: JAX's other generators give other numbers under vmap, which
+    would make an image's choices depend on its batch.
+    """
+    root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAM)
+
+    def key(epoch: Array, example: Array) -> Array:
+        return jax.random.fold_in(jax.random.fold_in(root, epoch), example)
+
+    return jax.vmap(key)(jnp.asarray(epoch), jnp.asarray(example))
+
+
+def augment(keys: Array, images: ArrayLike, augmentation: str) -> Array:
+    """Augments a training batch as the released code does after cropping.
+
+    Args:
+      keys: one key per image, [batch], from `keys`.
+      images: uint8 [batch, height, width, 3].
+      augmentation: "inception": flip and the four colour operations; "inception_fast": flip,
+          brightness and saturation (slim's fast_mode); "resnet" and "flip": flip only (they
+          differ in the crops); "none": scaling only.
+
+    Returns:
+      float32 [batch, height, width, 3] in [-1, 1].
+
+    Raises:
+      ValueError: for another augmentation, or images that are not such a batch.
+    """
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3 or keys.shape != images.shape[:1]:
+        raise ValueError(
+            f"images {images.shape} with keys {keys.shape}: expected [batch, height, width, 3] "
+            "and one key per image"
+        )
+    choices = choose(keys)
+    if augmentation != "none":
+        images = jnp.where(_per_image(choices.flip), images[:, :, ::-1], images)
+    match augmentation:
+        case "inception":
+            return 2 * distort_color(_float(images) / 255, choices) - 1
+        case "inception_fast":
+            return 2 * distort_color_fast(_float(images) / 255, choices) - 1
+        case "resnet" | "flip" | "none":
+            return normalize(images)
+        case _:
+            raise ValueError(f"config.augmentation is {augmentation!r}; known: {AUGMENTATIONS}")
+
+
+def normalize(images: ArrayLike) -> Array:
+    """Scales uint8 [..., height, width, 3] to float32 in [-1, 1]; all that evaluation needs."""
+    # In this form 0 and 255 become -1 and 1 exactly, however the compiler rounds.
+    return (_float(images) - 127.5) / 127.5
+
+
+def choose(keys: Array) -> Choices:
+    """Draws what `augment` does to each image: uniform within the ranges above, flip with 1/2."""
+    u = jax.vmap(lambda key: jax.random.uniform(key, (6,)))(keys)
+
+    def between(low: float, high: float, u: Array) -> Array:
+        return low + (high - low) * u
+
+    return Choices(
+        flip=u[:, 0] < 0.5,
+        order=(4 * u[:, 1]).astype(jnp.int32),
+        brightness=between(-MAX_BRIGHTNESS, MAX_BRIGHTNESS, u[:, 2]),
+        saturation=between(*SATURATION, u[:, 3]),
+        hue=between(-MAX_HUE, MAX_HUE, u[:, 4]),
+        contrast=between(*CONTRAST, u[:, 5]),
+    )
+
+
+def distort_color(images: Array, choices: Choices) -> Array:
+    """Brightness, saturation, hue and contrast in one of slim's four orders, clipped to [0, 1].
+
+    The orders are BSHC, SBCH, CHBS and HSCB. Brightness commutes with contrast (the mean moves
+    along) and with hue (which looks at differences only), and hue commutes with saturation (one
+    keeps a pixel's extremes, the other its hue). So all four orders are the one sequence below with
+    some operations left out, and hue, the dearest of them, is computed once.
+
+    Args:
+      images: float32 [batch, height, width, 3] in [0, 1].
+      choices: of `choose`, for as many images.
+
+    Returns:
+      As `images`.
+    """
+    _, order, brightness, saturation, hue, contrast = map(_per_image, choices)
+    images = adjust_saturation(images, jnp.where(order == 1, saturation, 1))
+    images = adjust_contrast(images, jnp.where((order == 1) | (order == 2), contrast, 1))
+    images += jnp.where(order == 3, 0, brightness)
+    images = adjust_hue(images, hue)
+    images = jnp.where(order == 1, images, adjust_saturation(images, saturation))
+    images = adjust_contrast(images, jnp.where((order == 0) | (order == 3), contrast, 1))
+    images += jnp.where(order == 3, brightness, 0)
+    return jnp.clip(images, 0, 1)
+
+
+def distort_color_fast(images: Array, choices: Choices) -> Array:
+    """Brightness, then saturation; or, three times as often, the reverse (slim's fast_mode).
+
+    slim draws one of four orders here too and treats the last three alike.
+    """
+    _, order, brightness, saturation, _, _ = map(_per_image, choices)
+    images = adjust_saturation(images, jnp.where(order == 0, 1, saturation)) + brightness
+    images = jnp.where(order == 0, adjust_saturation(images, saturation), images)
+    return jnp.clip(images, 0, 1)
+
+
+def adjust_contrast(images: Array, factor: Array | float) -> Array:
+    """Scales each channel about its mean over the image, as tf.image.adjust_contrast.
+
+    Args:
+      images: float32 [..., height, width, 3].
+      factor: a number, or an array that broadcasts, [batch, 1, 1, 1].
+    """
+    mean = jnp.mean(images, axis=(-3, -2), keepdims=True)
+    return factor * (images - mean) + mean
+
+
+def adjust_saturation(images: Array, factor: Array | float) -> Array:
+    """Scales HSV saturation up to 1, as tf.image.adjust_saturation; `factor` is at least 0.
+
+    Saturation is (high - low) / high. Scaling it at a fixed hue and value moves each channel
+    towards or away from the highest in proportion, so no conversion to HSV is needed.
+    """
+    high = jnp.max(images, axis=-1, keepdims=True)
+    spread = high - jnp.min(images, axis=-1, keepdims=True)
+    inverse_saturation = high / jnp.maximum(spread, _TINY)
+    return high - (high - images) * jnp.clip(inverse_saturation, 0, factor)
+
+
+def adjust_hue(images: Array, turns: Array | float) -> Array:
+    """Rotates HSV hue by `turns` of the colour circle, as tf.image.adjust_hue.
+
+    A pixel keeps its lowest and highest value, and each channel lies between the two at a height
+    that is a trapezoid of the hue: 1 within a sextant of the channel's own hue, 0 beyond two.
+    """
+    red, green, blue = jnp.split(images, 3, axis=-1)
+    high = jnp.max(images, axis=-1, keepdims=True)
+    low = jnp.min(images, axis=-1, keepdims=True)
+    spread = high - low
+    hue = jnp.where(
+        red == high,
+        green - blue,
+        jnp.where(green == high, blue - red + 2 * spread, red - green + 4 * spread),
+    )
+    sextants = hue / jnp.maximum(spread, _TINY) + 6 * turns  # from pure red
+    from_opposite = jnp.mod(sextants + jnp.array([0.0, 4.0, 2.0]), 6) - 3
+    return low + spread * jnp.clip(jnp.abs(from_opposite) - 1, 0, 1)
+
+
+def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array, Array]:
+    """Mixes each image and its label with a partner's (Zhang et al., arXiv 1710.09412).
+
+    One weight a batch, from Beta(alpha, alpha), as in the Gluon recipe
+    (gluon-cv/scripts/classification/imagenet/train_imagenet.py). There the partners are a device's
+    images in reverse; here they are neighbours, 0 with 1, 2 with 3. On shuffled batches both pair
+    images at random and use each pair twice, with weights w and 1 - w, but neighbours share a
+    device and a batch normalization group whatever the number of devices, so nothing is sent.
+
+    Args:
+      key: one key for the batch.
+      images: float [batch, height, width, 3], already augmented; batch is even.
+      labels: float [batch, classes], one-hot or smoothed.
+      alpha: above 0; the smaller, the less is mixed.
+
+    Returns:
+      Mixed images and labels, as they came.
+
+    Raises:
+      ValueError: for alpha <= 0, an odd batch, or labels that are not one row an image.
+    """
+    if alpha <= 0:
+        raise ValueError(f"mixup_alpha={alpha}: mixup needs a number above 0")
+    batch = images.shape[0]
+    if batch % 2:
+        raise ValueError(f"mixup pairs neighbouring images: the batch of {batch} has to be even")
+    if labels.ndim != 2 or labels.shape[0] != batch:
+        raise ValueError(f"mixup labels {labels.shape}: expected [{batch}, classes]")
+    weight = jax.random.beta(key, alpha, alpha)
+
+    def mix(x: Array) -> Array:
+        pairs = x.reshape(batch // 2, 2, *x.shape[1:])
+        return (weight * pairs + (1 - weight) * pairs[:, ::-1]).reshape(x.shape).astype(x.dtype)
+
+    return mix(images), mix(labels)
+
+
+def _float(images: ArrayLike) -> Array:
+    """Returns uint8 images as float32, and refuses others."""
+    images = jnp.asarray(images)
+    if images.dtype != jnp.uint8:
+        raise ValueError(f"images of {images.dtype}: expected uint8 in [0, 255]")
+    return images.astype(jnp.float32)
+
+
+def _per_image(x: Array) -> Array:
+    """Shapes [batch] to broadcast against [batch, height, width, channels]."""
+    return x[:, None, None, None]

@@ -1,0 +1,170 @@
+"""Saves and restores runs: the only file that knows Orbax.
+
+A workdir holds one run: `config.json`, the resolved config, and `checkpoints/STEP/`, each a whole
+TrainState. Saves are asynchronous; leaving `Checkpoints` waits for the one in flight, also when an
+exception passes through.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+from orbax.checkpoint import checkpoint_managers
+
+from inception import config as config_lib
+from inception.errors import UserError
+from inception.sharding import is_main_process
+
+# A run may go on with other values of these: they decide when it ends and what it reports.
+MAY_CHANGE = (
+    "data_dir",
+    "data_threads",
+    "num_epochs",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+)
+
+
+class CheckpointError(UserError, RuntimeError):
+    """A workdir or checkpoint that cannot be used; the message says why and what to do."""
+
+
+class Checkpoints:
+    """The checkpoints of one workdir. Use as a context manager.
+
+    Raises:
+      CheckpointError: if the workdir cannot be written.
+    """
+
+    def __init__(self, workdir: str | Path, keep: int = 3):
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"workdir {workdir} cannot be written: {error}") from error
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.LatestN(keep),
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def steps(self) -> list[int]:
+        """The steps that are there, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves `state` as `step`, in the background; does nothing if that step is there."""
+        if step not in self._manager.all_steps():
+            self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[int, Any]:
+        """Restores the newest checkpoint, or that of `step`.
+
+        Args:
+          like: a tree of `jax.ShapeDtypeStruct` with shardings, as the state should come back.
+          step: which; None for the newest.
+
+        Returns:
+          The step and the state.
+
+        Raises:
+          CheckpointError: if it is not there or holds arrays of other names, shapes or types.
+        """
+        steps = self.steps()
+        if not steps or step not in (None, *steps):
+            wanted = "a checkpoint" if step is None else f"step {step}"
+            raise CheckpointError(
+                f"{self.directory} does not hold {wanted}; it has {steps or None}"
+            )
+        step = steps[-1] if step is None else step
+        self._check(like, step)
+        return step, self._manager.restore(step, args=ocp.args.StandardRestore(like))
+
+    def _check(self, like: Any, step: int) -> None:
+        """Compares names, shapes and types, since Orbax restores float32 into bfloat16 silently."""
+        stored = _describe(self._manager.item_metadata(step).tree)
+        for name, (old, new) in config_lib.differences(stored, _describe(like)).items():
+            raise CheckpointError(
+                f"checkpoint {self.directory / str(step)} does not fit the config: {name} is "
+                f"{old or 'absent'} in the checkpoint and {new or 'absent'} in the network"
+            )
+
+
+def _describe(tree: Any) -> dict[str, str]:
+    """Type and shape of every leaf by its path, as Orbax names it."""
+    leaves = ocp.tree.to_flat_dict(ocp.tree.to_shape_dtype_struct(tree), sep="/")
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+
+
+def claim(workdir: str | Path, config: ConfigDict) -> None:
+    """Makes `workdir` this config's, or checks that it is.
+
+    Raises:
+      CheckpointError: if it holds another config's run, naming the fields that differ, or cannot
+        be written.
+    """
+    file = Path(workdir) / "config.json"
+    if not file.exists():
+        if any(Path(workdir).glob("checkpoints/[0-9]*")):
+            raise CheckpointError(
+                f"{workdir} holds checkpoints but no config.json: whose are they?"
+            )
+        if is_main_process():
+            _write(file, config_lib.to_json(config))
+        return
+    changed = _changed(file, config, lambda name: not _may_change(name))
+    if changed:
+        raise CheckpointError(
+            f"{workdir} holds a run of another config. Choose another --workdir, or set back:\n"
+            + changed
+        )
+    if is_main_process():
+        _write(file, config_lib.to_json(config))
+
+
+def check_model(workdir: str | Path, config: ConfigDict) -> None:
+    """Checks that the run in `workdir` has this config's network.
+
+    Raises:
+      CheckpointError: naming the fields that differ, or if there is no run.
+    """
+    file = Path(workdir) / "config.json"
+    if not file.exists():
+        raise CheckpointError(f"{workdir} holds no run: {file} does not exist")
+    if changed := _changed(file, config, lambda name: name.startswith("model.")):
+        raise CheckpointError(f"{workdir} holds a run of another network. Set:\n{changed}")
+
+
+def _may_change(name: str) -> bool:
+    return name in MAY_CHANGE or name.startswith("eval.")
+
+
+def _changed(file: Path, config: ConfigDict, matters) -> str:
+    stored = config_lib.flatten(ConfigDict(json.loads(file.read_text())))
+    changes = config_lib.differences(stored, config_lib.flatten(config))
+    return "\n".join(
+        f"  config.{name}: {old!r} in the workdir, {new!r} now"
+        for name, (old, new) in changes.items()
+        if matters(name)
+    )
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(text)
+        partial.replace(file)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be written: {error}") from error

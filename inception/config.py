@@ -1,0 +1,180 @@
+"""Reads a config file, applies overrides, and refuses what makes no sense."""
+
+import argparse
+import difflib
+import json
+import math
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from inception.errors import UserError
+from inception.model import Inception
+
+CHOICES = {
+    "augmentation": ("inception", "inception_fast", "resnet", "flip", "none"),
+    "dtype": ("float32", "bfloat16"),
+    "on_bad_record": ("fail", "skip"),
+    "optimizer": ("rmsprop", "momentum"),
+    "schedule": ("staircase", "cosine"),
+    "eval.preprocessing": ("inception", "resize_crop"),
+    "eval.crops": (1, 12, 144),
+}
+POSITIVE = (
+    "image_size",
+    "batch_size",
+    "accumulation_steps",
+    "num_epochs",
+    "rmsprop_epsilon",
+    "learning_rate",
+    "learning_rate_batch",
+    "decay_rate",
+    "decay_epochs",
+    "eval.batch_size",
+    "eval.every_epochs",
+    "eval.crop_fraction",
+    "log_every_steps",
+    "checkpoint_every_steps",
+    "keep_checkpoints",
+)
+NOT_NEGATIVE = (
+    "seed",
+    "data_threads",
+    "aux_loss_weight",
+    "mixup_alpha",
+    "clip_norm",
+    "weight_decay",
+    "warmup_epochs",
+)
+FRACTIONS = ("label_smoothing", "ema_decay", "rmsprop_decay", "momentum")
+
+
+class ConfigError(UserError, ValueError):
+    """A config that cannot be run; the message names the field, the value and what is right."""
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Reads a config file and changes single fields of it.
+
+    Args:
+      path: a Python file with a function get_config(), such as configs/v3.py.
+      overrides: "batch_size=256", "model.stem=7x7", also spelled "--config.batch_size=256".
+
+    Returns:
+      The checked config.
+
+    Raises:
+      ConfigError: for a file, field or value that does not exist or makes no sense.
+    """
+    file = Path(path)
+    if not file.is_file():
+        there = ", ".join(sorted(str(other) for other in file.parent.glob("*.py"))) or "nothing"
+        raise ConfigError(f"config file {path} does not exist; {file.parent}/ has: {there}")
+    root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
+    sys.path.insert(0, root)
+    try:
+        config = runpy.run_path(str(file))["get_config"]()
+    except KeyError as error:
+        raise ConfigError(f"config file {path} has no function get_config()") from error
+    finally:
+        sys.path.remove(root)
+    for override in overrides:
+        name, equals, text = override.removeprefix("--").removeprefix("config.").partition("=")
+        if not equals:
+            raise ConfigError(f"{override!r} is not of the form --config.FIELD=VALUE")
+        set_field(config, name, text)
+    validate(config)
+    return config
+
+
+def parse_args(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parses a command line in which every --config.FIELD=VALUE is an override.
+
+    Returns:
+      The parser's own arguments, and the overrides for `load`. What is neither ends the program
+      with the parser's usage.
+    """
+    args, rest = parser.parse_known_args(argv)
+    overrides = [word for word in rest if word.startswith("--config.")]
+    if unknown := [word for word in rest if word not in overrides]:
+        parser.error(
+            f"unknown arguments: {' '.join(unknown)} (fields are set as --config.FIELD=VALUE)"
+        )
+    return args, overrides
+
+
+def set_field(config: ConfigDict, name: str, text: str) -> None:
+    """Sets the field `name`, such as "model.stem", to what `text` says in the field's type."""
+    fields = flatten(config)
+    if name not in fields:
+        nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"config.{name} does not exist; did you mean config.{nearest}?")
+    kind = type(fields[name])
+    try:
+        value = _parse(kind, text)
+    except ValueError as error:
+        raise ConfigError(f"config.{name}={text!r} is not of type {kind.__name__}") from error
+    config.update_from_flattened_dict({name: value})
+
+
+def _parse(kind: type, text: str) -> bool | int | float | str:
+    if kind is not bool:
+        return kind(text)
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def flatten(config: ConfigDict) -> dict[str, bool | int | float | str]:
+    """All fields by their full names: {"seed": 0, ..., "model.stem": "factorized", ...}."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every field on its own and those that depend on each other.
+
+    Raises:
+      ConfigError: naming the field, its value and what would be right.
+    """
+    fields = flatten(config)
+    _require(fields, CHOICES, lambda name, value: value in CHOICES[name], "one of {}")
+    numbers = [name for name, value in fields.items() if isinstance(value, float)]
+    _require(fields, numbers, lambda _, value: math.isfinite(value), "a finite number")
+    _require(fields, POSITIVE, lambda _, value: value > 0, "greater than 0")
+    _require(fields, NOT_NEGATIVE, lambda _, value: value >= 0, "0 or more")
+    _require(fields, FRACTIONS, lambda _, value: 0 <= value < 1, "at least 0 and below 1")
+    _require(fields, ["eval.crop_fraction"], lambda _, value: value <= 1, "at most 1")
+    try:
+        Inception(**config.model)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config.model: {error}") from error
+
+
+def _require(fields, names, good, right: str) -> None:
+    for name in names:
+        if not good(name, fields[name]):
+            right = right.format(CHOICES.get(name))
+            raise ConfigError(f"config.{name}={fields[name]!r}; it must be {right}")
+
+
+def differences(old: dict, new: dict) -> dict[str, tuple]:
+    """The fields in which two flattened configs differ, with both values."""
+    names = dict.fromkeys([*old, *new])
+    pairs = {name: (old.get(name), new.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved config as readable JSON."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"

@@ -1,0 +1,5 @@
+"""The one base of all errors that a user can mend."""
+
+
+class UserError(Exception):
+    """Says what is wrong, where, and what would be right; main.py shows it without a trace."""

@@ -1,0 +1,131 @@
+"""What a run tells while it goes on: a progress line, metrics.jsonl and TensorBoard curves."""
+
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+
+from inception.sharding import is_main_process
+
+
+class Logbook:
+    """Writes the metrics of a run. Use as a context manager; other processes write nothing.
+
+    Lines of metrics.jsonl behind `first_step` are dropped: a run that continues from a checkpoint
+    writes them again.
+
+    Args:
+      workdir: of the run.
+      first_step: where the run begins or continues.
+      num_steps: where it ends.
+      steps_per_epoch: for the epoch shown.
+    """
+
+    def __init__(
+        self, workdir: str | Path, first_step: int, num_steps: int, steps_per_epoch: float
+    ):
+        self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
+        self._writer = self._file = None
+        if is_main_process():
+            file = Path(workdir) / "metrics.jsonl"
+            lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+            kept = [line for line in lines if _step(line) <= first_step]
+            file.write_text("".join(kept))
+            self._file = file.open("a")
+            self._writer = _summary_writer(workdir)
+        self.restart_clock(first_step)
+
+    def __enter__(self) -> "Logbook":
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file and self._writer:
+            self._file.close()
+            self._writer.close()
+
+    def restart_clock(self, step: int) -> None:
+        """Measures speed from `step` and now: evaluation and saving do not count."""
+        self._clock = step, time.perf_counter()
+
+    def train(self, step: int, batch_size: int, metrics: dict[str, float]) -> None:
+        """Logs the metrics of the steps since the clock was restarted, and restarts it."""
+        since, start = self._clock
+        seconds_per_step = (time.perf_counter() - start) / max(1, step - since)
+        speed = batch_size / seconds_per_step
+        left = _duration((self._num_steps - step) * seconds_per_step)
+        epoch = step / self._steps_per_epoch
+        say(
+            f"step {step}/{self._num_steps}  epoch {epoch:.2f}  loss {metrics['loss']:.4f}  "
+            f"top-1 {metrics['top1']:.2%}  lr {metrics['learning_rate']:.4g}  "
+            f"{speed:,.1f} images/s  {left} left"
+        )
+        metrics = {f"train/{name}": value for name, value in metrics.items()}
+        self._write(step, {"epoch": epoch, **metrics, "train/images_per_second": speed})
+        self.restart_clock(step)
+
+    def evaluation(self, step: int, results: dict) -> None:
+        """Logs what `evaluate.Evaluator` returned at `step`."""
+        say(f"step {step}/{self._num_steps}  {summary(results)}")
+        scalars = {
+            f"eval/{weights}_{name}": value
+            for weights in ("ema", "raw")
+            for name, value in results[weights].items()
+            if isinstance(value, float)
+        }
+        self._write(step, scalars)
+
+    def _write(self, step: int, scalars: dict[str, float]) -> None:
+        if self._file and self._writer:
+            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+            self._file.flush()
+            self._writer.write_scalars(step, scalars)
+
+
+def say(line: str) -> None:
+    """Prints a line for the person who runs the program, once, whatever the number of processes."""
+    if is_main_process():
+        print(line, flush=True)
+
+
+def summary(results: dict) -> str:
+    """One line on an evaluation's results."""
+    ema, raw = results["ema"], results["raw"]
+    return (
+        f"{results['split']} ({results['examples']:,} images): top-1 {ema['top1']:.2%}, "
+        f"top-5 {ema['top5']:.2%}, loss {ema['loss']:.4f} (EMA); "
+        f"top-1 {raw['top1']:.2%}, top-5 {raw['top5']:.2%}, loss {raw['loss']:.4f} (raw)"
+    )
+
+
+def _step(line: str) -> int:
+    """The step of a line of metrics.jsonl; a line cut off by a crash counts as behind the end."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return 1 << 62
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _summary_writer(workdir: str | Path):
+    """Clu's TensorBoard writer, imported here because it imports TensorFlow."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    import tensorflow as tf
+    from clu.metric_writers import SummaryWriter
+
+    tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
+    return SummaryWriter(str(workdir))

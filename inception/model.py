@@ -1,0 +1,193 @@
+"""Inception-v2 and Inception-v3: the stages in order, the grid of a 299x299 input beside each."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from inception import modules
+from inception.layers import BatchNorm, ConvBN
+from inception.modules import Figure5, Figure6, Figure7, Figure8, Figure9, Figure10
+
+# Figure 10's branches between the stages.
+REDUCTION_6A = {
+    "branch3x3": ((384, (3, 3)),),
+    "branch3x3dbl": ((64, (1, 1)), (96, (3, 3)), (96, (3, 3))),
+}
+REDUCTION_7A = {
+    "branch3x3": ((192, (1, 1)), (320, (3, 3))),
+    "branch7x7x3": ((192, (1, 1)), (192, (1, 7)), (192, (7, 1)), (192, (3, 3))),
+}
+
+# What the first layers may be, and the smallest input that leaves the 7x7 grid of 35x35's stage.
+STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
+    "factorized": (modules.stem_factorized, 75),
+    "7x7": (modules.stem_7x7, 75),
+    "factorized_stride1": (partial(modules.stem_factorized, stride=1), 39),
+    "factorized_stride1_no_pool": (partial(modules.stem_factorized, stride=1, pool=False), 21),
+    "table1": (modules.stem_table1, 75),
+}
+
+CHOICES = {
+    "outline": ("released", "table1"),
+    "stem": tuple(STEMS),
+    "aux_head": ("none", "plain", "bn", "dropout"),
+    "factorization": ("asymmetric", "full", "3x3"),
+    "reduction": ("parallel", "pool_first", "convolve_first"),
+}
+
+
+class Inception(nn.Module):
+    """The networks of "Rethinking the Inception Architecture for Computer Vision".
+
+    The defaults are the released Inception-v3. Every field is a choice that the paper or its
+    released code discusses; a combination that makes no sense is refused.
+
+    Attributes:
+      num_classes: of the logits.
+      outline: "released", or "table1" for the paper's table 1 read literally.
+      stem: "factorized" (3x3 convolutions), "7x7" (before the factorization of table 3),
+        "factorized_stride1" and "factorized_stride1_no_pool" (table 2's 151x151 and 79x79), or
+        "table1", which belongs to that outline.
+      aux_head: the side head of figure 8: "none", "plain", "bn" (BN-auxiliary) or "dropout".
+      width_multiplier: of all channels, rounded as slim's depth_multiplier, at least 16.
+      dropout_rate: before the logits.
+      relu_between_3x3: a ReLU between figure 5's two 3x3, or a linear unit (section 3.1, figure 2).
+      factorization: of figure 6's 7x7: "asymmetric", "full" or "3x3" (section 3.2).
+      expanded_filter_bank: figure 7 on the 8x8 grid, or figure 5's module with its channels.
+      reduction: "parallel" (figure 10), "pool_first" or "convolve_first" (figure 9).
+      batch_norm_scale: whether batch normalization learns a scale (torchvision) or not (paper).
+      batch_norm_decay: of the running averages.
+      batch_norm_epsilon: added to the variance.
+      batch_norm_group: images normalized together; 0 means the whole batch.
+      dtype: of activations; parameters and statistics stay float32.
+
+    Raises:
+      ValueError: for a choice that is not listed above or does not go with another.
+    """
+
+    num_classes: int = 1000
+    outline: str = "released"
+    stem: str = "factorized"
+    aux_head: str = "bn"
+    width_multiplier: float = 1.0
+    dropout_rate: float = 0.2
+    relu_between_3x3: bool = True
+    factorization: str = "asymmetric"
+    expanded_filter_bank: bool = True
+    reduction: str = "parallel"
+    batch_norm_scale: bool = False
+    batch_norm_decay: float = 0.9997
+    batch_norm_epsilon: float = 1e-3
+    batch_norm_group: int = 32
+    dtype: Any = jnp.float32
+
+    def __post_init__(self):
+        super().__post_init__()
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(
+                    f"Inception: {field}={getattr(self, field)!r}; it is one of {choices}"
+                )
+        if (self.outline == "table1") != (self.stem == "table1"):
+            raise ValueError(
+                f"Inception: outline={self.outline!r} does not go with stem={self.stem!r}: "
+                "table 1 has a stem of its own, set both to 'table1' or neither"
+            )
+        for field, right, good in (
+            ("num_classes", "at least 1", self.num_classes >= 1),
+            ("width_multiplier", "greater than 0", self.width_multiplier > 0),
+            ("dropout_rate", "in [0, 1)", 0 <= self.dropout_rate < 1),
+            ("batch_norm_decay", "in [0, 1)", 0 <= self.batch_norm_decay < 1),
+            ("batch_norm_epsilon", "greater than 0", self.batch_norm_epsilon > 0),
+            ("batch_norm_group", "0 or more", self.batch_norm_group >= 0),
+        ):
+            if not good:
+                raise ValueError(f"Inception: {field}={getattr(self, field)!r}; it must be {right}")
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, dict]:
+        """Classifies `images` [batch, height, width, 3] in [-1, 1].
+
+        Args:
+          images: at least 75x75 (39x39 and 21x21 with the stems of table 2), not always square.
+          train: batch statistics and dropout (which needs an rng named "dropout").
+
+        Returns:
+          Float32 logits [batch, num_classes], and the endpoints: the output of every stage by
+          slim's name, "pooled" [batch, 2048] and, with a side head, "aux_logits".
+
+        Raises:
+          ValueError: when the images are too small or not RGB.
+        """
+        self._check_images(images)
+        batch_norm = partial(
+            BatchNorm,
+            decay=self.batch_norm_decay,
+            epsilon=self.batch_norm_epsilon,
+            scale=self.batch_norm_scale,
+            group=self.batch_norm_group,
+            train=train,
+            dtype=self.dtype,
+        )
+        conv = partial(
+            ConvBN,
+            batch_norm=batch_norm,
+            width_multiplier=self.width_multiplier,
+            dtype=self.dtype,
+        )
+        x, endpoints = images.astype(self.dtype), {}
+        for layer in self._layers(conv):
+            x = endpoints[layer.name] = layer(x)
+
+        if self.aux_head != "none":
+            head = Figure8(conv, self.num_classes, self.aux_head, train, name="AuxLogits")
+            endpoints["aux_logits"] = head(endpoints["Mixed_6e"])
+        x = endpoints["pooled"] = x.astype(jnp.float32).mean(axis=(1, 2))  # 2048
+        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        init = nn.initializers.truncated_normal(0.01)
+        logits = nn.Dense(self.num_classes, kernel_init=init, name="Logits")(x)
+        return logits, endpoints
+
+    def _layers(self, conv: Callable[..., nn.Module]) -> list[nn.Module]:
+        """The network from its first layer to the last before the pool."""
+        literal = self.outline == "table1"
+        figure5 = partial(
+            Figure5, conv, relu_between=self.relu_between_3x3, short=3 if literal else 5
+        )
+        figure6 = partial(Figure6, conv, factorization=self.factorization)
+        figure7 = partial(Figure7, conv, expanded=self.expanded_filter_bank)
+        reduction = {
+            "parallel": Figure10,
+            "pool_first": partial(Figure9, pool_first=True),
+            "convolve_first": partial(Figure9, pool_first=False),
+        }[self.reduction]
+        return [
+            *STEMS[self.stem][0](conv),  # 35x35x192; 35x35x288 in table 1
+            figure5(pool=64 if literal else 32, name="Mixed_5b"),  # 35x35x256; 288 in table 1
+            figure5(pool=64, name="Mixed_5c"),  # 35x35x288
+            figure5(pool=64, name="Mixed_5d"),  # 35x35x288
+            reduction(conv, branches=REDUCTION_6A, name="Mixed_6a"),  # 17x17x768
+            figure6(128, name="Mixed_6b"),  # 17x17x768
+            figure6(160, name="Mixed_6c"),  # 17x17x768
+            figure6(160, name="Mixed_6d"),  # 17x17x768
+            *([figure6(160, name="Mixed_6d_2")] if literal else []),  # table 1 has five figure 6
+            figure6(192, name="Mixed_6e"),  # 17x17x768
+            reduction(conv, branches=REDUCTION_7A, name="Mixed_7a"),  # 8x8x1280
+            figure7(name="Mixed_7b"),  # 8x8x2048
+            figure7(name="Mixed_7c"),  # 8x8x2048
+        ]
+
+    def _check_images(self, images: jax.Array) -> None:
+        smallest = STEMS[self.stem][1]
+        if images.ndim != 4 or images.shape[-1] != 3:
+            raise ValueError(f"images have shape {images.shape}, not [batch, height, width, 3]")
+        if min(images.shape[1:3]) < smallest:
+            height, width = images.shape[1:3]
+            raise ValueError(
+                f"images of {height}x{width} pixels are too small: with stem={self.stem!r} the "
+                f"network needs at least {smallest}x{smallest}"
+            )

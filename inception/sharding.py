@@ -1,0 +1,75 @@
+"""Devices: the only file that knows about meshes, devices and processes.
+
+Training is data parallel: one mesh axis "data", the state on every device, the batch split.
+Several processes run the same program, each feeding its slice of the global batch.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def make_mesh() -> Mesh:
+    """Gathers all devices, and keeps compiled programs on disk for the next start.
+
+    They are kept in ~/.cache/inception, or where JAX_COMPILATION_CACHE_DIR says.
+
+    Returns:
+      A mesh of all devices with the one axis "data". Auto axes: flax's dropout fails on JAX's
+      default, Explicit.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "inception"))
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The state's sharding: the whole of it on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """A batch's sharding: its first axis divided over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes logs and results."""
+    return jax.process_index() == 0
+
+
+def check_batch_size(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
+    """Refuses a batch that cannot be split into equal micro-batches over the devices.
+
+    Raises:
+      ValueError: with the nearest numbers that would work.
+    """
+    unit = accumulation_steps * mesh.size
+    if batch_size < 1 or batch_size % unit:
+        below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
+        choices = " or ".join(str(size) for size in (below, above) if size > 0)
+        raise ValueError(
+            f"config.batch_size={batch_size} cannot be split over {mesh.size} devices in "
+            f"config.accumulation_steps={accumulation_steps} micro-batches: use {choices}"
+        )
+
+
+def to_devices(mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int = 2) -> Iterator:
+    """Puts this process's slices of batches on the devices, `ahead` of their use.
+
+    Yields:
+      The same dictionaries with global arrays, split over the mesh.
+    """
+    sharding = split(mesh)
+    put = lambda array: jax.make_array_from_process_local_data(sharding, array)  # noqa: E731
+    arrays = ({name: put(array) for name, array in batch.items()} for batch in batches)
+    queue = deque(islice(arrays, ahead))
+    while queue:
+        yield queue.popleft()
+        queue.extend(islice(arrays, 1))
