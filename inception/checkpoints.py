@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
@@ -49,7 +50,9 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.LatestN(keep),
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(
+            self.directory, options=options, item_handlers=ocp.StandardCheckpointHandler()
+        )
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -101,9 +104,11 @@ class Checkpoints:
 
 
 def _describe(tree: Any) -> dict[str, str]:
-    """Type and shape of every leaf by its path, as Orbax names it."""
-    leaves = ocp.tree.to_flat_dict(ocp.tree.to_shape_dtype_struct(tree), sep="/")
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
+    """Type and shape of every leaf by its path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def claim(workdir: str | Path, config: ConfigDict) -> None:

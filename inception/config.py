@@ -132,7 +132,7 @@ def _parse(kind: type, text: str) -> bool | int | float | str:
 
 def flatten(config: ConfigDict) -> dict[str, bool | int | float | str]:
     """All fields by their full names: {"seed": 0, ..., "model.stem": "factorized", ...}."""
-    flat = {}
+    flat: dict = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             flat |= {f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()}

@@ -28,7 +28,6 @@ STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
     "7x7": (modules.stem_7x7, 75),
     "factorized_stride1": (partial(modules.stem_factorized, stride=1), 39),
     "factorized_stride1_no_pool": (partial(modules.stem_factorized, stride=1, pool=False), 21),
-    "table1": (modules.stem_table1, 75),
 }
 
 CHOICES = {
@@ -50,8 +49,7 @@ class Inception(nn.Module):
       num_classes: of the logits.
       outline: "released", or "table1" for the paper's table 1 read literally.
       stem: "factorized" (3x3 convolutions), "7x7" (before the factorization of table 3),
-        "factorized_stride1" and "factorized_stride1_no_pool" (table 2's 151x151 and 79x79), or
-        "table1", which belongs to that outline.
+        "factorized_stride1" or "factorized_stride1_no_pool" (table 2's 151x151 and 79x79).
       aux_head: the side head of figure 8: "none", "plain", "bn" (BN-auxiliary) or "dropout".
       width_multiplier: of all channels, rounded as slim's depth_multiplier, at least 16.
       dropout_rate: before the logits.
@@ -92,10 +90,10 @@ class Inception(nn.Module):
                 raise ValueError(
                     f"Inception: {field}={getattr(self, field)!r}; it is one of {choices}"
                 )
-        if (self.outline == "table1") != (self.stem == "table1"):
+        if self.outline == "table1" and self.stem != "factorized":
             raise ValueError(
-                f"Inception: outline={self.outline!r} does not go with stem={self.stem!r}: "
-                "table 1 has a stem of its own, set both to 'table1' or neither"
+                f"Inception: stem={self.stem!r} does not go with outline='table1', whose stem is a "
+                "factorized one of its own: leave stem='factorized'"
             )
         for field, right, good in (
             ("num_classes", "at least 1", self.num_classes >= 1),
@@ -118,7 +116,7 @@ class Inception(nn.Module):
 
         Returns:
           Float32 logits [batch, num_classes], and the endpoints: the output of every stage by
-          slim's name, "pooled" [batch, 2048] and, with a side head, "aux_logits".
+          slim's name, "pooled" [batch, 2048] and, in training with a side head, "aux_logits".
 
         Raises:
           ValueError: when the images are too small or not RGB.
@@ -143,7 +141,8 @@ class Inception(nn.Module):
         for layer in self._layers(conv):
             x = endpoints[layer.name] = layer(x)
 
-        if self.aux_head != "none":
+        # Only to train: so weights trained at one input size can be evaluated at any other.
+        if self.aux_head != "none" and (train or self.is_initializing()):
             head = Figure8(conv, self.num_classes, self.aux_head, train, name="AuxLogits")
             endpoints["aux_logits"] = head(endpoints["Mixed_6e"])
         x = endpoints["pooled"] = x.astype(jnp.float32).mean(axis=(1, 2))  # 2048
@@ -160,13 +159,14 @@ class Inception(nn.Module):
         )
         figure6 = partial(Figure6, conv, factorization=self.factorization)
         figure7 = partial(Figure7, conv, expanded=self.expanded_filter_bank)
-        reduction = {
+        reductions: dict[str, Callable[..., nn.Module]] = {
             "parallel": Figure10,
             "pool_first": partial(Figure9, pool_first=True),
             "convolve_first": partial(Figure9, pool_first=False),
-        }[self.reduction]
+        }
+        reduction = reductions[self.reduction]
         return [
-            *STEMS[self.stem][0](conv),  # 35x35x192; 35x35x288 in table 1
+            *(modules.stem_table1 if literal else STEMS[self.stem][0])(conv),  # 35x35x192 or 288
             figure5(pool=64 if literal else 32, name="Mixed_5b"),  # 35x35x256; 288 in table 1
             figure5(pool=64, name="Mixed_5c"),  # 35x35x288
             figure5(pool=64, name="Mixed_5d"),  # 35x35x288

@@ -18,6 +18,7 @@ class TrainState:
     """The whole state of a run; a checkpoint is this and the config.
 
     Attributes:
+      seed: of all random choices, uint32 []; here, so that runs of other seeds share a program.
       step: completed steps, int32 [].
       params: float32 weights.
       batch_stats: running averages of batch normalization.
@@ -26,6 +27,7 @@ class TrainState:
       ema_batch_stats: running average of `batch_stats`, as in the released code.
     """
 
+    seed: jax.Array
     step: jax.Array
     params: Any
     batch_stats: Any
@@ -53,7 +55,7 @@ class TrainState:
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
         ramped = jnp.minimum(decay, (1.0 + self.step) / (10.0 + self.step))
-        return TrainState(
+        return self.replace(
             step=self.step + 1,
             params=params,
             batch_stats=batch_stats,
@@ -73,14 +75,14 @@ def create_state(
 ) -> TrainState:
     """A run's first state, on every device of `mesh`; a pure function of config.seed."""
     init = jax.jit(_init(config, model, optimizer), out_shardings=replicated(mesh))
-    return init(jax.random.key(config.seed))
+    return init(jnp.uint32(config.seed))
 
 
 def abstract_state(
     config: ConfigDict, model: Inception, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Shapes, types and shardings of the state, to restore into; computes nothing."""
-    shapes = jax.eval_shape(_init(config, model, optimizer), jax.random.key(config.seed))
+    shapes = jax.eval_shape(_init(config, model, optimizer), jnp.uint32(config.seed))
     sharding = replicated(mesh)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
@@ -88,10 +90,12 @@ def abstract_state(
 
 
 def _init(config: ConfigDict, model: Inception, optimizer: optax.GradientTransformation):
-    def init(key: jax.Array) -> TrainState:
-        variables = model.init(key, jnp.zeros((1, config.image_size, config.image_size, 3)))
+    def init(seed: jax.Array) -> TrainState:
+        images = jnp.zeros((1, config.image_size, config.image_size, 3))
+        variables = model.init(jax.random.key(seed), images)
         params, batch_stats = variables["params"], variables["batch_stats"]
         return TrainState(
+            seed=seed,
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=batch_stats,

@@ -51,19 +51,21 @@ def train_step(
       (before clipping), "learning_rate".
     """
     images = augment.augment(
-        augment.keys(config.seed, batch["epoch"], batch["example"]),
+        augment.keys(state.seed, batch["epoch"], batch["example"]),
         batch["image"],
         config.augmentation,
     )
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    mixup_key, dropout_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(state.seed), state.step)
+    )
     targets = losses.smooth_targets(batch["label"], model.num_classes, config.label_smoothing)
     if config.mixup_alpha:
-        images, targets = augment.mixup(key, images, targets, config.mixup_alpha)
+        images, targets = augment.mixup(mixup_key, images, targets, config.mixup_alpha)
 
     steps = config.accumulation_steps
     deal = partial(_micro_batches, steps=steps, group=model.batch_norm_group)
     grads, (batch_stats, metrics) = _mean_over(
-        partial(_gradients, state, config, model, key),
+        partial(_gradients, state, config, model, dropout_key),
         (jnp.arange(steps), deal(images), deal(targets), deal(batch["label"])),
     )
     metrics["grad_norm"] = optax.global_norm(grads)

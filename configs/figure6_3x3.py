@@ -1,0 +1,19 @@
+"""Section 3.2: figure 6 with pairs of 3x3 in place of the pairs of 1x7 and 7x1.
+
+The paper reports no accuracy for it.
+
+    python main.py --config=configs/figure6_3x3.py --workdir=runs/figure6_3x3
+
+Our result on ImageNet: not run.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import v3
+
+
+def get_config() -> ConfigDict:
+    """Returns v3.py with pairs of 3x3."""
+    config = v3.get_config()
+    config.model.factorization = "3x3"
+    return config

@@ -1,0 +1,19 @@
+"""Section 4, figure 8: dropout in the side head instead of batch normalization.
+
+The paper names it as the other regularizer of the side branch, without a figure.
+
+    python main.py --config=configs/figure8_dropout.py --workdir=runs/figure8_dropout
+
+Our result on ImageNet: not run.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import v3
+
+
+def get_config() -> ConfigDict:
+    """Returns v3.py with aux_head=dropout."""
+    config = v3.get_config()
+    config.model.aux_head = "dropout"
+    return config

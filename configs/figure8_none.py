@@ -1,0 +1,19 @@
+"""Section 4, figure 8: no side head.
+
+The paper reports that BN in the side head (v3.py) is worth 0.4 % top-1.
+
+    python main.py --config=configs/figure8_none.py --workdir=runs/figure8_none
+
+Our result on ImageNet: not run.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import v3
+
+
+def get_config() -> ConfigDict:
+    """Returns v3.py with aux_head=none."""
+    config = v3.get_config()
+    config.model.aux_head = "none"
+    return config

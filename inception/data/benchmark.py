@@ -1,0 +1,216 @@
+"""Input images/s of one core: ours beside tf.data, torchvision and Pillow, on the same files.
+
+    python -m inception.data.benchmark [--image_size=299] [--seconds=15] [--threads=1,2]
+
+Every pipeline reads the same JPEG files (photographs that ship with scikit-learn and scikit-image,
+cut to 500x375, quality 90), decodes a random box of 5 to 100 % of the area, resizes it bilinearly
+and stacks uint8 batches of 32. tf.data and Pillow get boxes that were drawn beforehand; ours and
+torchvision draw theirs.
+
+In the first table every pipeline is pinned to one core, with one thread; in the second ours has as
+many threads as cores. Measurements take turns and the median counts, so that other programs disturb
+all alike. As those also take some of the core, the ratio is of images per second of processor time,
+summed over a pipeline's threads.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from inception.data.crops import cut, sample_distorted_box
+from inception.data.folder import FolderSource
+from inception.data.stream import train_stream
+
+ROUNDS = 5
+BATCH = 32
+HEIGHT, WIDTH = 375, 500  # of the files, about ImageNet's average
+
+
+def write_photographs(root: Path, count: int = 32) -> list[Path]:
+    """Writes JPEG files root/train/photograph/*.jpg of varied content; returns their paths."""
+    from skimage import data
+    from sklearn.datasets import load_sample_images
+
+    names = "astronaut coffee chelsea rocket retina hubble_deep_field immunohistochemistry"
+    photographs = [getattr(data, name)() for name in names.split()] + load_sample_images().images
+    rng = np.random.default_rng(0)
+    folder = root / "train" / "photograph"
+    folder.mkdir(parents=True)
+    for i, photograph in zip(range(count), itertools.cycle(photographs), strict=False):
+        box = sample_distorted_box(rng, *photograph.shape[:2], area=(0.4, 1.0), aspect=(1.33, 1.34))
+        image = Image.fromarray(cut(photograph, box)).resize((WIDTH, HEIGHT))
+        image.save(folder / f"{i:03}.jpg", quality=90)
+    return sorted(folder.iterdir())
+
+
+def _paths(root: Path) -> list[str]:
+    return sorted(str(path) for path in root.glob("train/*/*"))
+
+
+def _boxes() -> np.ndarray:
+    """int32 [4096, 4]: y, x, height, width."""
+    rng = np.random.default_rng(0)
+    return np.array([sample_distorted_box(rng, HEIGHT, WIDTH) for _ in range(4096)], np.int32)
+
+
+def ours(root: Path, size: int, augmentation: str, threads: int = 1) -> Iterator:
+    """The training stream itself."""
+    fields = {"seed": 0, "batch_size": BATCH, "on_bad_record": "fail"}
+    config = ConfigDict(
+        {**fields, "image_size": size, "augmentation": augmentation, "data_threads": threads}
+    )
+    return train_stream(config, FolderSource(root, "train"))
+
+
+def tf_data(root: Path, size: int) -> Iterator:
+    """What TensorFlow pipelines do: decode only the box, resize to float, back to uint8."""
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    paths = _paths(root)
+    files = tf.constant(paths)
+
+    def load(i, box):
+        data = tf.io.read_file(files[i % len(paths)])
+        image = tf.io.decode_and_crop_jpeg(data, box, channels=3)
+        return tf.cast(tf.image.resize(image, (size, size)), tf.uint8)
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    options.threading.max_intra_op_parallelism = 1
+    dataset = tf.data.Dataset.from_tensor_slices(_boxes()).enumerate().repeat()
+    dataset = dataset.map(load, num_parallel_calls=1).batch(BATCH).prefetch(1)
+    return dataset.with_options(options).as_numpy_iterator()
+
+
+def torchvision(root: Path, size: int) -> Iterator:
+    """A DataLoader over an ImageFolder, in the process itself."""
+    import torch
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(1)
+    crop = transforms.RandomResizedCrop(size, scale=(0.05, 1.0), ratio=(0.75, 1.33))
+    both = transforms.Compose([crop, transforms.PILToTensor()])
+    folder = datasets.ImageFolder(str(root / "train"), both)
+    while True:
+        yield from torch.utils.data.DataLoader(folder, BATCH, shuffle=True)
+
+
+def pillow(root: Path, size: int) -> Iterator:
+    """Pillow alone."""
+
+    def load(path: str, box: np.ndarray) -> np.ndarray:
+        y, x, height, width = box.tolist()
+        with Image.open(path) as image:
+            part = image.convert("RGB").crop((x, y, x + width, y + height))
+        return np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))
+
+    endless = zip(itertools.cycle(_paths(root)), itertools.cycle(_boxes()), strict=False)
+    while True:
+        yield np.stack([load(*next(endless)) for _ in range(BATCH)])
+
+
+def measure(pipeline: Callable[..., Iterator], args: tuple, cores: int, seconds: float):
+    """Runs a fresh pipeline(*args) for `seconds`, after two batches that warm it up.
+
+    Returns:
+      Images per second, and images per second of processor time.
+    """
+    pin(cores)
+    batches = pipeline(*args)
+    next(batches), next(batches)
+    wall, processor, count = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() - wall < seconds:
+        next(batches)
+        count += BATCH
+    return count / (time.perf_counter() - wall), count / (time.process_time() - processor)
+
+
+def pin(cores: int) -> None:
+    """Keeps this thread, and those it starts, on the first cores, where the system can do that."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, range(cores))
+
+
+def take_turns(rows: dict[str, tuple], seconds: float) -> dict[str, tuple[float, float]]:
+    """Medians of `measure` over interleaved rounds.
+
+    Args:
+      rows: pipeline, arguments and cores by name. Each has a process of its own: TensorFlow and
+        torch do not share one well.
+      seconds: for each row, over all rounds.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in rows}
+    rates = {name: [] for name in rows}
+    for _, name in itertools.product(range(ROUNDS), rows):
+        rates[name].append(pools[name].submit(measure, *rows[name], seconds / ROUNDS).result())
+    for pool in pools.values():
+        pool.shutdown()
+    return {name: tuple(map(statistics.median, zip(*rates[name], strict=True))) for name in rates}
+
+
+def compare(root: Path, size: int, seconds: float) -> str:
+    """The table of all pipelines on one core."""
+    rows = {
+        "tf.data, decode_and_crop": (tf_data, (root, size), 1),
+        "ours": (ours, (root, size, "inception_fast"), 1),
+        "ours, four resize methods": (ours, (root, size, "inception"), 1),
+        "torchvision, DataLoader": (torchvision, (root, size), 1),
+        "Pillow": (pillow, (root, size), 1),
+    }
+    missing = "" if importlib.util.find_spec("torchvision") else "torchvision, DataLoader"
+    rates = take_turns({name: row for name, row in rows.items() if name != missing}, seconds)
+    base = rates["tf.data, decode_and_crop"][1]
+    lines = [f"{'one core':28}{'images/s':>10}{'per core-second':>17}{'ratio':>7}"]
+    for name in rows:
+        if name == missing:
+            lines.append(f"{name:28}not installed")
+        else:
+            wall, core = rates[name]
+            lines.append(f"{name:28}{wall:10.0f}{core:17.0f}{core / base:7.2f}")
+    return "\n".join(lines)
+
+
+def scale(root: Path, size: int, threads: list[int], seconds: float) -> str:
+    """The table of ours with n threads on n cores."""
+    rows = {f"{n} on {n}": (ours, (root, size, "inception_fast", n), n) for n in threads}
+    rates = [wall for wall, _ in take_turns(rows, seconds).values()]
+    linear = [rates[0] * n / threads[0] for n in threads]
+    lines = [f"{'ours, threads on cores':28}{'images/s':>10}{'of linear':>17}"]
+    for name, rate, ideal in zip(rows, rates, linear, strict=True):
+        lines.append(f"{name:28}{rate:10.0f}{rate / ideal:17.2f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints the two tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--image_size", type=int, default=299)
+    parser.add_argument("--seconds", type=float, default=15, help="for each row, all rounds")
+    parser.add_argument("--threads", default="1,2", help="how many, in the second table")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        paths = write_photographs(root)
+        kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1000
+        print(f"{len(paths)} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} kB on average\n")
+        print(compare(root, args.image_size, args.seconds), end="\n\n")
+        threads = [int(n) for n in args.threads.split(",")]
+        print(scale(root, args.image_size, threads, args.seconds))
+
+
+if __name__ == "__main__":
+    main()

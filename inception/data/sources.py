@@ -1,0 +1,178 @@
+"""What can be read: random access to encoded images and labels, whatever they come from.
+
+`open_source` turns a config into one of RecordSource (tfds, records.py), FolderSource (folder.py),
+FakeSource (generated images, for benchmarks) or, without a config, ArraySource (arrays in memory).
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+from ml_collections import ConfigDict
+
+from inception.data import DataError
+from inception.data.folder import FolderSource
+from inception.data.records import RecordSource
+
+
+class Source(Protocol):
+    """Examples with random access; any number of threads may read at once."""
+
+    num_classes: int
+    class_names: tuple[str, ...]  # () when nobody named them
+    label_width: int  # 0: one label an image; L > 0: int32 [L], padded with -1
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int | np.ndarray]:
+        """Returns an encoded file, or uint8 `[height, width, 3 or 1]`, and the label.
+
+        Raises BadImage where the disk fails; the caller knows which example it asked for.
+        """
+        ...
+
+    def describe(self, index: int) -> str:
+        """Returns what an error message calls the example: a path, a record's number."""
+        ...
+
+
+def open_source(config: ConfigDict, split: str) -> Source:
+    """Opens a split of `config.dataset` in `config.data_dir`; prepares `digits` on first use.
+
+    Raises:
+        DataNotFound: the data is not there; the message says what to do.
+        DataError: unknown data set or split, an empty one, or files that are not images.
+    """
+    name, data_dir = str(config.dataset), str(config.data_dir)
+    if name == "fake":
+        return FakeSource.of_split(split)
+    if name == "folder":
+        return FolderSource(data_dir, split, on_bad_record=str(config.on_bad_record))
+    if name == "digits":
+        # Not at the top: `python -m inception.data.prepare` must not find itself imported.
+        from inception.data.prepare import prepare
+
+        prepare("digits", data_dir)
+    return RecordSource(name, split, data_dir)
+
+
+class ArraySource:
+    """Images and labels in memory, for notebooks and tests."""
+
+    def __init__(
+        self,
+        images: Sequence[bytes | np.ndarray] | np.ndarray,
+        labels: Sequence[int] | np.ndarray,
+        class_names: Sequence[str] = (),
+        num_classes: int = 0,
+    ):
+        """Wraps arrays; nothing is copied.
+
+        Args:
+            images: uint8 `[n, height, width, 3 or 1]`, or n arrays or encoded files.
+            labels: integers `[n]`, or `[n, label_width]` padded with -1.
+            class_names: a name for each class; may be empty.
+            num_classes: 0 for the number of names or, without names, the largest label + 1.
+
+        Raises:
+            DataError: lengths that differ, labels that are no integers or out of range.
+        """
+        self._images = images
+        self._labels = np.asarray(labels)
+        self.class_names = tuple(class_names)
+        if not np.issubdtype(self._labels.dtype, np.integer) or self._labels.ndim not in (1, 2):
+            raise DataError(
+                "labels must be integers [n] or [n, label_width], not "
+                f"{self._labels.dtype} {list(self._labels.shape)}"
+            )
+        if len(images) != len(self._labels):
+            raise DataError(f"{len(images)} images but {len(self._labels)} labels")
+        self.label_width = 0 if self._labels.ndim == 1 else self._labels.shape[1]
+        self.num_classes = num_classes or len(class_names) or int(self._labels.max(initial=0)) + 1
+        lowest = -1 if self.label_width else 0
+        outside = (self._labels < lowest) | (self._labels >= self.num_classes)
+        if outside.any():
+            index = int(np.argwhere(outside)[0][0])
+            raise DataError(
+                f"{self.describe(index)} has label {self._labels[index]}, outside "
+                f"[0, {self.num_classes})"
+            )
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int | np.ndarray]:
+        label = self._labels[index]
+        return self._images[index], label.astype(np.int32) if self.label_width else int(label)
+
+    def describe(self, index: int) -> str:
+        """Returns what an error message calls this example."""
+        return f"image {index} of the arrays"
+
+
+class FakeSource:
+    """Generated JPEG files of an ImageNet photograph's size, for benchmarks and dry runs.
+
+    A few images are made once and repeated, so that memory does not grow with the number of
+    examples; an example is a function of its index alone.
+    """
+
+    class_names: tuple[str, ...] = ()
+    label_width = 0
+    _SHAPES = ((3, 4), (4, 3), (2, 3), (1, 1))  # height : width, as cameras have them
+
+    def __init__(self, num_examples: int, num_classes: int = 1000, image_size: int = 500):
+        """Makes the images.
+
+        Args:
+            num_examples: the length of the source.
+            num_classes: labels go round through [0, num_classes).
+            image_size: pixels of an image's longer side.
+        """
+        self._length = num_examples
+        self.num_classes = num_classes
+        rng = np.random.default_rng(0)
+        shapes = [np.array(shape) * image_size // max(shape) for shape in self._SHAPES * 4]
+        self._files = [_photograph(rng, *shape) for shape in shapes]
+
+    @classmethod
+    def of_split(cls, split: str) -> "FakeSource":
+        """Returns a source as long as ImageNet's train or validation split, or a slice of it."""
+        from tensorflow_datasets.core.splits import AbstractSplit, SplitInfo
+
+        sizes = {"train": 1_281_167, "validation": 50_000}
+        infos = {name: SplitInfo(name, [size], num_bytes=0) for name, size in sizes.items()}
+        try:
+            parts = AbstractSplit.from_spec(split).to_absolute(infos)
+        except ValueError as error:
+            raise DataError(f"split {split!r} of 'fake': {error}") from None
+        length = sum(len(range(sizes[part.splitname])[part.from_ : part.to]) for part in parts)
+        if not length:
+            raise DataError(f"split {split!r} of 'fake' is empty; it has {sizes}")
+        return cls(length)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        index = range(self._length)[index]  # IndexError ends an iteration, as for a list
+        return self._files[index % len(self._files)], index % self.num_classes
+
+    def describe(self, index: int) -> str:
+        """Returns what an error message calls this example."""
+        return f"generated image {index}"
+
+
+def _photograph(rng: np.random.Generator, height: int, width: int) -> bytes:
+    """Returns a JPEG file with about a photograph's spectrum and, at 500x375, size (100 kB)."""
+    image = np.zeros((height, width, 3), np.float32)
+    for octave in range(1, 10):
+        grid = rng.standard_normal((2**octave, 2**octave, 3)).astype(np.float32)
+        image += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 2 ** (
+            0.4 * octave
+        )
+    pixels = np.clip(127 + 60 * image, 0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

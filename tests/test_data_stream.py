@@ -1,0 +1,338 @@
+"""stream: batches bit for bit whatever reads them, each example once, and what goes wrong said."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from sklearn.datasets import load_sample_images
+
+from configs.base import get_config
+from inception.data import DataError
+from inception.data.decode import BadImage
+from inception.data.sources import ArraySource
+from inception.data.stream import eval_stream, train_stream
+
+N = 53  # a prime: it fits no batch
+
+
+@pytest.fixture(scope="module")
+def files() -> list[bytes]:
+    """Parts of a photograph, of different shapes, as JPEG."""
+    image = load_sample_images().images[0]
+    rng = np.random.default_rng(0)
+    parts = []
+    for _ in range(N):
+        y, x = rng.integers(0, 300, 2)
+        height, width = rng.integers(40, 120, 2)
+        parts.append(np.ascontiguousarray(image[y : y + height, x : x + width]))
+    return [simplejpeg.encode_jpeg(part, quality=90) for part in parts]
+
+
+@pytest.fixture
+def source(files) -> ArraySource:
+    return ArraySource(files, np.arange(N) % 7)
+
+
+def make_config(**fields):
+    config = get_config()
+    config.update({"image_size": 32, "batch_size": 24, "data_threads": 2, **fields})
+    return config
+
+
+def take(stream, count: int) -> list[dict[str, np.ndarray]]:
+    batches = list(itertools.islice(stream, count))
+    stream.close()
+    return batches
+
+
+def assert_equal(actual, expected) -> None:
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert one[name].dtype == other[name].dtype, name
+            np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def test_shapes_and_types(source):
+    (batch,) = take(train_stream(make_config(), source), 1)
+    assert {name: (a.dtype.name, a.shape) for name, a in batch.items()} == {
+        "image": ("uint8", (24, 32, 32, 3)),
+        "label": ("int32", (24,)),
+        "epoch": ("int32", (24,)),
+        "example": ("int32", (24,)),
+    }
+    np.testing.assert_array_equal(batch["label"], batch["example"] % 7)
+
+
+@pytest.mark.parametrize("batch_size", [24, N, 3 * N + 1])
+def test_every_example_comes_once_an_epoch(source, batch_size):
+    epochs = 5
+    batches = take(
+        train_stream(make_config(batch_size=batch_size), source), -(-epochs * N // batch_size)
+    )
+    everything = join(batches)
+    orders = []
+    for epoch in range(epochs):
+        order = everything["example"][everything["epoch"] == epoch]
+        assert sorted(order) == list(range(N))
+        orders.append(order.tolist())
+    assert (np.diff(everything["epoch"]) >= 0).all()
+    assert len({tuple(order) for order in orders}) == epochs
+
+
+def test_a_seed_decides_order_and_crops(source):
+    first, again, other = (
+        take(train_stream(make_config(seed=seed), source), 2) for seed in (3, 3, 4)
+    )
+    assert_equal(first, again)
+    assert not np.array_equal(first[0]["example"], other[0]["example"])
+    places = [
+        int(np.flatnonzero(join(batches)["example"] == 5)[0])
+        for batches in (take(train_stream(make_config(seed=seed), source), 3) for seed in (3, 4))
+    ]
+    assert len(set(places)) == 2
+
+
+def test_crops_differ_between_epochs(source):
+    everything = join(take(train_stream(make_config(batch_size=N), source), 2))
+    first, second = (everything["image"][everything["epoch"] == epoch] for epoch in (0, 1))
+    order = [np.argsort(everything["example"][everything["epoch"] == epoch]) for epoch in (0, 1)]
+    same = (first[order[0]] == second[order[1]]).all((1, 2, 3))
+    assert same.mean() < 0.2
+
+
+@pytest.mark.parametrize("start", [1, 2, 5, 11])
+def test_resuming_at_any_step_continues_bit_for_bit(source, start):
+    config = make_config()
+    assert_equal(
+        take(train_stream(config, source, start_step=start), 3),
+        take(train_stream(config, source), start + 3)[start:],
+    )
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_processes_share_the_same_batches(source, count, threads):
+    whole = take(train_stream(make_config(data_threads=2), source, start_step=1), 4)
+    config = make_config(data_threads=threads)
+    parts = [
+        take(train_stream(config, source, start_step=1, process_index=i, process_count=count), 4)
+        for i in range(count)
+    ]
+    assert_equal([join(list(step)) for step in zip(*parts, strict=True)], whole)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_threads_change_nothing(source, threads):
+    config = make_config(batch_size=40)  # more than a thread takes at a time, and no multiple of it
+    expected = take(train_stream(config, source), 4)
+    config.data_threads = threads
+    assert_equal(take(train_stream(config, source), 4), expected)
+
+
+def test_batches_are_not_written_to_after_they_are_handed_out(source):
+    stream = train_stream(make_config(), source)
+    first = next(stream)
+    kept = {name: array.copy() for name, array in first.items()}
+    for _ in range(10):
+        next(stream)
+    stream.close()
+    assert_equal([first], [kept])
+
+
+@pytest.mark.parametrize("crops", [1, 12])
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+def test_evaluation_counts_every_example_once(source, files, crops, count):
+    config = make_config()
+    config.eval.update({"batch_size": 60, "crops": crops})
+    parts = [
+        list(eval_stream(config, source, process_index=i, process_count=count))
+        for i in range(count)
+    ]
+    assert len({len(part) for part in parts}) == 1
+    share = -(-(60 // crops) // count)
+    assert {batch["image"].shape for part in parts for batch in part} == {(share, crops, 32, 32, 3)}
+    everything = join([join(list(step)) for step in zip(*parts, strict=True)])
+    mask = everything["mask"]
+    np.testing.assert_array_equal(everything["example"][mask], np.arange(N))
+    np.testing.assert_array_equal(everything["label"][mask], np.arange(N) % 7)
+    assert (everything["example"][~mask] == -1).all()
+    assert not everything["image"][~mask].any()
+    assert everything["image"][mask].any((1, 2, 3, 4)).all()
+
+
+def test_more_crops_than_a_batch_leave_one_image(source):
+    config = make_config()
+    config.eval.update({"batch_size": 60, "crops": 144})
+    batch = next(eval_stream(config, source))
+    assert batch["image"].shape == (1, 144, 32, 32, 3)
+
+
+def test_multi_label_evaluation(files):
+    labels = np.array([[1, 2, -1], [-1, -1, -1], [0, -1, -1]])
+    source = ArraySource(files[:3], labels)
+    config = make_config()
+    config.eval.batch_size = 4
+    (batch,) = eval_stream(config, source)
+    np.testing.assert_array_equal(batch["label"], [*labels, [-1, -1, -1]])
+    assert batch["mask"].tolist() == [True, True, True, False]
+    with pytest.raises(DataError, match="multi-label"):
+        train_stream(config, source)
+
+
+def spoil(files: list[bytes], *examples: int) -> ArraySource:
+    spoilt = [f[: len(f) // 2] if i in examples else f for i, f in enumerate(files)]
+    return ArraySource(spoilt, np.arange(N) % 7)
+
+
+def test_a_bad_record_fails_and_is_named(files):
+    with pytest.raises(BadImage, match=r"image 17 of the arrays: JPEG of .* end"):
+        take(train_stream(make_config(batch_size=N), spoil(files, 17)), 1)
+
+
+def test_bad_records_are_skipped_for_the_next_of_the_permutation(files, source):
+    config = make_config(on_bad_record="skip", batch_size=N)
+    whole = take(train_stream(config, source), 2)
+    skipped = take(train_stream(config, spoil(files, 17, 30)), 2)
+    for before, after in zip(whole, skipped, strict=True):
+        order = before["example"].tolist()
+        expected = [
+            next(e for e in order[place:] + order[:place] if e not in (17, 30))
+            for place in range(N)
+        ]
+        assert after["example"].tolist() == expected
+        np.testing.assert_array_equal(after["label"], np.array(expected) % 7)
+    assert_equal(take(train_stream(config, spoil(files, 17, 30)), 2), skipped)
+
+
+def test_skipped_records_are_counted_in_the_log(files, caplog):
+    config = make_config(on_bad_record="skip", batch_size=N, data_threads=1)
+    with caplog.at_level("WARNING"):
+        take(train_stream(config, spoil(files, 17, 30)), 1)
+    text = caplog.text
+    assert "1 so far" in text
+    assert "2 so far" in text
+    assert "image 30" in text
+
+
+def test_nothing_but_bad_records_is_an_error(files):
+    config = make_config(on_bad_record="skip")
+    with pytest.raises(BadImage, match=f"{N} records in a row"):
+        take(train_stream(config, spoil(files, *range(N))), 1)
+
+
+def test_evaluation_never_skips(files):
+    with pytest.raises(BadImage, match="image 17"):
+        list(eval_stream(make_config(on_bad_record="skip"), spoil(files, 17)))
+
+
+class Lying(ArraySource):
+    """Says that it holds more, or other labels, than it does."""
+
+    def __init__(self, files, label=0, extra=0):
+        super().__init__(files, np.zeros(len(files), int), num_classes=7)
+        self.label, self.extra = label, extra
+
+    def __len__(self):
+        return super().__len__() + self.extra
+
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], self.label
+
+
+@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+@pytest.mark.parametrize("label", [-1, 7])
+def test_a_label_outside_the_classes_is_an_error(files, stream, label):
+    with pytest.raises(DataError, match=rf"image \d+ of the arrays: label {label} .* 7 classes"):
+        list(itertools.islice(stream(make_config(), Lying(files, label=label)), 1))
+
+
+@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+def test_an_epoch_that_is_too_short_is_an_error(files, stream):
+    config = make_config(batch_size=N + 1)
+    with pytest.raises(DataError, match=f"{N + 1} examples"):
+        list(itertools.islice(stream(config, Lying(files, extra=1)), 3))
+
+
+@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+def test_an_empty_source_is_an_error_at_once(stream):
+    with pytest.raises(DataError, match="no examples"):
+        stream(make_config(), ArraySource([], np.zeros(0, int)))
+
+
+def test_a_batch_that_processes_cannot_share_is_an_error_at_once(source):
+    with pytest.raises(DataError, match="24.* 7 .*multiple of 7"):
+        train_stream(make_config(), source, process_count=7)
+
+
+def test_closing_and_abandoning_end_the_threads(source):
+    before = threading.active_count()
+    for _ in range(3):
+        stream = train_stream(make_config(), source)
+        next(stream)
+        stream.close()
+        abandoned = train_stream(make_config(), source)
+        next(abandoned)
+        del abandoned
+    for thread in threading.enumerate():
+        if thread.name.startswith("grain"):
+            thread.join(5)
+    assert threading.active_count() <= before
+
+
+LEFT_OPEN = """
+import inception
+import numpy as np
+from configs.base import get_config
+from inception.data.sources import ArraySource
+from inception.data.stream import train_stream
+
+config = get_config()
+config.update({"image_size": 32, "batch_size": 64, "data_threads": 2})
+stream = train_stream(config, ArraySource(np.zeros((9, 40, 40, 3), np.uint8), np.zeros(9, int)))
+next(stream)
+print("done", flush=True)
+"""
+
+
+def test_a_program_can_end_with_a_stream_open():
+    root = Path(__file__).parent.parent
+    result = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(root))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+def test_memory_does_not_grow_over_an_epoch(files):
+    """5,000 examples of 600 kB decoded: an epoch held in memory would be 3 GB."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    image = np.ascontiguousarray(load_sample_images().images[0][:400, :500])
+    file = simplejpeg.encode_jpeg(image, quality=50)
+    source = ArraySource([file] * 5000, np.zeros(5000, int))
+    stream = train_stream(make_config(image_size=128, batch_size=50), source)
+    sizes = []
+    for _ in range(100):
+        next(stream)
+        sizes.append(resident())
+    stream.close()
+    assert max(sizes[50:]) - max(sizes[20:50]) < 20e6
