@@ -21,29 +21,29 @@ from inception.counting import Cost, Stage, cost, times
 from inception.errors import UserError
 
 
-class Reported(NamedTuple):
+class Claim(NamedTuple):
     """What the paper says about a config's cost."""
 
     multiply_adds: str
     remark: str
 
 
-_V2 = Reported(
+_V2 = Claim(
     "3.8 G",
     "The paper says 3.8 G (table 3). That cannot be matched from what is published: this is the\n"
     "released network with one 7x7 convolution in place of its first three.",
 )
-_V3 = Reported(
+_V3 = Claim(
     "4.8 G",
     "The paper says 4.8 G (table 3) and fewer than 25 M parameters (section 3). The network that\n"
     "its authors released, which this is, costs more than they reported.",
 )
-_TABLE1 = Reported(
+_TABLE1 = Claim(
     "5 G",
     "The paper says about 5 G and fewer than 25 M parameters (section 3). This is table 1 read\n"
     "literally; the widths inside its modules are not published, they are the released network's.",
 )
-_TABLE2 = Reported(
+_TABLE2 = Claim(
     "equal", "The paper says that 299, 151 and 79 pixels cost the same (table 2, section 9)."
 )
 PAPER = {
@@ -59,7 +59,7 @@ PAPER = {
 }
 
 
-def reported(path: str, config: ConfigDict) -> Reported | None:
+def claim(path: str, config: ConfigDict) -> Claim | None:
     """What the paper says about a config file's network, unless `config` has changed it."""
     original = load(path)
     same = (config.model, config.image_size) == (original.model, original.image_size)
@@ -104,9 +104,9 @@ def comparison(counted: dict[str, Cost], paper: dict[str, str]) -> str:
 def _align(rows: Sequence[Sequence[str]], left: int) -> str:
     """Columns of text, the first `left` aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    align = [str.ljust] * left + [str.rjust] * (len(widths) - left)
-    lines = (zip(align, row, widths, strict=True) for row in rows)
-    return "\n".join("  ".join(put(*cell) for put, *cell in line).rstrip() for line in lines)
+    align = "<" * left + ">" * (len(widths) - left)
+    line = "  ".join(f"{{:{side}{width}}}" for side, width in zip(align, widths, strict=True))
+    return "\n".join(line.format(*row).rstrip() for row in rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,13 +137,13 @@ def _report(
         counted[name] = cost(config, num_classes)
         print(f"{path}: {times(*counted[name].image)}, {config.dtype}\n")
         print(table(counted[name]) + "\n")
-        if said := reported(path, config):
+        if said := claim(path, config):
             paper[name] = said.multiply_adds
             print(said.remark + "\n")
         if plot and path == paths[0]:
-            from inception.cost_plot import draw  # matplotlib is needed for nothing else
+            from inception import cost_plot  # matplotlib takes a second and serves only this
 
-            draw(counted[name], name).savefig(plot, format="png")
+            cost_plot.save(cost_plot.draw(counted[name], name), plot)
             print(f"{plot}: the architecture of {name}\n")
     if len(paths) > 1:
         print(comparison(counted, paper))

@@ -54,7 +54,8 @@ class BatchNorm(nn.Module):
         groups = x.reshape(-1, self._group_size(x.shape[0]), *x.shape[1:])
         values = groups.astype(jnp.float32)
         mean = values.mean(axis=(1, 2, 3))  # [groups, channels]
-        var = jnp.maximum(jnp.square(values).mean(axis=(1, 2, 3)) - jnp.square(mean), 0.0)
+        deviations = values - mean[:, None, None, None]
+        var = jnp.square(deviations).mean(axis=(1, 2, 3))
         running_mean.value = self._average(running_mean.value, mean)
         running_var.value = self._average(running_var.value, var)
         mean, var = (statistic[:, None, None, None] for statistic in (mean, var))

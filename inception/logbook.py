@@ -123,6 +123,7 @@ def _duration(seconds: float) -> str:
 def _summary_writer(workdir: str | Path):
     """Clu's TensorBoard writer, imported here because it imports TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces them
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     import tensorflow as tf
     from clu.metric_writers import SummaryWriter

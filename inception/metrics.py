@@ -34,14 +34,14 @@ def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> d
     picked = jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0), axis=-1)
     losses = -jnp.where(valid, picked, 0).sum(axis=-1) / jnp.maximum(valid.sum(axis=-1), 1)
     confidence = jnp.where(mask, jnp.exp(log_probabilities.max(axis=-1)), 0)
-    bins = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
+    bins = jnp.clip((confidence * CALIBRATION_BINS).astype(jnp.int32), 0, CALIBRATION_BINS - 1)
     in_bin = jax.nn.one_hot(bins, CALIBRATION_BINS) * mask[:, None]
     in_class = jax.nn.one_hot(labels[:, 0], classes) * mask[:, None]
     correct = hits[:, 0].astype(jnp.float32)
     sums = {
         "examples": mask.sum(),
         "top1": hits[:, 0].sum(),
-        "top5": hits.sum(),
+        "top5": hits.any(axis=-1).sum(),
         "loss": jnp.where(mask, losses, 0).sum(),
         "confidence": confidence.sum(),
         "bin_examples": in_bin.sum(axis=0),

@@ -68,7 +68,7 @@ def train_step(
         partial(_gradients, state, config, model, dropout_key),
         (jnp.arange(steps), deal(images), deal(targets), deal(batch["label"])),
     )
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["learning_rate"] = schedule(state.step)
     return state.apply_gradients(grads, batch_stats, optimizer, config.ema_decay), metrics
 

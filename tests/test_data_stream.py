@@ -265,6 +265,18 @@ def test_an_epoch_that_is_too_short_is_an_error(files, stream):
         list(itertools.islice(stream(config, Lying(files, extra=1)), 3))
 
 
+class Vanished(ArraySource):
+    def __getitem__(self, index):
+        raise FileNotFoundError(2, "No such file or directory")
+
+
+@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+def test_a_file_that_is_gone_is_never_skipped(files, stream):
+    source = Vanished(files, np.zeros(N, int))
+    with pytest.raises(DataError, match=r"image \d+ of the arrays: .*No such file"):
+        next(stream(make_config(on_bad_record="skip"), source))
+
+
 @pytest.mark.parametrize("stream", [train_stream, eval_stream])
 def test_an_empty_source_is_an_error_at_once(stream):
     with pytest.raises(DataError, match="no examples"):
@@ -272,7 +284,7 @@ def test_an_empty_source_is_an_error_at_once(stream):
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error_at_once(source):
-    with pytest.raises(DataError, match="24.* 7 .*multiple of 7"):
+    with pytest.raises(DataError, match=r"24.* 7 .*multiple of 7"):
         train_stream(make_config(), source, process_count=7)
 
 

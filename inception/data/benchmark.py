@@ -10,7 +10,7 @@ torchvision draw theirs.
 In the first table every pipeline is pinned to one core, with one thread; in the second ours has as
 many threads as cores. Measurements take turns and the median counts, so that other programs disturb
 all alike. As those also take some of the core, the ratio is of images per second of processor time,
-summed over a pipeline's threads.
+summed over a pipeline's threads. What is said to be linear needs as many idle cores as threads.
 """
 
 import argparse
@@ -37,6 +37,8 @@ ROUNDS = 5
 BATCH = 32
 HEIGHT, WIDTH = 375, 500  # of the files, about ImageNet's average
 
+Row = tuple[Callable[..., Iterator], tuple, int]  # a pipeline, its arguments, cores
+
 
 def write_photographs(root: Path, count: int = 32) -> list[Path]:
     """Writes JPEG files root/train/photograph/*.jpg of varied content; returns their paths."""
@@ -49,7 +51,8 @@ def write_photographs(root: Path, count: int = 32) -> list[Path]:
     folder = root / "train" / "photograph"
     folder.mkdir(parents=True)
     for i, photograph in zip(range(count), itertools.cycle(photographs), strict=False):
-        box = sample_distorted_box(rng, *photograph.shape[:2], area=(0.4, 1.0), aspect=(1.33, 1.34))
+        height, width, _ = photograph.shape
+        box = sample_distorted_box(rng, height, width, area=(0.4, 1.0), aspect=(1.33, 1.34))
         image = Image.fromarray(cut(photograph, box)).resize((WIDTH, HEIGHT))
         image.save(folder / f"{i:03}.jpg", quality=90)
     return sorted(folder.iterdir())
@@ -122,7 +125,9 @@ def pillow(root: Path, size: int) -> Iterator:
         yield np.stack([load(*next(endless)) for _ in range(BATCH)])
 
 
-def measure(pipeline: Callable[..., Iterator], args: tuple, cores: int, seconds: float):
+def measure(
+    pipeline: Callable[..., Iterator], args: tuple, cores: int, seconds: float
+) -> tuple[float, float]:
     """Runs a fresh pipeline(*args) for `seconds`, after two batches that warm it up.
 
     Returns:
@@ -130,7 +135,8 @@ def measure(pipeline: Callable[..., Iterator], args: tuple, cores: int, seconds:
     """
     pin(cores)
     batches = pipeline(*args)
-    next(batches), next(batches)
+    for _ in range(2):
+        next(batches)
     wall, processor, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - wall < seconds:
         next(batches)
@@ -144,7 +150,7 @@ def pin(cores: int) -> None:
         os.sched_setaffinity(0, range(cores))
 
 
-def take_turns(rows: dict[str, tuple], seconds: float) -> dict[str, tuple[float, float]]:
+def take_turns(rows: dict[str, Row], seconds: float) -> dict[str, tuple[float, float]]:
     """Medians of `measure` over interleaved rounds.
 
     Args:
@@ -154,17 +160,23 @@ def take_turns(rows: dict[str, tuple], seconds: float) -> dict[str, tuple[float,
     """
     spawn = multiprocessing.get_context("spawn")
     pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in rows}
-    rates = {name: [] for name in rows}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for _, name in itertools.product(range(ROUNDS), rows):
-        rates[name].append(pools[name].submit(measure, *rows[name], seconds / ROUNDS).result())
+        pipeline, args, cores = rows[name]
+        future = pools[name].submit(measure, pipeline, args, cores, seconds / ROUNDS)
+        rates[name].append(future.result())
     for pool in pools.values():
         pool.shutdown()
-    return {name: tuple(map(statistics.median, zip(*rates[name], strict=True))) for name in rates}
+    medians = {}
+    for name, measured in rates.items():
+        walls, processors = zip(*measured, strict=True)
+        medians[name] = statistics.median(walls), statistics.median(processors)
+    return medians
 
 
 def compare(root: Path, size: int, seconds: float) -> str:
     """The table of all pipelines on one core."""
-    rows = {
+    rows: dict[str, Row] = {
         "tf.data, decode_and_crop": (tf_data, (root, size), 1),
         "ours": (ours, (root, size, "inception_fast"), 1),
         "ours, four resize methods": (ours, (root, size, "inception"), 1),
@@ -186,12 +198,16 @@ def compare(root: Path, size: int, seconds: float) -> str:
 
 def scale(root: Path, size: int, threads: list[int], seconds: float) -> str:
     """The table of ours with n threads on n cores."""
-    rows = {f"{n} on {n}": (ours, (root, size, "inception_fast", n), n) for n in threads}
-    rates = [wall for wall, _ in take_turns(rows, seconds).values()]
-    linear = [rates[0] * n / threads[0] for n in threads]
-    lines = [f"{'ours, threads on cores':28}{'images/s':>10}{'of linear':>17}"]
-    for name, rate, ideal in zip(rows, rates, linear, strict=True):
-        lines.append(f"{name:28}{rate:10.0f}{rate / ideal:17.2f}")
+    rows: dict[str, Row] = {
+        f"{n} on {n}": (ours, (root, size, "inception_fast", n), n) for n in threads
+    }
+    rates = take_turns(rows, seconds)
+    first = rates[f"{threads[0]} on {threads[0]}"][0] / threads[0]
+    lines = [
+        f"{'ours, threads on cores':28}{'images/s':>10}{'per core-second':>17}{'of linear':>11}"
+    ]
+    for n, (wall, core) in zip(threads, rates.values(), strict=True):
+        lines.append(f"{f'{n} on {n}':28}{wall:10.0f}{core:17.0f}{wall / first / n:11.2f}")
     return "\n".join(lines)
 
 
@@ -201,15 +217,15 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=299)
     parser.add_argument("--seconds", type=float, default=15, help="for each row, all rounds")
     parser.add_argument("--threads", default="1,2", help="how many, in the second table")
-    args = parser.parse_args()
+    flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         paths = write_photographs(root)
         kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1000
         print(f"{len(paths)} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} kB on average\n")
-        print(compare(root, args.image_size, args.seconds), end="\n\n")
-        threads = [int(n) for n in args.threads.split(",")]
-        print(scale(root, args.image_size, threads, args.seconds))
+        print(compare(root, flags.image_size, flags.seconds), end="\n\n")
+        threads = [int(n) for n in flags.threads.split(",")]
+        print(scale(root, flags.image_size, threads, flags.seconds))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ _JPEG = b"\xff\xd8"
 _JPEG_END = b"\xff\xd9"
 _ADOBE = b"\xff\xee\x00\x0eAdobe"  # a CMYK file with this marker stores inverted inks
 
-# Warnings about bytes between two segments: the pixels are all there, and real data sets have such
-# files (cats_vs_dogs).
-_HARMLESS = ("extraneous bytes before marker", "unknown JFIF revision")
+# What TurboJPEG refuses though the pixels are all there, and Pillow reads: stray bytes between two
+# segments, a strange version (both in cats_vs_dogs), rare layouts of the chroma planes.
+_ODDITIES = ("extraneous bytes before marker", "unknown JFIF revision", "subsampling")
 
 
 class BadImage(DataError):
@@ -69,23 +69,16 @@ def _rgb(pixels: np.ndarray) -> np.ndarray:
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
     try:
-        return _jpeg_pixels(data, strict=True)
+        _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        if colorspace == "CMYK":
+            cmyk = simplejpeg.decode_jpeg(data, "CMYK", fastdct=True)
+            return _cmyk_to_rgb(cmyk, inverted=_ADOBE in data)
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
     except ValueError as error:
-        problem = str(error)
-    if "subsampling" in problem:  # a layout of the chroma planes that TurboJPEG lacks
-        return _decode_other(data)
-    if any(text in problem for text in _HARMLESS) and data.rstrip(b"\x00").endswith(_JPEG_END):
-        return _jpeg_pixels(data, strict=False)
-    raise BadImage(f"JPEG of {len(data)} bytes: {problem}")
-
-
-def _jpeg_pixels(data: bytes, strict: bool) -> np.ndarray:
-    """Where not strict, libjpeg's warnings are no errors."""
-    _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=strict)
-    if colorspace != "CMYK":
-        return simplejpeg.decode_jpeg(data, "RGB", fastdct=True, strict=strict)
-    cmyk = simplejpeg.decode_jpeg(data, "CMYK", fastdct=True, strict=strict)
-    return _cmyk_to_rgb(cmyk, inverted=_ADOBE in data)
+        oddity = any(text in str(error) for text in _ODDITIES)
+        if oddity and data.rstrip(b"\x00").endswith(_JPEG_END):
+            return _decode_other(data)
+        raise BadImage(f"JPEG of {len(data)} bytes: {error}") from error
 
 
 def _cmyk_to_rgb(cmyk: np.ndarray, inverted: bool) -> np.ndarray:

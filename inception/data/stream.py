@@ -5,16 +5,19 @@ g-th that a run reads, counted over all its batches, is number g mod n in the or
 g div n: batches run on across the end of an epoch, and every example comes exactly once in each.
 Its crop is drawn from (seed, epoch, example). Process p of P takes the p-th slice of every global
 batch. Nothing else decides what a batch holds: not where a run was resumed, nor how many processes
-or threads there are.
+or threads there are. (Another version of NumPy may draw other numbers.)
 
-Threads decode, crop and resize while another stacks the next batch (Grain). The images of about
-five batches are in memory at a time, whatever the size of the data set.
+Grain's threads decode, crop and resize, each image to its place in the batch. About four batches
+are in memory at a time, whatever the size of the data set.
 """
 
+import atexit
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from typing import Protocol
 
 import cv2
@@ -59,7 +62,8 @@ def train_stream(
 
     Raises:
       DataError: at once, when batch_size does not divide by process_count or the source is empty
-        or multi-label; later, for a label outside the source's classes.
+        or multi-label; later, for a label outside the source's classes or a record that is not
+        there any more.
       BadImage: when a record cannot be decoded and on_bad_record is 'fail', or 100 in a row.
     """
     if config.batch_size % process_count:
@@ -100,7 +104,8 @@ def eval_stream(
       multi-label source) and the example -1.
 
     Raises:
-      DataError: at once for an empty source; later for a label outside the source's classes.
+      DataError: at once for an empty source; later for a label outside the source's classes or a
+        record that is not there any more.
       BadImage: when a record cannot be decoded, whatever on_bad_record says, for every example
         counts.
     """
@@ -135,7 +140,7 @@ def _batches(
     share: int,
     chunk: int,
     threads: int,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of `share` examples, of which row i of step s is the one at position(s, i).
 
     A thread's unit of work is `chunk` rows, which it writes where they stay: to queue single images
@@ -161,16 +166,29 @@ def _batches(
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(chunks, 2 * threads))
     done = grain.MapDataset.range(steps * chunks).map(work).to_iter_dataset(options)
     batches = done.batch(chunks, batch_fn=lambda steps: unfinished.pop(steps[0]))
-    return _closing(
-        iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1))
-    )
+    prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
+    stream = _closing(iter(prefetched))
+    _open.add(stream)
+    return stream
 
 
-def _closing(iterator: grain.DatasetIterator) -> Iterator[Batch]:
+def _closing(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
+    """Ends Grain's threads with the generator."""
     try:
         yield from iterator
     finally:
         iterator.close()
+
+
+_open: weakref.WeakSet[Generator] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Closes streams while Grain still can: later, Python has taken its modules apart."""
+    for stream in list(_open):
+        with contextlib.suppress(ValueError):  # a thread is in it, and ends with the program
+            stream.close()
 
 
 class _TrainReader:
@@ -202,9 +220,10 @@ class _TrainReader:
         examples = np.arange(self._size, dtype=np.int32)
         return _generator(self._seed, epoch, _NO_EXAMPLE).permutation(examples)
 
-    def _load(self, order: np.ndarray, place: int) -> tuple[int, np.ndarray, np.ndarray]:
+    def _load(self, order: np.ndarray, place: int) -> tuple[int, np.ndarray, int | np.ndarray]:
         """The example at a place of the order, or the next one that can be decoded."""
-        for attempt in range(min(self._size, _MOST_SKIPS)):
+        attempts = min(self._size, _MOST_SKIPS) if self._skip else 1
+        for attempt in range(attempts):
             example = int(order[(place + attempt) % self._size])
             try:
                 return example, *_read(self._source, example)
@@ -212,8 +231,7 @@ class _TrainReader:
                 if not self._skip:
                     raise
                 self._count(error)
-                last = error
-        raise BadImage(f"{attempt + 1} records in a row cannot be decoded, the last: {last}")
+        raise BadImage(f"{attempts} records in a row cannot be decoded, up to example {example}")
 
     def _count(self, error: BadImage) -> None:
         with self._lock:
@@ -256,11 +274,11 @@ def _size(source: Source) -> int:
     return len(source)
 
 
-def _read(source: Source, example: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(source: Source, example: int) -> tuple[np.ndarray, int | np.ndarray]:
     """Reads and decodes one example; every error names it."""
     try:
         image, label = source[example]
-        image, label = decode(image), np.asarray(label)
+        image = decode(image)
     except BadImage as error:
         raise BadImage(f"{source.describe(example)}: {error}") from error
     except IndexError as error:
@@ -268,8 +286,13 @@ def _read(source: Source, example: int) -> tuple[np.ndarray, np.ndarray]:
             f"the data set says it has {len(source)} examples, but has no number {example}: an "
             "epoch would be too short; prepare it again"
         ) from error
-    least = -1 if source.label_width else 0
-    if label.min() < least or label.max() >= source.num_classes:
+    except OSError as error:
+        raise DataError(f"{source.describe(example)}: {error}") from error
+    if isinstance(label, np.ndarray):  # multi-label, padded with -1
+        inside = -1 <= label.min() and label.max() < source.num_classes
+    else:
+        inside = 0 <= label < source.num_classes
+    if not inside:
         raise DataError(
             f"{source.describe(example)}: label {label} is outside the {source.num_classes} classes"
         )

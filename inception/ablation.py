@@ -1,0 +1,141 @@
+"""Compares experiments of the paper: every config with several seeds, then a report.
+
+    python -m inception.ablation --configs=v2,v2_rmsprop,v2_label_smoothing,v2_factorized_7x7,v3
+        --seeds=3 --workdir=runs/table3 [--on=digits] [--config.FIELD=VALUE ...]
+
+Each config and seed is a run of its own in WORKDIR/CONFIG/seed_SEED, one after the other. What is
+finished is not run again, what was interrupted continues, and a run that fails does not stop the
+others: the same command may be given as often as needed, and only redraws once all is done. The
+report, WORKDIR/report.md with its pictures and report.json, is renewed after every run.
+
+--on=digits runs every row on other data than ImageNet: it applies the fields in which
+configs/digits.py differs from configs/v3.py.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from inception import report
+from inception.cells import Cell, load_rows, load_setting, make_cells
+from inception.config import parse_args
+from inception.errors import UserError
+from inception.logbook import say
+from inception.sharding import is_main_process
+from inception.train import train as train_config
+
+
+def run(
+    cells: Sequence[Cell],
+    after: Callable[[], None],
+    train: Callable[[ConfigDict, Path], dict] = train_config,
+) -> bool:
+    """Runs what is not finished, one cell after the other.
+
+    Args:
+      cells: in the order to run.
+      after: called whenever a cell has been run, and once if there was nothing to run.
+      train: `inception.train`.
+
+    Returns:
+      Whether no cell failed.
+    """
+    left = [cell for cell in cells if not cell.results]
+    say(f"{len(cells)} cells, {len(cells) - len(left)} of them finished")
+    good, start = True, time.perf_counter()
+    for done, cell in enumerate(left):
+        number = f"cell {cells.index(cell) + 1} of {len(cells)}"
+        seconds = (time.perf_counter() - start) / max(1, done) * (len(left) - done)
+        time_left = f", about {_duration(seconds)} left" if done else ""
+        say(f"\n{number}: {cell.row}, seed {cell.seed}{time_left}")
+        error = _run(cell, train)
+        if error:
+            say(f"{number} failed: {error}")
+        good = good and not error
+        after()
+    if not left:
+        after()
+    return good
+
+
+def _run(cell: Cell, train: Callable[[ConfigDict, Path], dict]) -> str:
+    """Trains a cell and notes how that went; returns the reason if it failed."""
+    error, trace, start = "", "", time.perf_counter()
+    try:
+        train(cell.config, cell.directory)
+    except Exception as exception:  # whatever it is, the other cells can do without this one
+        error = f"{type(exception).__name__}: {exception}"
+        if not isinstance(exception, UserError):
+            trace = traceback.format_exc()
+            print(trace, file=sys.stderr)
+    # Programs stay in JAX's memory when the functions that they were compiled for are gone.
+    jax.clear_caches()
+    if is_main_process():
+        if not error and not cell.results:
+            error = f"{cell.directory} holds a longer run than this config's; use another --workdir"
+        seconds = cell.record.get("seconds", 0) + time.perf_counter() - start
+        cell.note(error=error, traceback=trace, seconds=seconds, machine=_machine())
+    return error
+
+
+def _machine() -> str:
+    """What runs this, "1 x NVIDIA H100 (Python 3.13.1, jax 0.12.0, ...)"."""
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    python = f"Python {platform.python_version()}"
+    device = jax.devices()[0].device_kind
+    return f"{jax.device_count()} x {device} ({', '.join([python, *versions])})"
+
+
+def _duration(seconds: float) -> str:
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the cells that the command line asks for and reports on them."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="python -m inception.ablation",
+        description="Runs configs with several seeds each and compares them in a report.",
+        epilog="Any field can be set, for all rows: --config.FIELD=VALUE.",
+    )
+    parser.add_argument("--configs", required=True, help="names in configs/, or paths: v2,v3")
+    parser.add_argument("--seeds", type=int, default=3, help="a row's runs (%(default)s)")
+    parser.add_argument("--workdir", required=True, help="where the runs and the report are kept")
+    parser.add_argument("--on", help="a config whose difference from v3 all rows take over: digits")
+    parser.add_argument("--distributed", action="store_true", help="one of several processes")
+    args, overrides = parse_args(parser, words)
+    if args.seeds < 1:
+        parser.error(f"--seeds={args.seeds}: it must be at least 1")
+    try:
+        setting = load_setting(args.on) if args.on else {}
+        rows = load_rows(args.configs.split(","), setting, overrides)
+        if args.distributed:
+            jax.distributed.initialize()
+        cells = make_cells(rows, args.seeds, args.workdir)
+        command = shlex.join(["python", "-m", "inception.ablation", *words])
+
+        def redraw() -> None:
+            if is_main_process():
+                report.write(args.workdir, rows, cells, command)
+
+        good = run(cells, redraw)
+    except (OSError, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    say(f"\n{Path(args.workdir) / 'report.md'}: what came out")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What this machine has, and how fast it makes the two halves of a run: its input and its step."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from inception import optimizers, sharding
+from inception.counting import cost
+from inception.data.sources import Source
+from inception.data.stream import train_stream
+from inception.state import create_state, make_model
+from inception.train import compile_step
+
+SECONDS = 5.0  # that a measurement takes at least
+CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network
+
+
+class StepSpeed(NamedTuple):
+    """What `measure_step` found."""
+
+    images_per_second: float  # of all devices together
+    batch_size: int  # that it was measured with, over all devices
+    micro_batch: int  # images that a device holds at a time
+    constant_bytes: int  # of a device: the state and the batch
+    temporary_bytes: int  # of a device: all that grows with the micro-batch, and the gradients
+
+    def peak_bytes(self, micro_batch: float) -> float:
+        """Memory of a device that holds so many images at a time, scaled from those measured."""
+        return self.constant_bytes + self.temporary_bytes * micro_batch / self.micro_batch
+
+
+def measure_input(config: ConfigDict, source: Source) -> float:
+    """Images/s of the training stream on this host, while nothing else runs.
+
+    Raises:
+      DataError, BadImage: as `train_stream`.
+    """
+    config = config.copy_and_resolve_references()
+    config.batch_size = 32 * threads(config)  # work for every thread, whatever the batch
+    batches = train_stream(config, source)
+    return config.batch_size * _per_second(lambda: next(batches))
+
+
+def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
+    """Compiles the run's own training step and feeds it one made-up batch again and again.
+
+    The run will find the compiled program in the cache. On a CPU, where a step of a large batch
+    takes minutes, the batch is made smaller.
+
+    Args:
+      config: of the run.
+      source: the training split; only its sizes are looked at.
+
+    Raises:
+      jax.errors.JaxRuntimeError: when the devices' memory does not suffice.
+    """
+    config = _measurable(config, source.num_classes)
+    mesh, model = sharding.make_mesh(), make_model(config, source.num_classes)
+    schedule = optimizers.learning_rate(config, len(source) / config.batch_size)
+    optimizer = optimizers.make_optimizer(config, schedule)
+    state = create_state(config, model, optimizer, mesh)
+    batch = next(sharding.to_devices(mesh, [_noise(config, source.num_classes)]))
+    step: Any = compile_step(config, model, optimizer, schedule, mesh)
+    step = step.lower(state, batch).compile()
+
+    def run() -> None:
+        nonlocal state  # each step is given the state that the last one returned
+        state, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+
+    memory = step.memory_analysis()
+    return StepSpeed(
+        images_per_second=config.batch_size * _per_second(run),
+        batch_size=config.batch_size,
+        micro_batch=config.batch_size // config.accumulation_steps // mesh.size,
+        constant_bytes=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+    )
+
+
+def threads(config: ConfigDict) -> int:
+    """Cores that the input can use."""
+    return min(config.data_threads or cores(), cores())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    limited = hasattr(os, "sched_getaffinity")  # on Linux; it knows of taskset and containers
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
+
+
+def on_cpu() -> bool:
+    """Whether the step runs on the cores that the input needs."""
+    return jax.default_backend() == "cpu"
+
+
+def host_memory() -> int:
+    """Bytes of the host's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_memory() -> int:
+    """Bytes that JAX may use on a device; CPU devices share the host's."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or host_memory() // jax.local_device_count()
+
+
+def _per_second(call: Callable[[], object]) -> float:
+    """How often `call` runs in a second, after once to warm up."""
+    call()
+    count, start = 0, time.perf_counter()
+    while count < 2 or time.perf_counter() - start < SECONDS:
+        call()
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
+def _measurable(config: ConfigDict, num_classes: int) -> ConfigDict:
+    """The config, on a CPU with a batch whose step takes seconds, in whole groups."""
+    most = int(CPU_MULTIPLY_ADDS / cost(config, num_classes).multiply_adds)
+    if not on_cpu() or config.batch_size <= most:
+        return config
+    devices, group = jax.device_count(), config.model.batch_norm_group or most
+    whole = math.lcm(group, devices)
+    small = config.copy_and_resolve_references()
+    small.accumulation_steps = 1
+    small.batch_size = most // whole * whole or max(min(most, group) // devices, 1) * devices
+    return small
+
+
+def _noise(config: ConfigDict, num_classes: int) -> dict[str, np.ndarray]:
+    """A batch as `train_stream` makes them, of random pixels."""
+    shape = (config.batch_size, config.image_size, config.image_size, 3)
+    numbers = np.arange(config.batch_size, dtype=np.int32)
+    return {
+        "image": np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8),
+        "label": numbers % num_classes,
+        "epoch": np.zeros_like(numbers),
+        "example": numbers,
+    }

@@ -1,0 +1,221 @@
+"""The pictures of an ablation's report: learning curves, final errors, cost against error.
+
+A row has the same colour in all of them. Rows without a finished cell are left out.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.transforms import ScaledTranslation
+
+from inception.cells import Cell
+from inception.comparison import Comparison, RowResult
+
+_INK, _GREY, _PARENT, _GRID = "0.15", "0.45", "0.68", "0.9"
+_COLOURS = mpl.color_sequences["tab10"]
+_COLUMNS = 3  # of panels of learning curves
+_DOTTED = (0, (1, 1.2))
+_LEGEND: dict[str, Any] = {"frameon": False, "fontsize": 8.5}
+
+
+def draw_curves(comparison: Comparison, cells: Sequence[Cell]) -> Figure:
+    """Error by epoch, a panel for each row: the mean of its seeds, their range, and the parent.
+
+    The scale is logarithmic: 0 errors are drawn as half an image of the evaluation's.
+    """
+    rows = _shown(comparison)
+    columns = min(len(rows), _COLUMNS)
+    lines = -(-len(rows) // columns)
+    figure = Figure(figsize=(max(5.2, 3.1 * columns), 1.3 + 2.3 * lines), layout="constrained")
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    floor = 0.5 / comparison.examples
+    of = {row.name: [cell for cell in cells if cell.row == row.name] for row in rows}
+    for number, (axes, row) in enumerate(zip(grid, rows, strict=False)):
+        colour = _colour(number)
+        if row.parent in of:
+            epochs, errors = _errors(of[row.parent], "eval/ema_top1", floor)
+            axes.plot(epochs, _means(errors), color=_PARENT, lw=1.4)
+        epochs, errors = _errors(of[row.name], "train/top1", floor)
+        axes.plot(epochs, _means(errors), color=colour, lw=1, ls=_DOTTED)
+        epochs, errors = _errors(of[row.name], "eval/ema_top1", floor)
+        low, high = list(map(min, errors)), list(map(max, errors))
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.22, lw=0)
+        axes.plot(epochs, _means(errors), color=colour, lw=1.8, marker="o", ms=3)
+        axes.set_title(row.name, loc="left", size=10, weight="bold", color=colour)
+        _log_percent(axes)
+        _plain(axes)
+        if number + columns >= len(rows):
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("epoch" if number >= columns * (lines - 1) else "")
+    for axes in grid[len(rows) :]:
+        axes.set_axis_off()
+    for axes in grid[::columns]:
+        axes.set_ylabel("top-1 error, %")
+    handles = [
+        Line2D([], [], color=_INK, lw=1.8, marker="o", ms=3, label="evaluation, EMA weights"),
+        Patch(color=_INK, alpha=0.22, lw=0, label="lowest to highest seed"),
+        Line2D([], [], color=_INK, lw=1, ls=_DOTTED, label="training batches"),
+        Line2D([], [], color=_PARENT, lw=1.4, label="evaluation of the parent row"),
+    ]
+    wide = columns == _COLUMNS
+    figure.legend(handles=handles, loc="outside lower center", ncols=4 if wide else 2, **_LEGEND)
+    _title(figure, "Learning curves", f"{_where(comparison)}; 0 wrong ones are drawn as half a one")
+    return figure
+
+
+def draw_errors(comparison: Comparison) -> Figure:
+    """Final error of each row, seed by seed, with its interval; beside it the paper's."""
+    rows = _shown(comparison)
+    beside = _one_experiment(rows)
+    figure, measured, paper = _panels(comparison, 1.5 + 0.42 * len(rows), beside, sharey=True)
+    for y, row in enumerate(rows):
+        colour = _colour(y)
+        _draw_seeds(measured, y, row, colour)
+        if paper and row.paper:
+            error = row.paper.top1
+            paper.plot(error, y, "D", color=colour, ms=5.5)
+            paper.text(error, y - 0.2, f"{error:.1f}", size=8, ha="center", va="bottom")
+    measured.set_yticks(range(len(rows)), [row.name for row in rows])
+    measured.set_ylim(len(rows) - 0.45, -0.55)
+    for axes in filter(None, (measured, paper)):
+        axes.set_xlabel("top-1 error, %")
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.use_sticky_edges = False
+        axes.margins(x=0.1)
+        axes.set_xlim(left=max(0, axes.get_xlim()[0]))
+    _title(
+        figure,
+        "Final error",
+        "dots: seeds   ·   line: their mean   ·   band: 95 % t-interval of the mean",
+    )
+    return figure
+
+
+def draw_costs(comparison: Comparison) -> Figure:
+    """Multiply-adds against error, measured and as the paper reports them."""
+    shown = _shown(comparison)
+    rows = list(enumerate(shown))
+    beside = _one_experiment(shown) and any(row.paper and row.paper.billion_ops for row in shown)
+    figure, measured, paper = _panels(comparison, 3.9, beside, sharey=False)
+    costs = [row.counts.multiply_adds for _, row in rows if row.counts]
+    unit, name = (1e9, "billion") if max(costs) >= 1e9 else (1e6, "million")
+    for (number, row), cost in zip(rows, costs, strict=True):
+        assert row.error
+        x, y, ends = cost / unit, 100 * row.error.mean, _percent(row.error.interval)
+        # Rows that cost the same stand side by side.
+        shift = 8 / 72 * (costs[:number].count(cost) - (costs.count(cost) - 1) / 2)
+        beside_x = measured.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
+        style: dict[str, Any] = {"color": _colour(number), "transform": beside_x}
+        measured.plot([x] * len(ends), ends, lw=1.6, alpha=0.45, **style)
+        measured.plot(x, y, "o", ms=7, **style)
+        measured.update_datalim([(x, value) for value in (y, *ends)])
+        if paper and row.paper and row.paper.billion_ops:
+            paper.plot(row.paper.billion_ops, row.paper.top1, "D", color=_colour(number), ms=6)
+    measured.set_xlabel(f"{name} multiply-adds an image")
+    measured.set_ylabel("top-1 error, %")
+    measured.margins(0.25, 0.1)
+    if paper:
+        paper.set_xlabel("billion multiply-adds an image")
+        paper.margins(0.35, 0.15)
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=7, color=_colour(number), label=row.name)
+        for number, row in rows
+    ]
+    figure.legend(handles=handles, loc="outside right center", **_LEGEND)
+    _title(figure, "Cost against error", "dot: mean of the seeds   ·   line: its 95 % t-interval")
+    return figure
+
+
+def _shown(comparison: Comparison) -> list[RowResult]:
+    return [row for row in comparison.rows if row.measured]
+
+
+def _one_experiment(rows: Sequence[RowResult]) -> bool:
+    """Whether the paper's numbers may stand in one picture."""
+    return len({row.experiment for row in rows if row.paper}) == 1
+
+
+def _colour(number: int) -> Any:
+    return _COLOURS[number % len(_COLOURS)]
+
+
+def _where(comparison: Comparison) -> str:
+    return f"{comparison.dataset}, {comparison.examples:,} images of {comparison.split}"
+
+
+def _errors(cells: Sequence[Cell], name: str, floor: float) -> tuple[list, list[list[float]]]:
+    """Epochs, and at each of them the errors in percent, one a seed, of the finished cells."""
+    cells = [cell for cell in cells if cell.results]
+    curves = [cell.curve(name) for cell in cells]
+    steps = sorted(set.intersection(*map(set, curves)))
+    steps_per_epoch = cells[0].steps_per_epoch or 1
+    errors = [[100 * max(floor, 1 - curve[step]) for curve in curves] for step in steps]
+    return [step / steps_per_epoch for step in steps], errors
+
+
+def _means(errors: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(values) / len(values) for values in errors]
+
+
+def _percent(interval: tuple[float, ...]) -> tuple[float, ...]:
+    """The ends of an error's interval in percent, as far as errors go."""
+    return tuple(100 * min(max(0.0, end), 1.0) for end in interval)
+
+
+def _draw_seeds(axes: Axes, y: float, row: RowResult, colour: Any) -> None:
+    """A line of the picture of final errors; equal seeds stand above each other."""
+    error = row.error
+    assert error
+    if error.interval:
+        low, high = _percent(error.interval)
+        axes.barh(y, high - low, left=low, height=0.5, color=colour, alpha=0.18, lw=0)
+    axes.plot([100 * error.mean] * 2, [y - 0.25, y + 0.25], color=colour, lw=2)
+    values = [round(100 * value, 9) for value in error.by_seed.values()]
+    for value in sorted(set(values)):
+        count = values.count(value)
+        heights = [y + 0.16 * (i - (count - 1) / 2) for i in range(count)]
+        axes.plot(
+            [value] * count, heights, "o", color=colour, ms=5.5, mec="white", mew=0.7, clip_on=False
+        )
+
+
+def _panels(
+    comparison: Comparison, height: float, beside: bool, sharey: bool
+) -> tuple[Figure, Axes, Axes | None]:
+    """A panel for what was measured and, if wanted, a narrower one for the paper."""
+    figure = Figure(figsize=(9 if beside else 7, height), layout="constrained")
+    ratios = (2, 1) if beside else (1,)
+    axes = figure.subplots(1, len(ratios), sharey=sharey, squeeze=False, width_ratios=ratios)[0]
+    titles = (f"measured: {_where(comparison)}", "the paper: ImageNet")
+    for panel, title in zip(axes, titles, strict=False):
+        panel.set_title(title, loc="left", size=9, color=_GREY)
+        _plain(panel)
+    return figure, axes[0], axes[1] if beside else None
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("0.7")
+    axes.tick_params(color="0.7", labelcolor=_INK, labelsize=8.5)
+    axes.grid(color=_GRID, lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def _log_percent(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _title(figure: Figure, title: str, detail: str) -> None:
+    figure.suptitle(title, x=0.012, ha="left", size=14, weight="bold", color=_INK)
+    figure.text(0.99, 0.985, detail, ha="right", va="top", size=8.5, color=_GREY)

@@ -1,0 +1,51 @@
+"""Trains nothing: writes what `inception.train` leaves in a workdir, with errors made to order."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from inception import config as config_lib
+from inception import optimizers
+
+TRAINING_EXAMPLES, EXAMPLES, CLASSES = 1437, 360, 10
+
+
+def weights(errors: int) -> dict:
+    """An evaluation with so many wrong images."""
+    top1 = 1 - errors / EXAMPLES
+    return {
+        "top1": top1,
+        "top5": 1 - errors // 10 / EXAMPLES,
+        "loss": 0.5 + errors / EXAMPLES,
+        "confidence": 0.9,
+        "ece": abs(top1 - 0.9),
+        "per_class": [top1] * CLASSES,
+    }
+
+
+def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int) -> dict:
+    """Leaves the files of a finished run whose last evaluation has so many wrong images."""
+    steps_per_epoch = TRAINING_EXAMPLES / config.batch_size
+    last = optimizers.num_steps(config, steps_per_epoch)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(config_lib.to_json(config))
+    noise = np.random.default_rng(config.seed)
+    lines = []
+    for step in [*range(config.log_every_steps, last, config.log_every_steps), last]:
+        epoch = step / steps_per_epoch
+        error = 0.9 * math.exp(-0.5 * epoch) * noise.uniform(0.8, 1.2)
+        lines += [{"step": step, "epoch": epoch, "train/top1": 1 - error}]
+    every = round(config.eval.every_epochs * steps_per_epoch)
+    for step in [*range(every, last, every), last]:
+        start = math.exp(-0.35 * step / steps_per_epoch) * noise.uniform(0.9, 1.1)
+        error = ema_errors / EXAMPLES if step == last else ema_errors / EXAMPLES + 0.9 * start
+        lines += [{"step": step, "eval/ema_top1": 1 - error}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (directory / "metrics.jsonl").write_text(text)
+    results = {"step": last, "split": config.eval.split, "examples": EXAMPLES}
+    results |= {"ema": weights(ema_errors), "raw": weights(raw_errors)}
+    (directory / "results.json").write_text(json.dumps(results))
+    return results

@@ -1,0 +1,212 @@
+"""The ablation runner: which rows, which cells, what is run again, and a whole run at tiny width."""
+
+import json
+import shutil
+
+import fake_runs
+import pytest
+from conftest import TINY
+from inception import ablation
+from inception.cells import load_rows, load_setting, make_cells
+from inception.config import ConfigError, differences, flatten, load
+from inception.errors import UserError
+
+TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
+
+
+@pytest.fixture
+def cells(tmp_path):
+    return make_cells(load_rows(("v2", "v3"), load_setting("digits")), 2, tmp_path)
+
+
+class Trains:
+    """Stands in for `inception.train`, and remembers what it was asked for."""
+
+    def __init__(self, **raises: Exception):
+        self.calls: list[str] = []
+        self._raises = raises
+
+    def __call__(self, config, directory):
+        self.calls.append(f"{directory.parent.name}_{config.seed}")
+        if error := self._raises.get(self.calls[-1]):
+            raise error
+        return fake_runs.leave(config, directory, ema_errors=4, raw_errors=6)
+
+
+def nothing():
+    pass
+
+
+def test_rows_of_table_3_differ_from_their_parents_in_one_field():
+    rows = load_rows(TABLE_3, {})
+    assert [row.parent for row in rows] == [None, *TABLE_3[:-1]]
+    assert [list(row.changes) for row in rows[1:]] == [
+        ["optimizer"],
+        ["label_smoothing"],
+        ["model.stem"],
+        ["model.aux_head"],
+    ]
+
+
+def test_parent_is_the_nearest_row_above():
+    names = ("v3", "figure8_none", "figure8_plain", "figure9_pool_first")
+    assert [row.parent for row in load_rows(names, {})] == [None, "v3", "v3", "v3"]
+
+
+def test_setting_leaves_the_rows_differences_alone():
+    rows = load_rows(TABLE_3, load_setting("digits"))
+    plain = load_rows(TABLE_3, {})
+    assert [row.changes for row in rows] == [row.changes for row in plain]
+    assert not differences(flatten(rows[-1].config), flatten(load("configs/digits.py")))
+    assert rows[0].setting["dataset"] == "digits"
+    assert not plain[0].setting
+
+
+def test_row_and_setting_must_not_change_the_same_field():
+    digits = load_setting("digits")
+    with pytest.raises(ConfigError, match=r"resolution_151.* config.image_size, to 151 and 75"):
+        load_rows(("resolution_299", "resolution_151"), digits)
+    rows = load_rows(("resolution_299", "resolution_151"), digits, ["--config.image_size=151"])
+    assert [row.config.image_size for row in rows] == [151, 151]
+    assert list(rows[1].changes) == ["model.stem"]
+
+
+def test_overrides_have_the_last_word():
+    (row,) = load_rows(("v2",), load_setting("digits"), ["--config.batch_size=64"])
+    assert row.config.batch_size == row.setting["batch_size"] == 64
+
+
+@pytest.mark.parametrize(
+    ("names", "overrides", "message"),
+    [
+        (("v2", "v2"), (), "names v2 twice"),
+        (("v2", "v2_rmsprop"), ["--config.optimizer=momentum"], "v2_rmsprop and v2 are the same"),
+        (("v2",), ["--config.seed=3"], "--seeds=N"),
+        (("v2", "v4"), (), r"configs/v4.py does not exist.*configs/v3.py"),
+        (("v2",), ["--config.batchsize=3"], "did you mean config.batch_size"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(names, overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_rows(names, {}, overrides)
+
+
+def test_a_row_may_be_a_path(tmp_path):
+    shutil.copy("configs/v3.py", tmp_path / "mine.py")
+    text = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(text.replace('aux_head = "bn"', 'aux_head = "none"'))
+    rows = load_rows(("v3", str(tmp_path / "mine.py")), {})
+    assert rows[1].name == "mine"
+    assert rows[1].changes == {"model.aux_head": ("bn", "none")}
+
+
+def test_cells_run_seed_after_seed_each_in_its_directory(cells, tmp_path):
+    train = Trains()
+    assert ablation.run(cells, nothing, train)
+    assert train.calls == ["v2_0", "v2_1", "v3_0", "v3_1"]
+    assert (tmp_path / "v3" / "seed_1" / "results.json").exists()
+    assert json.loads((tmp_path / "v3" / "seed_1" / "config.json").read_text())["seed"] == 1
+
+
+def test_finished_cells_are_not_run_again(cells, capsys):
+    ablation.run(cells[:3], nothing, Trains())
+    train, drawn = Trains(), []
+    assert ablation.run(cells, lambda: drawn.append(1), train)
+    assert train.calls == ["v3_1"]
+    assert ablation.run(cells, lambda: drawn.append(2), train)
+    assert (train.calls, drawn) == (["v3_1"], [1, 2])
+    assert "4 cells, 3 of them finished\n\ncell 4 of 4: v3, seed 1\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("left", ["config.json", "results.json", "metrics.jsonl"])
+def test_a_cell_whose_files_are_cut_off_is_not_finished(cells, left):
+    ablation.run(cells[:1], nothing, Trains())
+    assert cells[0].results
+    file = cells[0].directory / left
+    file.write_text(file.read_text()[:20])
+    assert cells[0].results is None
+    file.unlink()
+    assert cells[0].results is None
+
+
+def test_a_cell_of_another_config_or_length_is_not_finished(cells):
+    (cell, *_) = cells
+    ablation.run([cell], nothing, Trains())
+    cell.config.label_smoothing = 0.2
+    assert cell.results is None
+    cell.config.label_smoothing = 0.0
+    assert cell.results
+    # As `claim` leaves it when a longer run of the directory was begun and interrupted.
+    cell.config.num_epochs *= 2
+    (cell.directory / "config.json").write_text(cell.config.to_json())
+    assert cell.results is None
+
+
+def test_a_failed_cell_does_not_stop_the_others(cells, capsys):
+    failing = Trains(v2_1=UserError("no such disk"), v3_0=RuntimeError("out of memory"))
+    assert not ablation.run(cells, nothing, failing)
+    assert len(failing.calls) == 4
+    assert [cell.record["error"] for cell in cells] == [
+        "",
+        "UserError: no such disk",
+        "RuntimeError: out of memory",
+        "",
+    ]
+    output = capsys.readouterr()
+    assert "cell 2 of 4 failed: UserError: no such disk" in output.out
+    assert "Traceback" in output.err  # of the error that nobody foresaw
+    assert "no such disk" not in output.err
+    assert "Traceback" in cells[2].record["traceback"]
+    again = Trains()
+    assert ablation.run(cells, nothing, again)
+    assert again.calls == ["v2_1", "v3_0"]
+    assert cells[2].record["error"] == ""
+
+
+def test_a_run_that_was_longer_is_a_failure(cells):
+    def train(config, directory):
+        longer = config.copy_and_resolve_references()
+        longer.num_epochs *= 2
+        fake_runs.leave(longer, directory, 4, 6)
+
+    assert not ablation.run(cells[:1], nothing, train)
+    assert "longer run" in cells[0].record["error"]
+
+
+def test_interruption_stops_everything(cells):
+    with pytest.raises(KeyboardInterrupt):
+        ablation.run(cells, nothing, Trains(v2_1=KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--configs=v2,v9"], "configs/v9.py does not exist"),
+        (["--configs=v2", "--config.optimizer=adam"], "config.optimizer='adam'"),
+        (["--configs=resolution_79", "--on=digits"], "config.image_size"),
+    ],
+)
+def test_main_tells_mistakes_before_it_trains(argv, message, tmp_path, capsys):
+    assert ablation.main([*argv, f"--workdir={tmp_path / 'run'}"]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_main_trains_reports_and_then_only_redraws(tmp_path, capsys):
+    fields = [*TINY, "num_epochs=0.05", "log_every_steps=2", f"data_dir={tmp_path / 'data'}"]
+    argv = ["--configs=v2_factorized_7x7", "--on=digits", "--seeds=2"]
+    argv += [f"--workdir={tmp_path / 'run'}", *(f"--config.{field}" for field in fields)]
+    assert ablation.main(argv) == 0
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "2 of 2 runs are finished" in page
+    assert "1,437 images to train on, 360 of validation to evaluate" in page
+    assert f"python -m inception.ablation {argv[0]}" in page
+    pictures = {file: file.read_bytes() for file in (tmp_path / "run").glob("*.png")}
+    assert len(pictures) == 3
+    for file in [*pictures, tmp_path / "run" / "report.md"]:
+        file.unlink()
+    capsys.readouterr()
+    assert ablation.main(argv) == 0
+    assert "2 cells, 2 of them finished\n\n" in capsys.readouterr().out
+    assert (tmp_path / "run" / "report.md").read_text() == page
+    assert pictures == {file: file.read_bytes() for file in pictures}

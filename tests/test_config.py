@@ -1,0 +1,143 @@
+"""Config files and overrides: every file loads, rows differ as table 3 says, errors name names."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inception
+from inception import config as config_lib
+from inception.config import ConfigError
+
+FILES = sorted(path.stem for path in Path("configs").glob("[!_]*.py"))
+
+
+def _fields(name: str) -> dict:
+    return config_lib.flatten(inception.load_config(f"configs/{name}.py"))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_config_loads_and_has_the_fields_of_base(name):
+    assert _fields(name).keys() == _fields("base").keys()
+
+
+@pytest.mark.parametrize(
+    ("child", "parent", "changed"),
+    [
+        ("v2", "base", {"optimizer", "label_smoothing", "model.stem", "model.aux_head"}),
+        ("v2_rmsprop", "v2", {"optimizer"}),
+        ("v2_label_smoothing", "v2_rmsprop", {"label_smoothing"}),
+        ("v2_factorized_7x7", "v2_label_smoothing", {"model.stem"}),
+        ("v3", "v2_factorized_7x7", {"model.aux_head"}),
+        ("v3", "base", set()),
+        ("table1", "v3", {"model.outline"}),
+        ("resolution_299", "v3", set()),
+        ("resolution_151", "resolution_299", {"image_size", "model.stem"}),
+        ("resolution_79", "resolution_299", {"image_size", "model.stem"}),
+        ("figure2_linear", "v3", {"model.relu_between_3x3"}),
+        ("figure6_full", "v3", {"model.factorization"}),
+        ("figure6_3x3", "v3", {"model.factorization"}),
+        ("figure7_unexpanded", "v3", {"model.expanded_filter_bank"}),
+        ("figure8_none", "v3", {"model.aux_head"}),
+        ("figure8_plain", "v3", {"model.aux_head"}),
+        ("figure8_dropout", "v3", {"model.aux_head"}),
+        ("figure9_pool_first", "v3", {"model.reduction"}),
+        ("figure9_convolve_first", "v3", {"model.reduction"}),
+    ],
+)
+def test_a_row_differs_from_its_parent_in_exactly_the_named_fields(child, parent, changed):
+    assert set(config_lib.differences(_fields(parent), _fields(child))) == changed
+
+
+def test_figure8_plain_is_the_row_before_v3():
+    assert _fields("figure8_plain") == _fields("v2_factorized_7x7")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_config_says_how_to_run_it(name):
+    text = Path(f"configs/{name}.py").read_text()
+    if name != "base":
+        assert f"python main.py --config=configs/{name}.py --workdir=runs/{name}" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "value"),
+    [
+        ("batch_size=256", "batch_size", 256),
+        ("--config.batch_size=256", "batch_size", 256),
+        ("num_epochs=3", "num_epochs", 3.0),
+        ("learning_rate=1e-3", "learning_rate", 0.001),
+        ("model.batch_norm_scale=true", "model.batch_norm_scale", True),
+        ("model.expanded_filter_bank=False", "model.expanded_filter_bank", False),
+        ("data_dir=a=b", "data_dir", "a=b"),
+        ("eval.crops=12", "eval.crops", 12),
+    ],
+)
+def test_overrides_keep_the_fields_type(override, field, value):
+    config = config_lib.flatten(inception.load_config("configs/v3.py", [override]))
+    assert config[field] == value
+    assert type(config[field]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("batch_sizee=3", r"config\.batch_sizee .* did you mean config\.batch_size"),
+        ("model.aux_heads=bn", r"did you mean config\.model\.aux_head\?"),
+        ("batch_size=many", "config.batch_size='many' is not of type int"),
+        ("batch_size=1.5", "config.batch_size='1.5' is not of type int"),
+        ("model.batch_norm_scale=1", "is not of type bool"),
+        ("batch_size", "not of the form --config.FIELD=VALUE"),
+        ("learning_rate=nan", "config.learning_rate=nan; it must be a finite number"),
+        ("batch_size=0", "config.batch_size=0; it must be greater than 0"),
+        ("label_smoothing=1.0", "at least 0 and below 1"),
+        ("optimizer=adam", r"config.optimizer='adam'.*one of \('rmsprop', 'momentum'\)"),
+        ("eval.crops=10", r"config.eval.crops=10.*\(1, 12, 144\)"),
+        ("model.stem=5x5", "stem='5x5'"),
+        ("model.batch_norm_decay=1.0", "batch_norm_decay=1.0"),
+    ],
+)
+def test_bad_overrides_are_refused_by_name(override, message):
+    with pytest.raises(ConfigError, match=message):
+        inception.load_config("configs/v3.py", [override])
+
+
+def test_an_unknown_field_of_the_model_in_a_file_is_refused(tmp_path):
+    (tmp_path / "configs").mkdir()
+    file = tmp_path / "configs" / "mine.py"
+    file.write_text(
+        "from configs import v3\n\n\ndef get_config():\n"
+        "    config = v3.get_config()\n    config.model.depth = 3\n    return config\n"
+    )
+    with pytest.raises(ConfigError, match="depth"):
+        inception.load_config(file)
+
+
+def test_a_missing_file_is_answered_with_those_there():
+    with pytest.raises(ConfigError, match=r"configs/v4\.py does not exist.*configs/v3\.py"):
+        inception.load_config("configs/v4.py")
+
+
+def test_parse_args_separates_overrides_and_refuses_the_rest(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config")
+    args, overrides = config_lib.parse_args(parser, ["--config=a.py", "--config.seed=3"])
+    assert args.config == "a.py"
+    assert overrides == ["--config.seed=3"]
+    with pytest.raises(SystemExit):
+        config_lib.parse_args(parser, ["--batch_size=3"])
+    assert "unknown arguments: --batch_size=3" in capsys.readouterr().err
+
+
+def test_importing_inception_is_quick_and_free_of_tensorflow():
+    code = (
+        "import sys, time; start = time.perf_counter(); import inception; "
+        "print(time.perf_counter() - start, *sys.modules)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert float(output[0]) < 4
+    assert not {"tensorflow", "tensorflow_datasets", "clu.metric_writers"} & set(output)

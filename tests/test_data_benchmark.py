@@ -1,0 +1,61 @@
+"""benchmark: the files it makes, and that every row of its tables is filled in."""
+
+import itertools
+import os
+import re
+
+import numpy as np
+import pytest
+
+from inception.data import benchmark
+from inception.data.decode import decode
+
+pytest.importorskip("skimage")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    benchmark.write_photographs(folder, 12)
+    return folder
+
+
+def test_photographs_differ_and_have_one_size(root):
+    images = [decode(path.read_bytes()) for path in sorted(root.glob("train/*/*.jpg"))]
+    assert {image.shape for image in images} == {(375, 500, 3)}
+    assert len({image.tobytes() for image in images}) == 12
+    assert min(image.std() for image in images) > 10
+
+
+@pytest.mark.parametrize("pipeline", [benchmark.tf_data, benchmark.pillow])
+def test_pipelines_make_batches_of_the_same_boxes(root, pipeline):
+    if pipeline is benchmark.tf_data:
+        pytest.importorskip("tensorflow")
+    images = np.concatenate(list(itertools.islice(pipeline(root, 64), 2)))
+    assert images.shape == (64, 64, 64, 3)
+    assert images.dtype == np.uint8
+    # The same boxes of the same files, resized with and without antialiasing.
+    others = np.concatenate(list(itertools.islice(benchmark.pillow(root, 64), 2)))
+    assert np.abs(images.astype(float).mean((1, 2)) - others.mean((1, 2))).max() < 6
+
+
+def test_ours_is_the_training_stream(root):
+    batch = next(benchmark.ours(root, 64, "inception_fast"))
+    assert batch["image"].shape == (benchmark.BATCH, 64, 64, 3)
+
+
+def test_measure_counts_images(root):
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    wall, processor = benchmark.measure(benchmark.pillow, (root, 32), 1, 0.2)
+    if allowed:
+        os.sched_setaffinity(0, allowed)
+    assert 10 < wall <= processor * 1.1
+
+
+@pytest.mark.slow
+def test_the_tables(root):
+    lines = benchmark.compare(root, 75, 1.0).splitlines()[1:]
+    assert len(lines) == 5
+    assert re.search(r" 1\.00$", lines[0])
+    lines = benchmark.scale(root, 75, [1, 2], 1.0).splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["1", "2"]

@@ -1,0 +1,73 @@
+"""main.py as a user runs it: train, continue, evaluate, and errors of one line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import TINY
+
+SHORT = [*(f"--config.{field}" for field in TINY), "--config.log_every_steps=2"]
+
+
+def _main(*args: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "main.py", *map(str, args)], capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short run on the real digits data set, prepared on first use."""
+    folder = tmp_path_factory.mktemp("main")
+    args = ["--config=configs/digits.py", f"--workdir={folder}/run", *SHORT]
+    args += [f"--config.data_dir={folder}/data"]
+    return args, folder / "run", _main(*args, "--config.num_epochs=0.05")
+
+
+def test_training_prints_progress_and_leaves_results(run):
+    _, workdir, process = run
+    assert process.returncode == 0, process.stderr
+    assert "images/s" in process.stdout
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["step"] == 4
+    assert results["examples"] == 360
+
+
+def test_the_same_command_continues_and_then_says_it_is_finished(run):
+    args, _, _ = run
+    longer = _main(*args, "--config.num_epochs=0.07")
+    assert longer.returncode == 0, longer.stderr
+    assert "continuing from step 4" in longer.stdout
+    again = _main(*args, "--config.num_epochs=0.07")
+    assert again.returncode == 0, again.stderr
+    assert "is finished" in again.stdout
+
+
+def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
+    args, workdir, _ = run
+    process = _main(*args, "--mode=eval", "--step=4")
+    assert process.returncode == 0, process.stderr
+    results = json.loads((workdir / "eval_validation_4.json").read_text())
+    assert results["examples"] == 360
+    missing = _main(*args, "--mode=eval", "--step=5")
+    assert missing.returncode == 1
+    assert "step 5" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--config=configs/v9.py"], "configs/v9.py does not exist"),
+        (["--config=configs/v3.py", "--config.batchsize=3"], "did you mean config.batch_size?"),
+        (["--config=configs/v3.py", "--config.data_dir=/nowhere"], "inception.data.prepare"),
+        (["--config=configs/digits.py", "--config.batch_size=x"], "not of type int"),
+    ],
+)
+def test_errors_are_one_message_without_a_trace(tmp_path, args, message):
+    process = _main(*args, f"--workdir={tmp_path}/run")
+    assert process.returncode == 1
+    assert message in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,104 @@
+"""Splitting over devices: refusals with numbers that work, and the same losses on 8 as on 1."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from inception import sharding
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "devices", "choices"),
+    [(100, 1, 8, "96 or 104"), (5, 1, 8, "8"), (96, 5, 8, "80 or 120")],
+)
+def test_batches_that_cannot_be_split_are_refused(batch, accumulation, devices, choices):
+    class Mesh:
+        size = devices
+
+    with pytest.raises(ValueError, match=f"batch_size={batch}.*use {choices}$"):
+        sharding.check_batch_size(batch, accumulation, Mesh())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8, 12, 16])
+def test_the_default_batch_divides_over_many_devices(devices):
+    class Mesh:
+        size = devices
+
+    sharding.check_batch_size(1536, 1, Mesh())  # type: ignore[arg-type]
+    assert 1536 // devices % 32 == 0  # and into whole groups on each
+
+
+def test_to_devices_keeps_order_and_content_and_stays_a_little_ahead():
+    taken = []
+
+    def batches():
+        for number in range(5):
+            taken.append(number)
+            yield {"x": np.full((4, 2), number)}
+
+    stream = sharding.to_devices(sharding.make_mesh(), batches(), ahead=2)
+    first = next(stream)
+    assert len(taken) <= 3
+    assert isinstance(first["x"], jax.Array)
+    assert [int(batch["x"][0, 0]) for batch in [first, *stream]] == [0, 1, 2, 3, 4]
+
+
+_PROGRAM = """
+import json, sys
+import jax, inception
+from inception import optimizers, sharding, state
+from inception.train import compile_step
+from inception.data.sources import FakeSource
+from inception.data.stream import train_stream
+
+config = inception.load_config("configs/digits.py", json.loads(sys.argv[1]))
+source = FakeSource(64, num_classes=10, image_size=90)
+mesh = sharding.make_mesh()
+model = state.make_model(config, 10)
+schedule = optimizers.learning_rate(config, 4.0)
+optimizer = optimizers.make_optimizer(config, schedule)
+first = state.create_state(config, model, optimizer, mesh)
+step = compile_step(config, model, optimizer, schedule, mesh)
+batches = sharding.to_devices(mesh, train_stream(config, source))
+losses = []
+for _ in range(10):
+    first, metrics = step(first, next(batches))
+    losses.append(float(metrics["loss"]))
+print(json.dumps({"devices": mesh.size, "losses": losses}))
+"""
+
+
+def _losses(devices: int, overrides: list[str]) -> list[float]:
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    output = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, json.dumps(overrides)],
+        env={**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    result = json.loads(output.splitlines()[-1])
+    assert result["devices"] == devices
+    return result["losses"]
+
+
+@pytest.mark.parametrize(
+    "group", [2, pytest.param(8, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow)]
+)
+def test_losses_on_8_devices_are_those_on_1(group):
+    """Groups of 2 fit on a device; those of 8, and the whole batch of 16, span several."""
+    overrides = [
+        "model.width_multiplier=0.05",
+        "batch_size=16",
+        "learning_rate=0.01",
+        "augmentation=inception",
+        f"model.batch_norm_group={group}",
+    ]
+    one, eight = _losses(1, overrides), _losses(8, overrides)
+    assert len(set(one)) == 10
+    np.testing.assert_allclose(eight, one, rtol=1e-4)

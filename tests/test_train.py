@@ -1,0 +1,183 @@
+"""Training: resuming bit for bit, accumulation, faults, and what a run leaves behind."""
+
+import hashlib
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import inception
+from inception import optimizers, sharding
+from inception.checkpoints import CheckpointError, Checkpoints
+from inception.state import abstract_state, create_state, make_model
+from inception.train import TrainingError, compile_step
+
+TRAIN, HELD_OUT = slice(0, 40), slice(100, 120)
+STEPS_PER_EPOCH = 40 / 16  # epochs end inside batches
+
+
+def _run(config, digits, workdir):
+    return inception.train(config, workdir, digits(TRAIN), digits(HELD_OUT))
+
+
+def _parts(config):
+    model = make_model(config, 10)
+    schedule = optimizers.learning_rate(config, STEPS_PER_EPOCH)
+    return model, optimizers.make_optimizer(config, schedule), schedule, sharding.make_mesh()
+
+
+def _final_hashes(config, workdir) -> dict[str, str]:
+    """A digest of every leaf of the newest checkpoint."""
+    model, optimizer, _, mesh = _parts(config)
+    with Checkpoints(workdir) as saved:
+        _, state = saved.restore(abstract_state(config, model, optimizer, mesh))
+    return {
+        jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+@pytest.fixture(scope="module")
+def whole_run(tiny, digits, tmp_path_factory):
+    """Six steps at once."""
+    workdir = tmp_path_factory.mktemp("whole")
+    config = tiny("num_epochs=2.4", "schedule=staircase", "augmentation=inception")
+    return config, workdir, _run(config, digits, workdir)
+
+
+def test_what_a_run_leaves_behind(whole_run):
+    config, workdir, results = whole_run
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert json.loads((workdir / "config.json").read_text()) == config.to_dict()
+    assert json.loads((workdir / "classes.json").read_text()) == [str(i) for i in range(10)]
+    assert (results["step"], results["split"], results["examples"]) == (6, "validation", 20)
+    for weights in ("ema", "raw"):
+        assert 0 <= results[weights]["top1"] <= results[weights]["top5"] <= 1
+    assert list(workdir.glob("events.out.tfevents.*"))
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    wanted = [
+        "loss",
+        "main_loss",
+        "aux_loss",
+        "top1",
+        "learning_rate",
+        "grad_norm",
+        "images_per_second",
+    ]
+    assert {f"train/{name}" for name in wanted} <= set(lines[0])
+    assert lines[-1]["eval/ema_top1"] == results["ema"]["top1"]
+    with Checkpoints(workdir) as saved:
+        assert saved.steps()[-1] == 6
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_a_stopped_and_continued_run_ends_in_the_same_state(
+    whole_run, tiny, digits, tmp_path, stop
+):
+    """Epochs have 2.5 steps: 1, 2 and 3 lie inside, 5 at the end of one."""
+    config, workdir, _ = whole_run
+    first = config.copy_and_resolve_references()
+    first.num_epochs = stop / STEPS_PER_EPOCH
+    _run(first, digits, tmp_path)
+    _run(config, digits, tmp_path)
+    assert _final_hashes(config, tmp_path) == _final_hashes(config, workdir)
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(whole_run, digits, capsys):
+    config, workdir, results = whole_run
+    before = _final_hashes(config, workdir)
+    assert _run(config, digits, workdir) == results
+    assert "is finished" in capsys.readouterr().out
+    assert _final_hashes(config, workdir) == before
+
+
+def test_a_workdir_of_another_config_is_refused(whole_run, tiny, digits):
+    _, workdir, _ = whole_run
+    with pytest.raises(CheckpointError, match=r"config\.label_smoothing: 0\.1 .* 0\.2 now"):
+        _run(tiny("label_smoothing=0.2"), digits, workdir)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, digits, tmp_path):
+    overrides = ["num_epochs=8.0", "log_every_steps=1", "checkpoint_every_steps=1"]
+    config = tiny(*overrides, "learning_rate=1e30", "clip_norm=0.0", "optimizer=momentum")
+    with pytest.raises(TrainingError, match=r"step \d+: the loss is .*at learning rate .*e\+30"):
+        _run(config, digits, tmp_path)
+    model, optimizer, _, mesh = _parts(config)
+    with Checkpoints(tmp_path) as saved:
+        _, state = saved.restore(abstract_state(config, model, optimizer, mesh))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(
+    tiny, digits, tmp_path
+):
+    config = tiny("accumulation_steps=3")
+    with pytest.raises(inception.config.ConfigError, match="use 15 or 18"):
+        _run(config, digits, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def _batch(size: int) -> dict:
+    rng = np.random.default_rng(0)
+    return {
+        "image": rng.integers(0, 256, (size, 75, 75, 3), np.uint8),
+        "label": rng.integers(0, 10, size).astype(np.int32),
+        "epoch": np.zeros(size, np.int32),
+        "example": np.arange(size, dtype=np.int32),
+    }
+
+
+def _step(config):
+    model, optimizer, schedule, mesh = _parts(config)
+    state = create_state(config, model, optimizer, mesh)
+    return compile_step(config, model, optimizer, schedule, mesh)(state, _batch(16))
+
+
+def test_accumulation_is_the_same_step(tiny):
+    """Whole groups are dealt out, so statistics, loss and gradient agree (without dropout)."""
+    overrides = ["model.batch_norm_group=4", "model.dropout_rate=0.0", "optimizer=momentum"]
+    once, once_metrics = _step(tiny(*overrides))
+    dealt, dealt_metrics = _step(tiny(*overrides, "accumulation_steps=2"))
+    for name in ("loss", "aux_loss", "grad_norm", "top1"):
+        np.testing.assert_allclose(dealt_metrics[name], once_metrics[name], rtol=1e-4)
+    for ours, theirs in (
+        (dealt.params, once.params),
+        (dealt.batch_stats, once.batch_stats),
+        (dealt.ema_params, once.ema_params),
+    ):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), ours, theirs
+        )
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_state(tiny):
+    state, metrics = _step(tiny("dtype=bfloat16"))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(state)} == {"float32", "int32", "uint32"}
+    assert metrics["loss"].dtype == jnp.float32
+    _, expected = _step(tiny())
+    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=0.05)
+
+
+def test_mixup_trains(tiny):
+    _, metrics = _step(tiny("mixup_alpha=0.2"))
+    assert np.isfinite(metrics["loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "least"),
+    [
+        (["seed=0"], 0.985),
+        (["seed=1"], 0.985),
+        (["seed=2"], 0.985),
+        (["seed=0", "dtype=bfloat16"], 0.975),
+    ],
+)
+def test_the_quick_start_learns_the_digits(overrides, least, tmp_path):
+    config = inception.load_config("configs/digits.py", overrides)
+    config.data_dir = str(tmp_path / "data")
+    results = inception.train(config, tmp_path / "run")
+    assert results["examples"] == 360
+    assert results["ema"]["top1"] >= least
