@@ -166,13 +166,16 @@ def workdir(run: Run) -> Finding:
     if run.workdir is None:
         return Finding("not given", "name it with --workdir=DIR", "WARN")
     file = run.workdir / "config.json"
-    with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-") as copy:
-        if file.exists():
-            shutil.copy(file, copy)
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-") as copy:
+            if file.exists():
+                shutil.copy(file, copy)
             claim(copy, run.config)  # which writes, hence the copy
-        except CheckpointError as error:
-            raise CheckpointError(str(error).replace(copy, str(run.workdir))) from error
+    except OSError as error:
+        message = f"workdir {run.workdir} cannot be written: {error.strerror}"
+        raise CheckpointError(message) from error
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(copy, str(run.workdir))) from error
     return Finding(f"{run.workdir} {'holds this run' if file.exists() else 'can be written'}")
 
 
@@ -249,10 +252,11 @@ def duration(run: Run) -> Finding:
     epochs, speeds = run.config.num_epochs, (run.input, run.step.images_per_second)
     # At the same time; on a CPU in turns, for both need the same cores.
     speed = 1 / sum(1 / each for each in speeds) if machine.on_cpu() else min(speeds)
-    days = epochs * len(run.train_source) / speed / 86400
-    text = f"{days:,.1f} days" if days >= 1 else f"{days * 24:.2g} hours"
+    hours = epochs * len(run.train_source) / speed / 3600
+    short = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    text = f"{hours / 24:,.1f} days" if hours >= 24 else short
     text += f" for {epochs:g} epochs at {speed:,.1f} images/s, without evaluation"
-    if days > LONG:
+    if hours > 24 * LONG:
         return Finding(text, "use more or faster devices, or another config", "WARN")
     return Finding(text)
 

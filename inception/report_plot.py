@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,7 +33,7 @@ def draw_curves(comparison: Comparison, cells: Sequence[Cell]) -> Figure:
     rows = _shown(comparison)
     columns = min(len(rows), _COLUMNS)
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(max(5.2, 3.1 * columns), 1.3 + 2.3 * lines), layout="constrained")
+    figure = Figure(figsize=(max(6.2, 3.1 * columns), 1.3 + 2.3 * lines), layout="constrained")
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     floor = 0.5 / comparison.examples
     of = {row.name: [cell for cell in cells if cell.row == row.name] for row in rows}
@@ -48,6 +49,7 @@ def draw_curves(comparison: Comparison, cells: Sequence[Cell]) -> Figure:
         axes.fill_between(epochs, low, high, color=colour, alpha=0.22, lw=0)
         axes.plot(epochs, _means(errors), color=colour, lw=1.8, marker="o", ms=3)
         axes.set_title(row.name, loc="left", size=10, weight="bold", color=colour)
+        axes.set_xlim(left=0)
         _log_percent(axes)
         _plain(axes)
         if number + columns >= len(rows):
@@ -57,15 +59,16 @@ def draw_curves(comparison: Comparison, cells: Sequence[Cell]) -> Figure:
         axes.set_axis_off()
     for axes in grid[::columns]:
         axes.set_ylabel("top-1 error, %")
-    handles = [
+    handles: list[Artist] = [
         Line2D([], [], color=_INK, lw=1.8, marker="o", ms=3, label="evaluation, EMA weights"),
         Patch(color=_INK, alpha=0.22, lw=0, label="lowest to highest seed"),
         Line2D([], [], color=_INK, lw=1, ls=_DOTTED, label="training batches"),
-        Line2D([], [], color=_PARENT, lw=1.4, label="evaluation of the parent row"),
     ]
+    if any(row.parent in of for row in rows):
+        handles += [Line2D([], [], color=_PARENT, lw=1.4, label="evaluation of the parent row")]
     wide = columns == _COLUMNS
     figure.legend(handles=handles, loc="outside lower center", ncols=4 if wide else 2, **_LEGEND)
-    _title(figure, "Learning curves", f"{_where(comparison)}; 0 wrong ones are drawn as half a one")
+    _title(figure, "Learning curves", f"{_where(comparison)}; 0 wrong is drawn as half an image")
     return figure
 
 

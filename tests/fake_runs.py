@@ -8,22 +8,27 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from inception import config as config_lib
-from inception import optimizers
+from inception import metrics, optimizers
 
 TRAINING_EXAMPLES, EXAMPLES, CLASSES = 1437, 360, 10
 
 
-def weights(errors: int) -> dict:
-    """An evaluation with so many wrong images."""
-    top1 = 1 - errors / EXAMPLES
-    return {
-        "top1": top1,
-        "top5": 1 - errors // 10 / EXAMPLES,
-        "loss": 0.5 + errors / EXAMPLES,
-        "confidence": 0.9,
-        "ece": abs(top1 - 0.9),
-        "per_class": [top1] * CLASSES,
+def evaluation(errors: int) -> dict:
+    """What an evaluation with so many wrong images comes to."""
+    right, counts = EXAMPLES - errors, np.full(CLASSES, EXAMPLES / CLASSES)
+    total = {
+        "examples": EXAMPLES,
+        "top1": right,
+        "top5": EXAMPLES - errors // 10,
+        "loss": 0.5 * EXAMPLES + errors,
+        "confidence": 0.9 * EXAMPLES,
+        "bin_examples": np.array([EXAMPLES]),
+        "bin_correct": np.array([right]),
+        "bin_confidence": np.array([0.9 * EXAMPLES]),
+        "class_examples": counts,
+        "class_correct": counts * right / EXAMPLES,
     }
+    return metrics.summarize(total)
 
 
 def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int) -> dict:
@@ -46,6 +51,6 @@ def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int)
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (directory / "metrics.jsonl").write_text(text)
     results = {"step": last, "split": config.eval.split, "examples": EXAMPLES}
-    results |= {"ema": weights(ema_errors), "raw": weights(raw_errors)}
+    results |= {"ema": evaluation(ema_errors), "raw": evaluation(raw_errors)}
     (directory / "results.json").write_text(json.dumps(results))
     return results

@@ -1,4 +1,4 @@
-"""The ablation runner: which rows, which cells, what is run again, and a whole run at tiny width."""
+"""The ablation runner: which rows, which cells, what is run again, and a whole run, tiny."""
 
 import json
 import shutil
@@ -6,10 +6,12 @@ import shutil
 import fake_runs
 import pytest
 from conftest import TINY
+
 from inception import ablation
 from inception.cells import load_rows, load_setting, make_cells
 from inception.config import ConfigError, differences, flatten, load
 from inception.errors import UserError
+from inception.logbook import Logbook
 
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
 
@@ -192,9 +194,25 @@ def test_main_tells_mistakes_before_it_trains(argv, message, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cell_reads_what_the_logbook_writes(cells):
+    (cell, *_) = cells
+    results = fake_runs.leave(cell.config, cell.directory, 4, 6)
+    (cell.directory / "metrics.jsonl").unlink()
+    with Logbook(cell.directory, 0, results["step"], steps_per_epoch=44.90625) as log:
+        metrics = {"loss": 1.0, "top1": 0.5, "learning_rate": 0.1}
+        log.train(45, 32, metrics)
+        log.train(results["step"], 32, metrics | {"top1": 0.75})
+        log.evaluation(results["step"], results)
+    assert cell.steps_per_epoch == pytest.approx(44.90625)
+    assert cell.curve("train/top1") == {45: 0.5, results["step"]: 0.75}
+    assert cell.curve("eval/ema_top1") == {results["step"]: results["ema"]["top1"]}
+    assert cell.results == results
+
+
+@pytest.mark.slow
 def test_main_trains_reports_and_then_only_redraws(tmp_path, capsys):
     fields = [*TINY, "num_epochs=0.05", "log_every_steps=2", f"data_dir={tmp_path / 'data'}"]
-    argv = ["--configs=v2_factorized_7x7", "--on=digits", "--seeds=2"]
+    argv = ["--configs=v3", "--on=digits", "--seeds=2"]
     argv += [f"--workdir={tmp_path / 'run'}", *(f"--config.{field}" for field in fields)]
     assert ablation.main(argv) == 0
     page = (tmp_path / "run" / "report.md").read_text()

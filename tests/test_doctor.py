@@ -106,7 +106,7 @@ def test_a_workdir_that_cannot_be_made(found, tmp_path):
     (tmp_path / "file").touch()
     finding = found(doctor.workdir, workdir=tmp_path / "file" / "run")
     assert finding.status == "FAIL"
-    assert str(tmp_path / "file") in finding.text
+    assert f"workdir {tmp_path / 'file' / 'run'} cannot be written" in finding.text
 
 
 def test_a_workdir_of_another_config(found, tiny, tmp_path):

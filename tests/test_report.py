@@ -7,10 +7,11 @@ import fake_runs
 import numpy as np
 import pytest
 import scipy.stats
-from inception import paper, report
-from inception.cells import load_rows, load_setting, make_cells
-from inception.comparison import Estimate, compare
 from PIL import Image
+
+from inception import paper, report
+from inception.cells import config_file, load_rows, load_setting, make_cells
+from inception.comparison import Estimate, compare
 
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
 ERRORS = {  # wrong images of 360, seed by seed
@@ -46,8 +47,8 @@ def written(table3):
     return workdir, json.loads((workdir / "report.json").read_text())
 
 
-def test_interval_is_students(rng=np.random.default_rng(0)):
-    values = rng.normal(size=4)
+def test_interval_is_students():
+    values = np.random.default_rng(0).normal(size=4)
     estimate = Estimate.of(dict(enumerate(values)))
     expected = scipy.stats.t.interval(0.95, 3, values.mean(), scipy.stats.sem(values))
     assert estimate.interval == pytest.approx(expected)
@@ -140,7 +141,7 @@ def test_tables_are_rectangular(written):
             columns = {line.count(" | ") for line in block.splitlines()}
             assert len(columns) == 1
             widths |= columns
-    assert len(widths) > 1  # four tables, not all alike
+    assert len(widths) > 1  # the tables are there, and not all alike
 
 
 def test_pictures_are_small_and_not_empty(written):
@@ -193,6 +194,4 @@ def test_papers_number_is_of_the_experiment_that_is_compared():
 
 
 def test_every_reported_row_is_a_config():
-    from inception.cells import config_file
-
     assert all(config_file(name).is_file() for rows in paper.REPORTED.values() for name in rows)
