@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from inception.errors import UserError
-from inception.model import Inception
+from inception.errors import ConfigError
+from inception.model import STEMS, Inception
 
 CHOICES = {
     "augmentation": ("inception", "inception_fast", "resnet", "flip", "none"),
@@ -50,10 +50,6 @@ NOT_NEGATIVE = (
     "warmup_epochs",
 )
 FRACTIONS = ("label_smoothing", "ema_decay", "rmsprop_decay", "momentum")
-
-
-class ConfigError(UserError, ValueError):
-    """A config that cannot be run; the message names the field, the value and what is right."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -159,6 +155,20 @@ def validate(config: ConfigDict) -> None:
         Inception(**config.model)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config.model: {error}") from error
+    smallest = STEMS[config.model.stem][1]
+    _require(fields, ["image_size"], lambda _, value: value >= smallest, f"at least {smallest}")
+    _check_groups(config)
+
+
+def _check_groups(config: ConfigDict) -> None:
+    """Refuses micro-batches that are larger than a batch normalization group but no multiple."""
+    size, group = config.batch_size // config.accumulation_steps, config.model.batch_norm_group
+    if group and size > group and size % group:
+        raise ConfigError(
+            f"config.batch_size={config.batch_size} in {config.accumulation_steps} micro-batches "
+            f"leaves {size} images, no multiple of config.model.batch_norm_group={group}: use a "
+            f"batch_size of {size // group * group * config.accumulation_steps}, or 0 for the group"
+        )
 
 
 def _require(fields, names, good, right: str) -> None:

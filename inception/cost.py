@@ -68,7 +68,9 @@ def claim(path: str, config: ConfigDict) -> Claim | None:
 
 def table(counted: Cost) -> str:
     """One line a stage, then the sums without and with the side head."""
-    rows = [("stage", "layer", "output", "parameters", "multiply-adds", "activations")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "layer", "output", "parameters", "multiply-adds", "activations")
+    ]
     rows += [_row(stage, stage.name, stage.kind, times(*stage.shape)) for stage in counted.stages]
     rows += [_row(counted, "total")]
     if head := counted.side_head:

@@ -6,7 +6,7 @@ count like pixels, and normalization, ReLU and pools count nothing.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -192,7 +192,8 @@ def _layer(equation: JaxprEqn) -> list[Layer]:
     inputs: list[Any] = [value.aval for value in equation.invars]
     output: Any = equation.outvars[0].aval
     params = equation.params
-    kernel, stride, padding, products = (1, 1), 1, (), 0
+    kernel, stride, products = (1, 1), 1, 0
+    padding: Sequence[tuple[int, int]] = ()
     match equation.primitive.name:
         case "conv_general_dilated":
             kind, stride, padding = "conv", params["window_strides"][0], params["padding"]

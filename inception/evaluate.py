@@ -53,6 +53,7 @@ class Evaluator:
             self._source,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            num_devices=self._mesh.size,
         )
         totals: dict[str, dict] = {weights: {} for weights in WEIGHTS}
         for batch in sharding.to_devices(self._mesh, batches):
@@ -126,7 +127,7 @@ def evaluate(
     step, state = restore(config, model, workdir, step, mesh)
     results = Evaluator(config, source, [model], mesh)([state], step)
     split = "".join(c if c.isalnum() else "_" for c in config.eval.split)
-    write_results(Path(workdir) / f"eval_{split}_{step}.json", results)
+    write_json(Path(workdir) / f"eval_{split}_{step}.json", results)
     logbook.say(f"step {step}  {logbook.summary(results)}")
     return results
 
@@ -145,7 +146,7 @@ def restore(
         return saved.restore(abstract_state(config, model, optimizer, mesh), step)
 
 
-def write_results(file: Path, results: dict) -> None:
-    """Writes results as JSON, from one process."""
+def write_json(file: Path, results: dict | list) -> None:
+    """Writes JSON for people and programs, from one process."""
     if sharding.is_main_process():
         file.write_text(json.dumps(results, indent=2) + "\n")

@@ -14,6 +14,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from inception.errors import ConfigError
+
 
 def make_mesh() -> Mesh:
     """Gathers all devices, and keeps compiled programs on disk for the next start.
@@ -48,13 +50,13 @@ def check_batch_size(batch_size: int, accumulation_steps: int, mesh: Mesh) -> No
     """Refuses a batch that cannot be split into equal micro-batches over the devices.
 
     Raises:
-      ValueError: with the nearest numbers that would work.
+      ConfigError: with the nearest numbers that would work.
     """
     unit = accumulation_steps * mesh.size
     if batch_size < 1 or batch_size % unit:
         below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
         choices = " or ".join(str(size) for size in (below, above) if size > 0)
-        raise ValueError(
+        raise ConfigError(
             f"config.batch_size={batch_size} cannot be split over {mesh.size} devices in "
             f"config.accumulation_steps={accumulation_steps} micro-batches: use {choices}"
         )

@@ -1,5 +1,6 @@
 """All that a run is: its weights, statistics, optimizer state and their running averages."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -55,7 +56,8 @@ class TrainState:
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
         params = optax.apply_updates(self.params, updates)
         ramped = jnp.minimum(decay, (1.0 + self.step) / (10.0 + self.step))
-        return self.replace(
+        return dataclasses.replace(
+            self,
             step=self.step + 1,
             params=params,
             batch_stats=batch_stats,
@@ -92,7 +94,10 @@ def abstract_state(
 def _init(config: ConfigDict, model: Inception, optimizer: optax.GradientTransformation):
     def init(seed: jax.Array) -> TrainState:
         images = jnp.zeros((1, config.image_size, config.image_size, 3))
-        variables = model.init(jax.random.key(seed), images)
+        # On JAX 0.12 the partitionable generator makes this program compile for minutes; the state
+        # is not split, so the plain one gives the same weights on any number of devices.
+        with jax.threefry_partitionable(False):
+            variables = model.init(jax.random.key(seed), images)
         params, batch_stats = variables["params"], variables["batch_stats"]
         return TrainState(
             seed=seed,

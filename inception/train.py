@@ -16,8 +16,8 @@ from inception import config as config_lib
 from inception.checkpoints import Checkpoints, claim
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
-from inception.errors import UserError
-from inception.evaluate import Evaluator, write_results
+from inception.errors import ConfigError, UserError
+from inception.evaluate import Evaluator, write_json
 from inception.logbook import Logbook, say, summary
 from inception.model import Inception
 from inception.state import TrainState, abstract_state, create_state, make_model
@@ -132,6 +132,11 @@ class Trainer:
         self.config, self.workdir, self.source = config, Path(workdir), train_source
         self.mesh = sharding.make_mesh()
         sharding.check_batch_size(config.batch_size, config.accumulation_steps, self.mesh)
+        if eval_source.num_classes != train_source.num_classes:
+            raise ConfigError(
+                f"{config.dataset}: {config.split!r} has {train_source.num_classes} classes and "
+                f"config.eval.split={config.eval.split!r} has {eval_source.num_classes}"
+            )
         self.steps_per_epoch = len(train_source) / config.batch_size
         self.num_steps = optimizers.num_steps(config, self.steps_per_epoch)
         self.schedule = optimizers.learning_rate(config, self.steps_per_epoch)
@@ -148,7 +153,8 @@ class Trainer:
             self._say_what_runs(state, first_step)
             with Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log:
                 state, results = self._loop(state, first_step, saved, log)
-        write_results(self.workdir / "results.json", results)
+        write_json(self.workdir / "classes.json", list(self.source.class_names))
+        write_json(self.workdir / "results.json", results)
         return results
 
     def _first_state(self, saved: Checkpoints) -> TrainState:
@@ -264,7 +270,8 @@ def train(
     config_lib.validate(config)
     train_source = train_source or open_source(config, config.split)
     eval_source = eval_source or open_source(config, config.eval.split)
+    trainer = Trainer(config, workdir, train_source, eval_source)
     claim(workdir, config)
-    results = Trainer(config, workdir, train_source, eval_source).run()
+    results = trainer.run()
     say(summary(results))
     return results

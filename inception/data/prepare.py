@@ -181,7 +181,7 @@ def _archive_problem(path: Path, members: int) -> str:
 
 def _unconverted(info: Any) -> list[tuple[Path, Path, int]]:
     """Returns (original, ArrayRecord file, number of records) for each file to be converted."""
-    files = []
+    files: list[tuple[Path, Path, int]] = []
     for split in info.splits.values():
         originals, targets = (
             [

@@ -106,7 +106,7 @@ def find(name: str, data_dir: str = "") -> Any:
         raise DataError(f"data set {name!r}: {error}") from None
 
 
-def builder_class(name: str) -> type:
+def builder_class(name: str) -> Any:
     """Returns the class that can prepare a data set, tfds's own, ours or one you registered.
 
     Raises:

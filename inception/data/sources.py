@@ -168,11 +168,10 @@ class FakeSource:
 
 def _photograph(rng: np.random.Generator, height: int, width: int) -> bytes:
     """Returns a JPEG file with about a photograph's spectrum and, at 500x375, size (100 kB)."""
-    image = np.zeros((height, width, 3), np.float32)
+    image: np.ndarray = np.zeros((height, width, 3), np.float32)
     for octave in range(1, 10):
         grid = rng.standard_normal((2**octave, 2**octave, 3)).astype(np.float32)
-        image += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) / 2 ** (
-            0.4 * octave
-        )
+        smooth = cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+        image = image + smooth / 2 ** (0.4 * octave)
     pixels = np.clip(127 + 60 * image, 0, 255).astype(np.uint8)
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()

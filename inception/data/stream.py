@@ -83,12 +83,17 @@ def train_stream(
 
 
 def eval_stream(
-    config: ConfigDict, source: Source, *, process_index: int = 0, process_count: int = 1
+    config: ConfigDict,
+    source: Source,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_devices: int = 1,
 ) -> Iterator[Batch]:
     """Reads every example exactly once over all processes, in the source's order.
 
     A global batch has eval.batch_size // crops examples, at least 1, rounded up to a multiple of
-    process_count; every process sees as many batches.
+    num_devices; every process sees as many batches.
 
     Args:
       config: image_size, eval.batch_size, eval.preprocessing, eval.crop_fraction, eval.crops and
@@ -96,6 +101,7 @@ def eval_stream(
       source: what is read.
       process_index: this process's place among those that share each batch.
       process_count: how many they are.
+      num_devices: that a global batch is split over, a multiple of process_count.
 
     Returns:
       An iterator over this process's slices of b examples: "image" uint8 [b, crops, size, size, 3],
@@ -109,8 +115,9 @@ def eval_stream(
       BadImage: when a record cannot be decoded, whatever on_bad_record says, for every example
         counts.
     """
+    devices = max(num_devices, process_count)
     total = max(1, config.eval.batch_size // config.eval.crops)
-    share = -(-total // process_count)
+    share = -(-total // devices) * devices // process_count
     steps = -(-_size(source) // (share * process_count))
     reader = _EvalReader(config, source)
 
@@ -289,7 +296,7 @@ def _read(source: Source, example: int) -> tuple[np.ndarray, int | np.ndarray]:
     except OSError as error:
         raise DataError(f"{source.describe(example)}: {error}") from error
     if isinstance(label, np.ndarray):  # multi-label, padded with -1
-        inside = -1 <= label.min() and label.max() < source.num_classes
+        inside = label.min() >= -1 and label.max() < source.num_classes
     else:
         inside = 0 <= label < source.num_classes
     if not inside:
