@@ -52,11 +52,11 @@ _PROGRAM = """
 import json, sys
 import jax, inception
 from inception import optimizers, sharding, state
-from inception.train import compile_step
 from inception.data.sources import FakeSource
 from inception.data.stream import train_stream
+from inception.train import compile_step
 
-config = inception.load_config("configs/digits.py", json.loads(sys.argv[1]))
+config = inception.load_config("configs/digits.py", sys.argv[1:])
 source = FakeSource(64, num_classes=10, image_size=90)
 mesh = sharding.make_mesh()
 model = state.make_model(config, 10)
@@ -73,10 +73,10 @@ print(json.dumps({"devices": mesh.size, "losses": losses}))
 """
 
 
-def _losses(devices: int, overrides: list[str]) -> list[float]:
+def _losses(devices: int, *arguments: str) -> list[float]:
     flags = f"--xla_force_host_platform_device_count={devices}"
     output = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, json.dumps(overrides)],
+        [sys.executable, "-c", _PROGRAM, *arguments],
         env={**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"},
         stdout=subprocess.PIPE,
         text=True,
@@ -87,18 +87,20 @@ def _losses(devices: int, overrides: list[str]) -> list[float]:
     return result["losses"]
 
 
-@pytest.mark.parametrize(
-    "group", [2, pytest.param(8, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("group", [16, pytest.param(0, marks=pytest.mark.slow)])
 def test_losses_on_8_devices_are_those_on_1(group):
-    """Groups of 2 fit on a device; those of 8, and the whole batch of 16, span several."""
-    overrides = [
+    """The same batches, dropout and groups, over 10 steps; a group of 16 spans the 8 devices.
+
+    With so small a learning rate that only they decide the losses: a fresh network turns the
+    rounding of a sum over devices into per cents of its gradient (docs/decisions.md).
+    """
+    overrides = (
         "model.width_multiplier=0.05",
         "batch_size=16",
-        "learning_rate=0.01",
-        "augmentation=inception",
+        "learning_rate_batch=16",
+        "learning_rate=1e-6",
         f"model.batch_norm_group={group}",
-    ]
-    one, eight = _losses(1, overrides), _losses(8, overrides)
+    )
+    one, eight = (_losses(devices, *overrides) for devices in (1, 8))
     assert len(set(one)) == 10
     np.testing.assert_allclose(eight, one, rtol=1e-4)
