@@ -96,6 +96,8 @@ def test_overrides_keep_the_fields_type(override, field, value):
         ("optimizer=adam", r"config.optimizer='adam'.*one of \('rmsprop', 'momentum'\)"),
         ("eval.crops=10", r"config.eval.crops=10.*\(1, 12, 144\)"),
         ("model.stem=5x5", "stem='5x5'"),
+        ("image_size=60", "config.image_size=60; it must be at least 75"),
+        ("batch_size=100", r"leaves 100 images, no multiple of .*group=32: use a batch_size of 96"),
         ("model.batch_norm_decay=1.0", "batch_norm_decay=1.0"),
     ],
 )
