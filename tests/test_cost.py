@@ -241,7 +241,7 @@ def test_the_papers_figure_is_not_shown_beside_another_network(capsys):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.image_size=60", "needs at least 75x75"),
+        ("--config.image_size=60", "must be at least 75"),
         ("--config.model.stm=7x7", "config.model.stem"),
         ("--num_classes=0", "num_classes=0"),
         ("--plot=no/such/folder.png", "no/such/folder.png"),
