@@ -12,9 +12,7 @@ from inception.errors import UserError
 
 def main() -> int:
     """Reads the flags, starts JAX's processes, and makes one call into the package."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="Fields are set as --config.FIELD=VALUE, see configs/base.py."
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--workdir", required=True, help="where the run is kept and continued")
     parser.add_argument("--mode", choices=("train", "eval"), default="train")

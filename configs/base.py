@@ -72,6 +72,9 @@ def get_config() -> ConfigDict:
     config.eval.preprocessing = "inception"  # or "resize_crop": shorter side, then the centre
     config.eval.crop_fraction = 0.875  # released code
     config.eval.crops = 1  # 1, 12 or 144 of table 4
+    config.eval.ensemble = ""  # "DIR1,DIR2": these runs (or checkpoints) together, as in table 5
+    config.eval.exclude = ""  # a file that lists images to leave out, as the challenge's blacklist
+    config.eval.classes = "all"  # "present": only those of the split, for imagenet_a and imagenet_r
 
     # What a run writes, and when.
     config.log_every_steps = 100

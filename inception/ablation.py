@@ -107,7 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m inception.ablation",
         description="Runs configs with several seeds each and compares them in a report.",
-        epilog="Any field can be set, for all rows: --config.FIELD=VALUE.",
     )
     parser.add_argument("--configs", required=True, help="names in configs/, or paths: v2,v3")
     parser.add_argument("--seeds", type=int, default=3, help="a row's runs (%(default)s)")

@@ -11,17 +11,19 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from inception.data import crops
 from inception.errors import ConfigError
 from inception.model import STEMS, Inception
 
 CHOICES = {
-    "augmentation": ("inception", "inception_fast", "resnet", "flip", "none"),
+    "augmentation": crops.AUGMENTATIONS,
     "dtype": ("float32", "bfloat16"),
     "on_bad_record": ("fail", "skip"),
     "optimizer": ("rmsprop", "momentum"),
     "schedule": ("staircase", "cosine"),
-    "eval.preprocessing": ("inception", "resize_crop"),
-    "eval.crops": (1, 12, 144),
+    "eval.preprocessing": crops.PREPROCESSINGS,
+    "eval.crops": crops.CROPS,
+    "eval.classes": ("all", "present"),
 }
 POSITIVE = (
     "image_size",
@@ -72,9 +74,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
     sys.path.insert(0, root)
     try:
-        config = runpy.run_path(str(file))["get_config"]()
-    except KeyError as error:
-        raise ConfigError(f"config file {path} has no function get_config()") from error
+        module = runpy.run_path(str(file))
+        if "get_config" not in module:
+            raise ConfigError(f"config file {path} has no function get_config()")
+        config = module["get_config"]()
     finally:
         sys.path.remove(root)
     for override in overrides:
@@ -89,18 +92,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
 def parse_args(
     parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> tuple[argparse.Namespace, list[str]]:
-    """Parses a command line in which every --config.FIELD=VALUE is an override.
+    """Parses a command line in which every --config.FIELD=VALUE is an override, and says so.
 
     Returns:
       The parser's own arguments, and the overrides for `load`. What is neither ends the program
       with the parser's usage.
     """
+    parser.epilog = "Any field of configs/base.py can be set: --config.FIELD=VALUE."
     args, rest = parser.parse_known_args(argv)
     overrides = [word for word in rest if word.startswith("--config.")]
     if unknown := [word for word in rest if word not in overrides]:
-        parser.error(
-            f"unknown arguments: {' '.join(unknown)} (fields are set as --config.FIELD=VALUE)"
-        )
+        parser.error(f"unknown arguments: {' '.join(unknown)}")
     return args, overrides
 
 

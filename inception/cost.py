@@ -116,7 +116,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m inception.cost",
         description="Counts the parameters, multiply-adds and activations of a config's network.",
-        epilog="Any field of the configs can be set: --config.FIELD=VALUE.",
     )
     parser.add_argument("--config", required=True, action="append", help="a file; may be repeated")
     parser.add_argument("--num_classes", type=int, default=1000, help="logits (%(default)s)")

@@ -310,7 +310,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m inception.doctor",
         description="Examines this machine, the data and a config before a long run.",
-        epilog="Any field of the config can be set: --config.FIELD=VALUE.",
     )
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--workdir", help="where the run will be kept")

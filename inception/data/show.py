@@ -215,7 +215,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m inception.data.show",
         description="Draws augmented training images and evaluation crops.",
-        epilog="Any field of the config can be set: --config.FIELD=VALUE.",
     )
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--output", default="augmented.png", help="PNG to write (%(default)s)")
