@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from inception import config as config_lib
 from inception.errors import UserError
-from inception.sharding import is_main_process
+from inception.logbook import write_json
 
 # A run may go on with other values of these: they decide when it ends and what it reports.
 MAY_CHANGE = (
@@ -115,26 +115,19 @@ def claim(workdir: str | Path, config: ConfigDict) -> None:
     """Makes `workdir` this config's, or checks that it is.
 
     Raises:
-      CheckpointError: if it holds another config's run, naming the fields that differ, or cannot
-        be written.
+      CheckpointError: if it holds another config's run, naming the fields that differ.
+      UserError: if it cannot be written.
     """
     file = Path(workdir) / "config.json"
-    if not file.exists():
-        if any(Path(workdir).glob("checkpoints/[0-9]*")):
+    if file.exists():
+        if changed := _changed(workdir, config, lambda name: not _may_change(name)):
             raise CheckpointError(
-                f"{workdir} holds checkpoints but no config.json: whose are they?"
+                f"{workdir} holds a run of another config. Choose another --workdir, or set back:\n"
+                + changed
             )
-        if is_main_process():
-            _write(file, config_lib.to_json(config))
-        return
-    changed = _changed(file, config, lambda name: not _may_change(name))
-    if changed:
-        raise CheckpointError(
-            f"{workdir} holds a run of another config. Choose another --workdir, or set back:\n"
-            + changed
-        )
-    if is_main_process():
-        _write(file, config_lib.to_json(config))
+    elif any(Path(workdir).glob("checkpoints/[0-9]*")):
+        raise CheckpointError(f"{workdir} holds checkpoints but no config.json: whose are they?")
+    write_json(file, config.to_dict())
 
 
 def check_model(workdir: str | Path, config: ConfigDict) -> None:
@@ -143,33 +136,42 @@ def check_model(workdir: str | Path, config: ConfigDict) -> None:
     Raises:
       CheckpointError: naming the fields that differ, or if there is no run.
     """
-    file = Path(workdir) / "config.json"
-    if not file.exists():
-        raise CheckpointError(f"{workdir} holds no run: {file} does not exist")
-    if changed := _changed(file, config, lambda name: name.startswith("model.")):
+    if changed := _changed(workdir, config, lambda name: name.startswith("model.")):
         raise CheckpointError(f"{workdir} holds a run of another network. Set:\n{changed}")
+
+
+def read_config(workdir: str | Path) -> ConfigDict:
+    """The config of the run in `workdir`.
+
+    Raises:
+      CheckpointError: if there is no run.
+    """
+    file = Path(workdir) / "config.json"
+    try:
+        return ConfigDict(json.loads(file.read_text()))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{workdir} holds no run: {file} does not exist") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file} is no config: {error}") from error
+
+
+def locate(path: str | Path) -> tuple[Path, int | None]:
+    """The workdir and the step that WORKDIR/checkpoints/STEP means; WORKDIR means the newest."""
+    path = Path(path)
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        return path.parent.parent, int(path.name)
+    return path, None
 
 
 def _may_change(name: str) -> bool:
     return name in MAY_CHANGE or name.startswith("eval.")
 
 
-def _changed(file: Path, config: ConfigDict, matters) -> str:
-    stored = config_lib.flatten(ConfigDict(json.loads(file.read_text())))
+def _changed(workdir: str | Path, config: ConfigDict, matters) -> str:
+    stored = config_lib.flatten(read_config(workdir))
     changes = config_lib.differences(stored, config_lib.flatten(config))
     return "\n".join(
         f"  config.{name}: {old!r} in the workdir, {new!r} now"
         for name, (old, new) in changes.items()
         if matters(name)
     )
-
-
-def _write(file: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(text)
-        partial.replace(file)
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be written: {error}") from error

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import json
 import math
 import runpy
 import sys
@@ -185,8 +184,3 @@ def differences(old: dict, new: dict) -> dict[str, tuple]:
     names = dict.fromkeys([*old, *new])
     pairs = {name: (old.get(name), new.get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-
-
-def to_json(config: ConfigDict) -> str:
-    """The resolved config as readable JSON."""
-    return json.dumps(config.to_dict(), indent=2) + "\n"

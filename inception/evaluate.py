@@ -3,20 +3,24 @@
 The same code serves the training loop, `--mode=eval` and notebooks.
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from inception import checkpoints, logbook, metrics, optimizers, sharding
+from inception import config as config_lib
 from inception.augment import normalize
+from inception.data.exclude import Excluded
 from inception.data.sources import Source, open_source
 from inception.data.stream import eval_stream
+from inception.errors import ConfigError
 from inception.model import Inception
 from inception.state import TrainState, abstract_state, make_model
 
@@ -31,11 +35,17 @@ class Evaluator:
       source: the images and labels.
       models: one, or several whose probabilities are averaged (section 9, table 5).
       mesh: the devices.
+
+    Raises:
+      DataError: if config.eval.exclude names none of the images.
     """
 
     def __init__(self, config: ConfigDict, source: Source, models: Sequence[Inception], mesh: Mesh):
         self._config, self._source, self._mesh = config, source, mesh
-        step = partial(_count, tuple(models))
+        if config.eval.exclude:
+            Excluded(config.eval.exclude).check(source)
+        classes = present_classes(source) if config.eval.classes == "present" else None
+        step = partial(_count, tuple(models), classes)
         self._count = jax.jit(step, out_shardings=sharding.replicated(mesh))
 
     def __call__(self, states: Sequence[TrainState], step: int) -> dict:
@@ -46,7 +56,9 @@ class Evaluator:
           step: that the results are said to be of.
 
         Returns:
-          {"step", "split", "examples", "ema": {...}, "raw": {...}}, see `metrics.summarize`.
+          {"step", "split", "examples" (those counted), "excluded" (the others: on the list of
+          config.eval.exclude, or without a label), "ema": {...}, "raw": {...}}, see
+          `metrics.summarize`.
         """
         batches = eval_stream(
             self._config,
@@ -64,25 +76,35 @@ class Evaluator:
             "step": step,
             "split": self._config.eval.split,
             "examples": int(totals["ema"]["examples"]),
+            "excluded": int(totals["ema"]["seen"] - totals["ema"]["examples"]),
             **{weights: metrics.summarize(total) for weights, total in totals.items()},
         }
 
 
-def _count(models: tuple[Inception, ...], variables: Sequence[dict], batch: dict) -> dict:
+def _count(
+    models: tuple[Inception, ...],
+    classes: np.ndarray | None,
+    variables: Sequence[dict],
+    batch: dict,
+) -> dict:
     members = [
-        log_probabilities(model, member, batch["image"])
+        log_probabilities(model, member, batch["image"], classes)
         for model, member in zip(models, variables, strict=True)
     ]
-    return metrics.count(_log_mean(jnp.stack(members)), batch["label"], batch["mask"])
+    sums = metrics.count(_log_mean(jnp.stack(members)), batch["label"], batch["mask"])
+    return sums | {"seen": (batch["example"] >= 0).sum()}
 
 
-def log_probabilities(model: Inception, variables: dict, images: jax.Array) -> jax.Array:
+def log_probabilities(
+    model: Inception, variables: dict, images: jax.Array, classes: np.ndarray | None = None
+) -> jax.Array:
     """Log of the class probabilities averaged over an image's crops.
 
     Args:
       model: the network.
       variables: its "params" and "batch_stats".
       images: uint8 [batch, crops, height, width, 3].
+      classes: bool [classes], False for those that cannot be the answer; None: all can.
 
     Returns:
       float32 [batch, classes].
@@ -90,6 +112,8 @@ def log_probabilities(model: Inception, variables: dict, images: jax.Array) -> j
     batch, crops = images.shape[:2]
     flat = normalize(images.reshape(-1, *images.shape[2:]))
     logits, _ = model.apply(variables, flat, train=False)
+    if classes is not None:
+        logits = jnp.where(classes, logits, -jnp.inf)
     by_crop = jax.nn.log_softmax(logits).reshape(batch, crops, -1)
     return _log_mean(by_crop.swapaxes(0, 1))
 
@@ -97,6 +121,55 @@ def log_probabilities(model: Inception, variables: dict, images: jax.Array) -> j
 def _log_mean(log_p: jax.Array) -> jax.Array:
     """Log of the mean over the first axis of probabilities given as logs, [n, batch, classes]."""
     return jax.nn.logsumexp(log_p, axis=0) - jnp.log(log_p.shape[0])
+
+
+def present_classes(source: Source) -> np.ndarray:
+    """Which classes have an example, bool [classes].
+
+    ImageNet-A and -R hold 200 of ImageNet's 1,000 classes, and their authors let a network choose
+    among those alone.
+    """
+    labels = np.concatenate([np.atleast_1d(source[index][1]) for index in range(len(source))])
+    return np.isin(np.arange(source.num_classes), labels)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the weights of a run's checkpoint."""
+
+    workdir: Path
+    step: int
+    model: Inception
+    state: TrainState
+
+
+def restore(
+    workdir: str | Path,
+    num_classes: int,
+    step: int | None = None,
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
+) -> Trained:
+    """Reads a run's network, as its config.json describes it, and a checkpoint of it.
+
+    Args:
+      workdir: of the run.
+      num_classes: of the data set.
+      step: which checkpoint; None for the newest.
+      dtype: to compute in.
+      mesh: the devices; None for all.
+
+    Raises:
+      CheckpointError: if it is not there or does not fit.
+    """
+    mesh = mesh or sharding.make_mesh()
+    config = checkpoints.read_config(workdir)
+    config.dtype = dtype
+    model = make_model(config, num_classes)
+    optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
+    with checkpoints.Checkpoints(workdir) as saved:
+        step, state = saved.restore(abstract_state(config, model, optimizer, mesh), step)
+    return Trained(Path(workdir), step, model, state)
 
 
 def evaluate(
@@ -107,7 +180,9 @@ def evaluate(
 ) -> dict:
     """Evaluates the newest checkpoint of a workdir, or that of `step`, raw and EMA weights.
 
-    Prints a line and writes the results to WORKDIR/eval_SPLIT_STEP.json.
+    Prints a line and writes the results to WORKDIR/eval_SPLIT_STEP.json, with a picture of the
+    confusion matrix for up to 50 classes. With config.eval.ensemble, the runs or checkpoints that
+    it names are evaluated together instead, and the workdir only receives the results.
 
     Args:
       config: as in training; eval.* and the data set may be others.
@@ -116,37 +191,53 @@ def evaluate(
       source: the images; None for the config's evaluation split.
 
     Returns:
-      The results, see `Evaluator`.
+      The results, see `Evaluator`, with "members", the checkpoints, and "crops".
 
     Raises:
       CheckpointError: if there is no such checkpoint or it holds another network.
+      ConfigError: for a config that makes no sense.
     """
-    mesh = sharding.make_mesh()
+    config_lib.validate(config)
+    paths = [name.strip() for name in config.eval.ensemble.split(",") if name.strip()]
+    if paths and step is not None:
+        raise ConfigError(
+            f"--step={step} and config.eval.ensemble: name WORKDIR/checkpoints/{step} in it instead"
+        )
+    if not paths:
+        checkpoints.check_model(workdir, config)
+    located = [checkpoints.locate(path) for path in paths] or [(Path(workdir), step)]
     source = source or open_source(config, config.eval.split)
-    model = make_model(config, source.num_classes)
-    step, state = restore(config, model, workdir, step, mesh)
-    results = Evaluator(config, source, [model], mesh)([state], step)
-    split = "".join(c if c.isalnum() else "_" for c in config.eval.split)
-    write_json(Path(workdir) / f"eval_{split}_{step}.json", results)
-    logbook.say(f"step {step}  {logbook.summary(results)}")
+    mesh = sharding.make_mesh()
+    members = [
+        restore(directory, source.num_classes, number, config.dtype, mesh)
+        for directory, number in located
+    ]
+    evaluator = Evaluator(config, source, [member.model for member in members], mesh)
+    last = max(member.step for member in members)
+    results = evaluator([member.state for member in members], last) | {
+        "members": [str(member.workdir / "checkpoints" / str(member.step)) for member in members],
+        "crops": config.eval.crops,
+    }
+    logbook.say(f"step {last}  {logbook.summary(results)}")
+    leave(workdir, _name(config, members), results, source.class_names)
     return results
 
 
-def restore(
-    config: ConfigDict, model: Inception, workdir: str | Path, step: int | None, mesh: Mesh
-) -> tuple[int, TrainState]:
-    """Reads a run's checkpoint for evaluation.
-
-    Raises:
-      CheckpointError: if it is not there or does not fit.
-    """
-    checkpoints.check_model(workdir, config)
-    optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
-    with checkpoints.Checkpoints(workdir) as saved:
-        return saved.restore(abstract_state(config, model, optimizer, mesh), step)
+def _name(config: ConfigDict, members: Sequence[Trained]) -> str:
+    """What a file of results is called, so that other evaluations do not overwrite it."""
+    stored = checkpoints.read_config(members[0].workdir)
+    other = [config.dataset] if config.dataset != stored.dataset else []
+    which = str(members[0].step) if len(members) == 1 else f"ensemble_of_{len(members)}"
+    crops = [f"{config.eval.crops}_crops"] if config.eval.crops > 1 else []
+    words = "_".join(["eval", *other, config.eval.split, which, *crops])
+    return "".join(c if c.isalnum() else "_" for c in words)
 
 
-def write_json(file: Path, results: dict | list) -> None:
-    """Writes JSON for people and programs, from one process."""
-    if sharding.is_main_process():
-        file.write_text(json.dumps(results, indent=2) + "\n")
+def leave(workdir: str | Path, name: str, results: dict, class_names: Sequence[str]) -> None:
+    """Writes NAME.json and, for up to 50 classes, the picture NAME_confusion.png."""
+    logbook.write_json(Path(workdir) / f"{name}.json", results)
+    if sharding.is_main_process() and "confusion" in results["ema"]:
+        from inception import confusion_plot  # matplotlib takes a second
+
+        figure = confusion_plot.draw(results, class_names)
+        figure.savefig(Path(workdir) / f"{name}_confusion.png")

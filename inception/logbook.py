@@ -6,7 +6,9 @@ import os
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from inception.errors import UserError
 from inception.sharding import is_main_process
 
 
@@ -91,11 +93,29 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
+def write_json(file: Path, content: Any) -> None:
+    """Writes JSON for people and programs, whole or not at all, from one process.
+
+    Raises:
+      UserError: if the file cannot be written.
+    """
+    if not is_main_process():
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.replace(file)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error}") from error
+
+
 def summary(results: dict) -> str:
     """One line on an evaluation's results."""
     ema, raw = results["ema"], results["raw"]
+    excluded = f", {results['excluded']:,} left out" if results["excluded"] else ""
     return (
-        f"{results['split']} ({results['examples']:,} images): top-1 {ema['top1']:.2%}, "
+        f"{results['split']} ({results['examples']:,} images{excluded}): top-1 {ema['top1']:.2%}, "
         f"top-5 {ema['top5']:.2%}, loss {ema['loss']:.4f} (EMA); "
         f"top-1 {raw['top1']:.2%}, top-5 {raw['top5']:.2%}, loss {raw['loss']:.4f} (raw)"
     )

@@ -17,8 +17,8 @@ from inception.checkpoints import Checkpoints, claim
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 from inception.errors import ConfigError, UserError
-from inception.evaluate import Evaluator, write_json
-from inception.logbook import Logbook, say, summary
+from inception.evaluate import Evaluator, leave
+from inception.logbook import Logbook, say, summary, write_json
 from inception.model import Inception
 from inception.state import TrainState, abstract_state, create_state, make_model
 
@@ -152,9 +152,9 @@ class Trainer:
             first_step = int(state.step)
             self._say_what_runs(state, first_step)
             with Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log:
-                state, results = self._loop(state, first_step, saved, log)
+                results = self._loop(state, first_step, saved, log)
         write_json(self.workdir / "classes.json", list(self.source.class_names))
-        write_json(self.workdir / "results.json", results)
+        leave(self.workdir, "results", results, self.source.class_names)
         return results
 
     def _first_state(self, saved: Checkpoints) -> TrainState:
@@ -162,9 +162,7 @@ class Trainer:
         state = make(self.config, self.model, self.optimizer, self.mesh)
         return saved.restore(state)[1] if saved.steps() else state
 
-    def _loop(
-        self, state: TrainState, first_step: int, saved: Checkpoints, log: Logbook
-    ) -> tuple[TrainState, dict]:
+    def _loop(self, state: TrainState, first_step: int, saved: Checkpoints, log: Logbook) -> dict:
         config = self.config
         batches = train_stream(
             config,
@@ -180,9 +178,6 @@ class Trainer:
         for step in range(first_step + 1, self.num_steps + 1):
             state, metrics = self.step(state, next(batches))
             pending.append(metrics)
-            if step == first_step + 1:  # compilation is no part of the speed
-                jax.block_until_ready(metrics)
-                log.restart_clock(step)
             last = step == self.num_steps
             due = [
                 last or step % every == 0
@@ -196,9 +191,11 @@ class Trainer:
             if due[2]:
                 results = self.evaluator([state], step)
                 log.evaluation(step, results)
-            if due[1] or due[2]:
+            if step == first_step + 1:
+                jax.block_until_ready(metrics)
+            if step == first_step + 1 or due[1] or due[2]:  # compiling, saving, evaluating
                 log.restart_clock(step)
-        return state, results or self.evaluator([state], first_step)
+        return results or self.evaluator([state], first_step)
 
     def _look(self, pending: list[dict], step: int, saved: Checkpoints) -> dict[str, float]:
         """The means of the metrics of the last steps, which must all be finite."""
@@ -268,6 +265,11 @@ def train(
       TrainingError: when the loss is not finite.
     """
     config_lib.validate(config)
+    if config.eval.ensemble:
+        raise ConfigError(
+            f"config.eval.ensemble={config.eval.ensemble!r} is for evaluation, --mode=eval; a run "
+            "trains one network"
+        )
     train_source = train_source or open_source(config, config.split)
     eval_source = eval_source or open_source(config, config.eval.split)
     trainer = Trainer(config, workdir, train_source, eval_source)

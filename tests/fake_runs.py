@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
 from inception import metrics, optimizers
 
 TRAINING_EXAMPLES, EXAMPLES, CLASSES = 1437, 360, 10
@@ -36,7 +35,7 @@ def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int)
     steps_per_epoch = TRAINING_EXAMPLES / config.batch_size
     last = optimizers.num_steps(config, steps_per_epoch)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(config_lib.to_json(config))
+    (directory / "config.json").write_text(config.to_json())
     noise = np.random.default_rng(config.seed)
     lines = []
     for step in [*range(config.log_every_steps, last, config.log_every_steps), last]:

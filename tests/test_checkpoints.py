@@ -7,6 +7,7 @@ import pytest
 
 from inception import checkpoints
 from inception.checkpoints import CheckpointError, Checkpoints
+from inception.errors import UserError
 
 STATE = {"step": jnp.int32(7), "w": jnp.arange(6.0).reshape(2, 3)}
 
@@ -98,7 +99,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path, tiny):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         Checkpoints(tmp_path / "file")
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         checkpoints.claim(tmp_path / "file" / "below", tiny())
 
 

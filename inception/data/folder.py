@@ -68,6 +68,10 @@ class FolderSource:
         """Returns the path of the image."""
         return f"{self._root}/{self._paths[index]}"
 
+    def file_name(self, index: int) -> str:
+        """Returns the file's name without its folders."""
+        return Path(self._paths[index]).name
+
     def _class_names(self) -> tuple[str, ...]:
         """Returns the training folder's classes, or this split's if there is no such folder."""
         own = _subfolders(self._root)

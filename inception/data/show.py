@@ -61,6 +61,10 @@ class Few:
         """Returns what the other source calls the example."""
         return self._source.describe(self._chosen[index])
 
+    def file_name(self, index: int) -> str:
+        """Returns what the example's file was called."""
+        return self._source.file_name(self._chosen[index])
+
 
 def training_rows(config: ConfigDict, source: Source) -> list[Row]:
     """Returns a row for each of a few examples: as stored, then augmented in epoch 0, 1, ...

@@ -38,6 +38,10 @@ class Source(Protocol):
         """Returns what an error message calls the example: a path, a record's number."""
         ...
 
+    def file_name(self, index: int) -> str:
+        """Returns what the image's file was called, without folders; "" if nobody knows."""
+        ...
+
 
 def open_source(config: ConfigDict, split: str) -> Source:
     """Opens a split of `config.dataset` in `config.data_dir`; prepares `digits` on first use.
@@ -112,6 +116,10 @@ class ArraySource:
         """Returns what an error message calls this example."""
         return f"image {index} of the arrays"
 
+    def file_name(self, index: int) -> str:
+        """Returns "": arrays have no names."""
+        return ""
+
 
 class FakeSource:
     """Generated JPEG files of an ImageNet photograph's size, for benchmarks and dry runs.
@@ -164,6 +172,10 @@ class FakeSource:
     def describe(self, index: int) -> str:
         """Returns what an error message calls this example."""
         return f"generated image {index}"
+
+    def file_name(self, index: int) -> str:
+        """Returns what ImageNet's validation image of this place is called."""
+        return f"ILSVRC2012_val_{index + 1:08d}.JPEG"
 
 
 def _photograph(rng: np.random.Generator, height: int, width: int) -> bytes:

@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 
 from inception.data import DataError, crops
 from inception.data.decode import BadImage, decode
+from inception.data.exclude import Excluded
 from inception.data.sources import Source
 
 Batch = dict[str, np.ndarray]
@@ -96,8 +97,7 @@ def eval_stream(
     num_devices; every process sees as many batches.
 
     Args:
-      config: image_size, eval.batch_size, eval.preprocessing, eval.crop_fraction, eval.crops and
-        data_threads are read.
+      config: image_size, data_threads and eval.* but for split and every_epochs are read.
       source: what is read.
       process_index: this process's place among those that share each batch.
       process_count: how many they are.
@@ -106,8 +106,9 @@ def eval_stream(
     Returns:
       An iterator over this process's slices of b examples: "image" uint8 [b, crops, size, size, 3],
       "label" int32 [b] (or [b, label_width], padded with -1), "example" int32 [b], "mask" bool [b].
-      Where the mask is False there is no example: the image is black, the label 0 (-1 in a
-      multi-label source) and the example -1.
+      Where the mask is False nothing is to be counted: the image is black and the label 0 (-1 in a
+      multi-label source). There the example is that of an image which config.eval.exclude leaves
+      out, or -1 in the padding of the last batch.
 
     Raises:
       DataError: at once for an empty source; later for a label outside the source's classes or a
@@ -254,6 +255,7 @@ class _EvalReader:
         self._image_size, self._crops = config.image_size, config.eval.crops
         self._preprocessing = config.eval.preprocessing
         self._crop_fraction = config.eval.crop_fraction
+        self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else ()
 
     def empty(self, size: int) -> Batch:
         """Returns a batch of padding."""
@@ -268,11 +270,14 @@ class _EvalReader:
     def fill(self, batch: Batch, row: int, position: int) -> None:
         if position >= len(self._source):
             return
+        batch["example"][row] = position
+        if self._excluded and self._source.file_name(position) in self._excluded:
+            return
         image, batch["label"][row] = _read(self._source, position)
         batch["image"][row] = crops.eval_crops(
             image, self._image_size, self._preprocessing, self._crop_fraction, self._crops
         )
-        batch["example"][row], batch["mask"][row] = position, True
+        batch["mask"][row] = True
 
 
 def _size(source: Source) -> int:

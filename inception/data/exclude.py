@@ -1,0 +1,55 @@
+"""Images that an evaluation leaves out, such as the 1,762 of the challenge's blacklist (section 9).
+
+The list is a text file with one image a line: a file's name, with or without its suffix, or a
+number n, which is ImageNet's n-th validation image, ILSVRC2012_val_0000000n. That is how the
+development kit writes its blacklist. Empty lines and those that begin with # mean nothing.
+"""
+
+from pathlib import Path, PurePosixPath
+
+from inception.data import DataError, DataNotFound
+from inception.data.sources import Source
+
+
+class Excluded:
+    """The names on a list; `name in excluded` asks for a file's name.
+
+    Raises:
+      DataNotFound: if the list cannot be read.
+    """
+
+    def __init__(self, file: str | Path):
+        self._file = file
+        try:
+            lines = [line.strip() for line in Path(file).read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataNotFound(
+                f"config.eval.exclude={str(file)!r} cannot be read: {error}"
+            ) from error
+        self._names = {_stem(line) for line in lines if line and not line.startswith("#")}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, file_name: object) -> bool:
+        return _stem(str(file_name)) in self._names
+
+    def check(self, source: Source) -> None:
+        """Refuses a list that leaves out nothing, rather than evaluate silently on everything.
+
+        Raises:
+          DataError: saying what the source's images are called.
+        """
+        if any(source.file_name(index) in self for index in range(len(source))):
+            return
+        called = (
+            f"are called {name!r} and so on" if (name := source.file_name(0)) else "have no names"
+        )
+        raise DataError(
+            f"config.eval.exclude={str(self._file)!r} lists {len(self)} images, none of them among "
+            f"the {len(source)} that are evaluated, which {called}"
+        )
+
+
+def _stem(name: str) -> str:
+    return f"ILSVRC2012_val_{int(name):08d}" if name.isdecimal() else PurePosixPath(name).stem

@@ -1,0 +1,74 @@
+"""Images left out of an evaluation: by name, by ImageNet's number, and never silently none."""
+
+import data_builders  # noqa: F401 (registers the tests' data sets)
+import numpy as np
+import pytest
+from data_builders import NUM_TRAIN, NUM_VALIDATION, photograph
+
+from configs.base import get_config
+from inception.data import DataError, DataNotFound
+from inception.data.exclude import Excluded
+from inception.data.folder import FolderSource
+from inception.data.prepare import prepare
+from inception.data.records import RecordSource
+from inception.data.sources import ArraySource, FakeSource
+from inception.data.stream import eval_stream
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Makes a list of images and returns its path."""
+
+    def make(*lines: object) -> str:
+        file = tmp_path / "excluded.txt"
+        file.write_text("".join(f"{line}\n" for line in lines))
+        return str(file)
+
+    return make
+
+
+def test_names_with_and_without_suffix_and_numbers(listed):
+    excluded = Excluded(listed("# comment", "", "36", "ILSVRC2012_val_00000007.JPEG", "cat_3"))
+    assert len(excluded) == 3
+    assert "ILSVRC2012_val_00000036.JPEG" in excluded
+    assert "ILSVRC2012_val_00000007.JPEG" in excluded
+    assert "cat_3.png" in excluded
+    assert "ILSVRC2012_val_00000003.JPEG" not in excluded
+
+
+def test_every_source_knows_its_file_names(tmp_path):
+    prepare("test_photos", str(tmp_path))
+    records = RecordSource("test_photos", "validation", str(tmp_path))
+    names = {records.file_name(index) for index in range(NUM_VALIDATION)}
+    assert names == {f"{NUM_TRAIN + index}.JPEG" for index in range(NUM_VALIDATION)}
+    (tmp_path / "val" / "cat").mkdir(parents=True)
+    (tmp_path / "val" / "cat" / "a.jpg").write_bytes(photograph(0)[0])
+    assert FolderSource(tmp_path, "val").file_name(0) == "a.jpg"
+    assert FakeSource(3).file_name(2) == "ILSVRC2012_val_00000003.JPEG"
+
+
+def test_the_stream_leaves_them_out_and_still_says_which(listed):
+    config = get_config()
+    config.image_size = 16
+    config.eval.batch_size = 4
+    config.eval.exclude = listed(2, 5, 6, 99)
+    batches = list(eval_stream(config, FakeSource(10, num_classes=3, image_size=20)))
+    example, mask = (
+        np.concatenate([batch[name] for batch in batches]) for name in ("example", "mask")
+    )
+    assert example.tolist() == [*range(10), -1, -1]
+    assert example[mask].tolist() == [0, 2, 3, 6, 7, 8, 9]
+
+
+def test_a_list_that_leaves_out_nothing_is_refused(listed):
+    source = FakeSource(10)
+    with pytest.raises(DataError, match=r"lists 1 images, none .* 'ILSVRC2012_val_00000001.JPEG'"):
+        Excluded(listed("11")).check(source)
+    with pytest.raises(DataError, match="have no names"):
+        Excluded(listed("1")).check(ArraySource(np.zeros((1, 8, 8, 3), np.uint8), [0]))
+    Excluded(listed("10")).check(source)
+
+
+def test_a_list_that_cannot_be_read(tmp_path):
+    with pytest.raises(DataNotFound, match=r"eval\.exclude='.*/none.txt' cannot be read"):
+        Excluded(str(tmp_path / "none.txt"))

@@ -1,0 +1,216 @@
+"""Evaluation: crops and models averaged, images left out, and counts exact on any devices."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import inception
+from inception import sharding
+from inception.augment import normalize
+from inception.checkpoints import CheckpointError
+from inception.data.crops import eval_crops
+from inception.data.sources import ArraySource, FakeSource
+from inception.errors import ConfigError
+from inception.evaluate import Evaluator, present_classes, restore
+from tests.conftest import TINY
+
+EXAMPLES = 11  # a prime: it fits no batch
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, digits, tmp_path_factory):
+    """A folder with two runs of one step with other seeds, "0" and "1".
+
+    Without decay the running averages are those of the last batch, so that the answers differ from
+    image to image.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        config = tiny("num_epochs=0.4", "model.batch_norm_decay=0.0", f"seed={seed}")
+        inception.train(config, folder / str(seed), digits(slice(0, 40)), digits(slice(40, 51)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config_of(tiny):
+    """Makes the config of the runs; takes further overrides."""
+    return lambda *overrides: tiny("model.batch_norm_decay=0.0", *overrides)
+
+
+@pytest.fixture(scope="module")
+def two(runs):
+    """The model of the runs and the states of both."""
+    trained = [restore(runs / seed, num_classes=10) for seed in ("0", "1")]
+    return trained[0].model, [each.state for each in trained]
+
+
+def _probabilities(model, state, images: np.ndarray) -> np.ndarray:
+    logits, _ = model.apply(state.variables("ema"), normalize(images), train=False)
+    return np.asarray(jax.nn.softmax(logits), np.float64)
+
+
+def _evaluate(config, source, models, states) -> dict:
+    return Evaluator(config, source, models, sharding.make_mesh())(states, 7)
+
+
+def _expected(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    order = np.argsort(-probabilities, axis=1)
+    rows = np.arange(len(labels))
+    return {
+        "top1": float((order[:, 0] == labels).mean()),
+        "top5": float((order[:, :5] == labels[:, None]).any(axis=1).mean()),
+        "loss": float(-np.log(probabilities[rows, labels]).mean()),
+        "confidence": float(probabilities.max(axis=1).mean()),
+    }
+
+
+def _assert_results(results: dict, expected: dict[str, float]) -> None:
+    actual = {name: results["ema"][name] for name in expected}
+    assert actual == pytest.approx(expected, rel=2e-6)
+
+
+@pytest.mark.parametrize(("crops", "batch_size"), [(12, 30), (144, 100)])
+def test_probabilities_are_averaged_over_an_images_crops(two, tiny, digits, crops, batch_size):
+    model, states = two
+    config = tiny(f"eval.crops={crops}", f"eval.batch_size={batch_size}")
+    source = digits(slice(0, 3))
+    means, labels = [], []
+    for index in range(3):
+        image, label = source[index]
+        cut = eval_crops(np.repeat(image, 3, axis=-1), 75, "inception", 0.875, crops)
+        assert len(cut) == crops
+        means.append(_probabilities(model, states[0], cut).mean(axis=0))
+        labels.append(label)
+    results = _evaluate(config, source, [model], states[:1])
+    assert (results["step"], results["examples"], results["excluded"]) == (7, 3, 0)
+    _assert_results(results, _expected(np.array(means), np.array(labels)))
+
+
+def test_probabilities_are_averaged_over_models(two, tiny, digits):
+    model, states = two
+    source = digits(slice(0, EXAMPLES))
+    images = [
+        eval_crops(np.repeat(source[i][0], 3, -1), 75, "inception", 0.875, 1)
+        for i in range(EXAMPLES)
+    ]
+    labels = np.array([source[i][1] for i in range(EXAMPLES)])
+    members = [_probabilities(model, state, np.concatenate(images)) for state in states]
+    results = _evaluate(tiny(), source, [model, model], states)
+    _assert_results(results, _expected(np.mean(members, axis=0), labels))
+    alone = _evaluate(tiny(), source, [model], states[:1])
+    twice = _evaluate(tiny(), source, [model, model], [states[0]] * 2)
+    assert alone["ema"]["loss"] != pytest.approx(results["ema"]["loss"], rel=1e-4)
+    assert twice["ema"]["loss"] == pytest.approx(alone["ema"]["loss"], rel=1e-6)
+
+
+def test_listed_images_are_left_out_and_both_counts_are_reported(two, tiny, tmp_path):
+    model, states = two
+    (tmp_path / "list").write_text("1\n4\n999\n")
+    source = FakeSource(6, num_classes=10, image_size=90)
+    some = _evaluate(tiny(f"eval.exclude={tmp_path}/list"), source, [model], states[:1])
+    assert (some["examples"], some["excluded"]) == (4, 2)
+    left = [source[index] for index in (1, 2, 4, 5)]
+    rest = ArraySource([image for image, _ in left], [label for _, label in left], num_classes=10)
+    alone = _evaluate(tiny(), rest, [model], states[:1])
+    assert some["ema"]["confusion"] == alone["ema"]["confusion"]
+    assert some["ema"]["loss"] == pytest.approx(alone["ema"]["loss"], rel=1e-6)
+
+
+def test_only_present_classes_may_be_the_answer(two, tiny, digits):
+    model, states = two
+    _, labels = zip(*digits(slice(0, 200)), strict=True)
+    source = digits(np.flatnonzero(np.isin(labels, (2, 5)))[:9])
+    assert np.flatnonzero(present_classes(source)).tolist() == [2, 5]
+    results = _evaluate(tiny("eval.classes=present"), source, [model], states[:1])
+    predicted = np.array(results["ema"]["confusion"]).sum(axis=0)
+    assert np.flatnonzero(predicted).tolist() in ([2], [5], [2, 5])
+    free = _evaluate(tiny(), source, [model], states[:1])
+    assert results["ema"]["loss"] < free["ema"]["loss"]
+    assert results["ema"]["top5"] == 1
+
+
+def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
+    source = digits(slice(40, 51))
+    ensemble = f"eval.ensemble={runs}/0,{runs}/1/checkpoints/1"
+    results = inception.evaluate(config_of(ensemble), tmp_path / "new", source=source)
+    assert results["members"] == [f"{runs}/{seed}/checkpoints/1" for seed in (0, 1)]
+    stored = json.loads((tmp_path / "new" / "eval_validation_ensemble_of_2.json").read_text())
+    assert stored == results
+    assert (tmp_path / "new" / "eval_validation_ensemble_of_2_confusion.png").exists()
+    with pytest.raises(CheckpointError, match="nowhere holds no run"):
+        inception.evaluate(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
+    with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
+        inception.evaluate(config_of(ensemble), tmp_path, step=1, source=source)
+    with pytest.raises(ConfigError, match="--mode=eval"):
+        inception.train(config_of(ensemble), tmp_path / "new", source, source)
+
+
+def test_other_crops_and_data_do_not_overwrite_a_result(runs, config_of, digits):
+    inception.evaluate(config_of(), runs / "0", source=digits(slice(40, 51)))
+    inception.evaluate(config_of("eval.crops=12"), runs / "0", source=digits(slice(40, 43)))
+    other = config_of("dataset=imagenet_a", "eval.split=test")
+    inception.evaluate(other, runs / "0", source=digits(slice(40, 43)))
+    names = {file.name for file in (runs / "0").glob("eval_*.json")}
+    assert names == {
+        "eval_validation_1.json",
+        "eval_validation_1_12_crops.json",
+        "eval_imagenet_a_test_1.json",
+    }
+
+
+_PROGRAM = """
+import json, sys
+import jax, inception
+from inception.data.sources import FakeSource
+
+number, count, address, workdir, *overrides = sys.argv[1:]
+if int(count) > 1:
+    jax.distributed.initialize(address, int(count), int(number))
+config = inception.load_config("configs/digits.py", overrides)
+results = inception.evaluate(config, workdir, source=FakeSource(11, 10, 90))
+print(json.dumps({"devices": jax.device_count(), **results}))
+"""
+
+
+def _in_processes(count: int, devices: int, workdir: Path) -> list[dict]:
+    """The results of an evaluation shared by processes with so many devices each."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    overrides = [*TINY, "model.batch_norm_decay=0.0", "eval.batch_size=4"]
+    arguments = [str(count), address, str(workdir), *overrides]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM, str(number), *arguments],
+            env={**os.environ, "XLA_FLAGS": flags},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(count)
+    ]
+    outputs = [process.communicate()[0] for process in processes]
+    assert not any(process.returncode for process in processes)
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def test_counts_are_exact_on_any_number_of_devices_and_processes(runs):
+    """11 images in batches of 4, rounded up to the devices, so that the last is mostly padding."""
+    (one,) = _in_processes(1, 1, runs / "1")
+    assert (one["examples"], sum(map(sum, one["ema"]["confusion"]))) == (11, 11)
+    for processes, devices in [(1, 8), (2, 2)]:
+        for several in _in_processes(processes, devices, runs / "1"):
+            assert several.pop("devices") == processes * devices
+            assert (several["examples"], several["excluded"]) == (11, 0)
+            for weights in ("ema", "raw"):
+                assert several[weights]["confusion"] == one[weights]["confusion"]
+                for name in ("top1", "top5", "per_class"):
+                    assert several[weights][name] == one[weights][name]
+                assert several[weights]["loss"] == pytest.approx(one[weights]["loss"], rel=1e-5)
