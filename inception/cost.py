@@ -12,58 +12,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from inception.config import load, parse_args
 from inception.counting import Cost, Stage, cost, times
 from inception.errors import UserError
+from inception.paper import COSTS, CostClaim
 
 
-class Claim(NamedTuple):
-    """What the paper says about a config's cost."""
-
-    multiply_adds: str
-    remark: str
-
-
-_V2 = Claim(
-    "3.8 G",
-    "The paper says 3.8 G (table 3). That cannot be matched from what is published: this is the\n"
-    "released network with one 7x7 convolution in place of its first three.",
-)
-_V3 = Claim(
-    "4.8 G",
-    "The paper says 4.8 G (table 3) and fewer than 25 M parameters (section 3). The network that\n"
-    "its authors released, which this is, costs more than they reported.",
-)
-_TABLE1 = Claim(
-    "5 G",
-    "The paper says about 5 G and fewer than 25 M parameters (section 3). This is table 1 read\n"
-    "literally; the widths inside its modules are not published, they are the released network's.",
-)
-_TABLE2 = Claim(
-    "equal", "The paper says that 299, 151 and 79 pixels cost the same (table 2, section 9)."
-)
-PAPER = {
-    "v2": _V2,
-    "v2_rmsprop": _V2,
-    "v2_label_smoothing": _V2,
-    "v2_factorized_7x7": _V3,
-    "v3": _V3,
-    "table1": _TABLE1,
-    "resolution_299": _TABLE2,
-    "resolution_151": _TABLE2,
-    "resolution_79": _TABLE2,
-}
-
-
-def claim(path: str, config: ConfigDict) -> Claim | None:
+def claim(path: str, config: ConfigDict) -> CostClaim | None:
     """What the paper says about a config file's network, unless `config` has changed it."""
     original = load(path)
     same = (config.model, config.image_size) == (original.model, original.image_size)
-    return PAPER.get(Path(path).stem) if same else None
+    return COSTS.get(Path(path).stem) if same else None
 
 
 def table(counted: Cost) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from inception import cost, report_plot
+from inception import report_plot
 from inception.cells import Cell, Row
 from inception.comparison import Comparison, Estimate, RowResult, compare
+from inception.paper import COSTS
 
 
 def write(workdir: str | Path, rows: Sequence[Row], cells: Sequence[Cell], command: str) -> None:
@@ -196,7 +197,7 @@ def _cost(rows: Sequence[RowResult]) -> str:
         )
         for row, counts in counted
     ]
-    remarks = {cost.PAPER[row.name].remark: None for row in rows if row.name in cost.PAPER}
+    remarks = {COSTS[row.name].remark: None for row in rows if row.name in COSTS}
     return _section(
         "## Cost",
         _table(header, lines, left=1),

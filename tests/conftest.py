@@ -7,13 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-# Before JAX starts. Subprocesses inherit it, so that each program is compiled once a session.
-_CACHE = tempfile.TemporaryDirectory(prefix="inception-test-cache-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+# Before JAX starts. Subprocesses and pytest-xdist's workers inherit it, so that each program is
+# compiled once a session.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="inception-test-cache-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import inception  # noqa: E402
-from inception.data.sources import ArraySource  # noqa: E402
+import inception
+from inception.data.sources import ArraySource
 
 # The digits run shrunk: 16 channels nearly everywhere, a batch of two groups, a step in 0.1 s.
 TINY = (

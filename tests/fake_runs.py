@@ -49,7 +49,7 @@ def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int)
         lines += [{"step": step, "eval/ema_top1": 1 - error}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (directory / "metrics.jsonl").write_text(text)
-    results = {"step": last, "split": config.eval.split, "examples": EXAMPLES}
+    results = {"step": last, "split": config.eval.split, "examples": EXAMPLES, "excluded": 0}
     results |= {"ema": evaluation(ema_errors), "raw": evaluation(raw_errors)}
     (directory / "results.json").write_text(json.dumps(results))
     return results

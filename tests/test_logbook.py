@@ -11,6 +11,7 @@ RESULTS = {
     "step": 20,
     "split": "validation",
     "examples": 360,
+    "excluded": 0,
     "ema": {"top1": 0.5, "top5": 0.9, "loss": 1.0, "per_class": [0.1]},
     "raw": {"top1": 0.4, "top5": 0.8, "loss": 1.2, "per_class": [0.1]},
 }
