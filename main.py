@@ -3,10 +3,9 @@
 import argparse
 import sys
 
-import jax
-
 import inception
 from inception import config as config_lib
+from inception import sharding
 from inception.errors import UserError
 
 
@@ -24,7 +23,7 @@ def main() -> int:
     try:
         config = inception.load_config(args.config, overrides)
         if args.distributed:
-            jax.distributed.initialize()
+            sharding.connect()
         if args.mode == "train":
             inception.train(config, args.workdir)
         else:

@@ -31,7 +31,7 @@ from inception.cells import Cell, load_rows, load_setting, make_cells
 from inception.config import parse_args
 from inception.errors import UserError
 from inception.logbook import say
-from inception.sharding import is_main_process
+from inception.sharding import connect, is_main_process
 from inception.train import train as train_config
 
 
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         setting = load_setting(args.on) if args.on else {}
         rows = load_rows(args.configs.split(","), setting, overrides)
         if args.distributed:
-            jax.distributed.initialize()
+            connect()
         cells = make_cells(rows, args.seeds, args.workdir)
         command = shlex.join(["python", "-m", "inception.ablation", *words])
 

@@ -1,5 +1,6 @@
 """Training: the data-parallel step, and the loop around it."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from inception import augment, losses, optimizers, sharding
 from inception import config as config_lib
-from inception.checkpoints import Checkpoints, claim
+from inception.checkpoints import CheckpointError, Checkpoints, claim
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 from inception.errors import ConfigError, UserError
@@ -150,12 +151,24 @@ class Trainer:
         with Checkpoints(self.workdir, self.config.keep_checkpoints) as saved:
             state = self._first_state(saved)
             first_step = int(state.step)
+            self._keep_class_names()
             self._say_what_runs(state, first_step)
             with Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log:
                 results = self._loop(state, first_step, saved, log)
-        write_json(self.workdir / "classes.json", list(self.source.class_names))
         leave(self.workdir, "results", results, self.source.class_names)
         return results
+
+    def _keep_class_names(self) -> None:
+        """Writes them once; a run that continues must find the same, or its labels are others'."""
+        file, names = self.workdir / "classes.json", list(self.source.class_names)
+        kept = json.loads(file.read_text()) if file.exists() else names
+        if kept != names:
+            raise CheckpointError(
+                f"{file} lists {len(kept)} classes and the data now has {len(names)} or others: "
+                f"{sorted({*kept} ^ {*names})[:5] or 'their order differs'}. Restore the data, or "
+                "choose another --workdir"
+            )
+        write_json(file, names)
 
     def _first_state(self, saved: Checkpoints) -> TrainState:
         make = abstract_state if saved.steps() else create_state

@@ -168,11 +168,11 @@ def test_other_crops_and_data_do_not_overwrite_a_result(runs, config_of, digits)
 _PROGRAM = """
 import json, sys
 import jax, inception
+from inception import sharding
 from inception.data.sources import FakeSource
 
-number, count, address, workdir, *overrides = sys.argv[1:]
-if int(count) > 1:
-    jax.distributed.initialize(address, int(count), int(number))
+workdir, *overrides = sys.argv[1:]
+sharding.connect()
 config = inception.load_config("configs/digits.py", overrides)
 results = inception.evaluate(config, workdir, source=FakeSource(11, 10, 90))
 print(json.dumps({"devices": jax.device_count(), **results}))
@@ -186,11 +186,16 @@ def _in_processes(count: int, devices: int, workdir: Path) -> list[dict]:
         address = f"localhost:{free.getsockname()[1]}"
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     overrides = [*TINY, "model.batch_norm_decay=0.0", "eval.batch_size=4"]
-    arguments = [str(count), address, str(workdir), *overrides]
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": flags,
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": str(count),
+    }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(number), *arguments],
-            env={**os.environ, "XLA_FLAGS": flags},
+            [sys.executable, "-c", _PROGRAM, str(workdir), *overrides],
+            env={**environment, "JAX_PROCESS_ID": str(number)},
             stdout=subprocess.PIPE,
             text=True,
         )

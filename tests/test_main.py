@@ -63,6 +63,7 @@ def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
         (["--config=configs/v3.py", "--config.batchsize=3"], "did you mean config.batch_size?"),
         (["--config=configs/v3.py", "--config.data_dir=/nowhere"], "inception.data.prepare"),
         (["--config=configs/digits.py", "--config.batch_size=x"], "not of type int"),
+        (["--config=configs/digits.py", "--distributed"], "set JAX_COORDINATOR_ADDRESS=HOST:PORT"),
     ],
 )
 def test_errors_are_one_message_without_a_trace(tmp_path, args, message):

@@ -99,6 +99,14 @@ def test_a_workdir_of_another_config_is_refused(whole_run, tiny, digits):
         _run(tiny("label_smoothing=0.2"), digits, workdir)
 
 
+def test_a_run_does_not_go_on_with_other_classes(whole_run, digits):
+    config, workdir, _ = whole_run
+    renamed = digits(TRAIN)
+    renamed.class_names = (*renamed.class_names[:9], "ten")
+    with pytest.raises(CheckpointError, match=r"classes\.json lists .*'9', 'ten'"):
+        inception.train(config, workdir, renamed, digits(HELD_OUT))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, digits, tmp_path):
     overrides = ["num_epochs=8.0", "log_every_steps=1", "checkpoint_every_steps=1"]
     config = tiny(*overrides, "learning_rate=1e30", "clip_norm=0.0", "optimizer=momentum")
