@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,14 +30,13 @@ class Logbook:
         self, workdir: str | Path, first_step: int, num_steps: int, steps_per_epoch: float
     ):
         self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
-        self._writer = self._file = None
+        self._workdir, self._file = workdir, None
         if is_main_process():
             file = Path(workdir) / "metrics.jsonl"
             lines = file.read_text().splitlines(keepends=True) if file.exists() else []
             kept = [line for line in lines if _step(line) <= first_step]
             file.write_text("".join(kept))
             self._file = file.open("a")
-            self._writer = _summary_writer(workdir)
         self.restart_clock(first_step)
 
     def __enter__(self) -> "Logbook":
@@ -45,9 +45,14 @@ class Logbook:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file and self._writer:
+        if self._file:
             self._file.close()
             self._writer.close()
+
+    @cached_property
+    def _writer(self):
+        """Of TensorBoard's curves. Not before it is needed: TensorFlow takes seconds to import."""
+        return _summary_writer(self._workdir)
 
     def restart_clock(self, step: int) -> None:
         """Measures speed from `step` and now: evaluation and saving do not count."""
@@ -81,7 +86,7 @@ class Logbook:
         self._write(step, scalars)
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
-        if self._file and self._writer:
+        if self._file:
             self._file.write(json.dumps({"step": step, **scalars}) + "\n")
             self._file.flush()
             self._writer.write_scalars(step, scalars)

@@ -9,7 +9,7 @@ from conftest import TINY
 
 import inception
 import main as main_program
-from inception import doctor, machine
+from inception import checks, doctor, machine
 from inception.checkpoints import claim
 from inception.data.sources import ArraySource
 
@@ -30,9 +30,9 @@ def data_dir(tmp_path_factory):
 def found(tiny, digits, tmp_path):
     """Makes a check of the digits in memory, whose step need not be compiled."""
 
-    def make(check, *overrides: str, workdir=tmp_path / "run", **parts) -> doctor.Finding:
+    def make(check, *overrides: str, workdir=tmp_path / "run", **parts) -> checks.Finding:
         config = tiny(*overrides)
-        run = doctor.Run(config, workdir)
+        run = checks.Run(config, workdir)
         step = machine.StepSpeed(100.0, config.batch_size, config.batch_size, 10**6, 10**6)
         run.__dict__.update({"train_source": digits(slice(0, 64)), "step": step} | parts)
         return doctor.attempt(check, run)
@@ -89,14 +89,14 @@ def test_a_wrong_config_is_an_error(capsys):
 
 
 def test_a_batch_that_the_devices_cannot_share(found):
-    finding = found(doctor.batch, "batch_size=16", "accumulation_steps=3")
+    finding = found(checks.batch, "batch_size=16", "accumulation_steps=3")
     assert finding.status == "FAIL"
     assert "use 15 or 18" in finding.text
 
 
 def test_a_workdir_that_cannot_be_made(found, tmp_path):
     (tmp_path / "file").touch()
-    finding = found(doctor.workdir, workdir=tmp_path / "file" / "run")
+    finding = found(checks.workdir, workdir=tmp_path / "file" / "run")
     assert finding.status == "FAIL"
     assert f"workdir {tmp_path / 'file' / 'run'} cannot be written" in finding.text
 
@@ -104,7 +104,7 @@ def test_a_workdir_that_cannot_be_made(found, tmp_path):
 def test_a_workdir_of_another_config(found, tiny, tmp_path):
     claim(tmp_path, tiny("momentum=0.8"))
     before = (tmp_path / "config.json").read_bytes()
-    finding = found(doctor.workdir, workdir=tmp_path)
+    finding = found(checks.workdir, workdir=tmp_path)
     assert finding.status == "FAIL"
     assert f"{tmp_path} holds a run of another config" in finding.text
     assert "config.momentum: 0.8 in the workdir, 0.9 now" in finding.text
@@ -116,30 +116,30 @@ def test_a_workdir_of_this_run(found, tiny, tmp_path):
     """With more epochs, which may change; nothing in it is touched."""
     claim(tmp_path, tiny())
     before = (tmp_path / "config.json").read_bytes()
-    assert found(doctor.workdir, "num_epochs=100", workdir=tmp_path).status == "PASS"
+    assert found(checks.workdir, "num_epochs=100", workdir=tmp_path).status == "PASS"
     assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
     assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_without_a_workdir(found):
-    assert found(doctor.workdir, workdir=None).status == "WARN"
+    assert found(checks.workdir, workdir=None).status == "WARN"
 
 
 def test_too_little_disk(found):
-    finding = found(doctor.disk, "keep_checkpoints=100000000")
+    finding = found(checks.disk, "keep_checkpoints=100000000")
     assert finding.status == "FAIL"
     assert "keep_checkpoints" in finding.advice
 
 
 def test_checkpoints_that_are_there_need_no_room(found, tmp_path, monkeypatch):
     """On a full disk, a run that already holds all its checkpoints can go on."""
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: FullDisk)
-    assert found(doctor.disk, workdir=tmp_path).status == "FAIL"
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: FullDisk)
+    assert found(checks.disk, workdir=tmp_path).status == "FAIL"
     old = tmp_path / "checkpoints" / "1" / "state"
     old.parent.mkdir(parents=True)
     with old.open("wb") as file:
         file.truncate(10**9)
-    assert found(doctor.disk, workdir=tmp_path).status == "PASS"
+    assert found(checks.disk, workdir=tmp_path).status == "PASS"
 
 
 class FullDisk:
@@ -147,14 +147,14 @@ class FullDisk:
 
 
 def test_an_image_that_cannot_be_read(found):
-    finding = found(doctor.input_speed, train_source=ArraySource([b"no image"] * 20, [0] * 20))
+    finding = found(checks.input_speed, train_source=ArraySource([b"no image"] * 20, [0] * 20))
     assert finding.status == "FAIL"
     assert "of the arrays" in finding.text
 
 
 def test_labels_that_cannot_be_trained_on(found, digits):
     images = [digits([0])[0][0]] * 3
-    finding = found(doctor.input_speed, train_source=ArraySource(images, [[0, 1]] * 3))
+    finding = found(checks.input_speed, train_source=ArraySource(images, [[0, 1]] * 3))
     assert finding.status == "FAIL"
     assert "multi-label" in finding.text
 
@@ -164,8 +164,8 @@ def test_a_step_that_runs_out_of_memory(monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating\n" * 100)
 
     monkeypatch.setattr(machine, "measure_step", measure_step)
-    run = doctor.Run(inception.load_config("configs/v3.py", ["dataset=fake"]))
-    finding = doctor.attempt(doctor.step_speed, run)
+    run = checks.Run(inception.load_config("configs/v3.py", ["dataset=fake"]))
+    finding = doctor.attempt(checks.step_speed, run)
     assert finding.status == "FAIL"
     assert "accumulation_steps" in finding.advice
     assert len(finding.text) < 100
@@ -186,13 +186,13 @@ def test_a_step_that_runs_out_of_memory(monkeypatch):
 def test_memory(found, monkeypatch, limit, status, advice):
     monkeypatch.setattr(machine, "device_memory", lambda: limit)
     step = machine.StepSpeed(100.0, 64, 64, constant_bytes=10**8, temporary_bytes=2 * 10**9)
-    finding = found(doctor.memory, "batch_size=64", "model.batch_norm_group=16", step=step)
+    finding = found(checks.memory, "batch_size=64", "model.batch_norm_group=16", step=step)
     assert (finding.status, finding.advice) == (status, advice)
 
 
 def test_memory_is_scaled_to_the_batch(found):
     step = machine.StepSpeed(100.0, 8, 8, constant_bytes=2**30, temporary_bytes=2**30)
-    finding = found(doctor.memory, "batch_size=64", step=step)
+    finding = found(checks.memory, "batch_size=64", step=step)
     assert "about 9.00 of" in finding.text
     assert "scaled from a batch of 8" in finding.text
 
@@ -201,10 +201,10 @@ def test_what_limits_the_run(found, monkeypatch):
     monkeypatch.setattr(machine, "on_cpu", lambda: False)
     monkeypatch.setattr(machine, "cores", lambda: 4)
     step = machine.StepSpeed(1000.0, 16, 16, 1, 1)
-    slow = found(doctor.bottleneck, "data_threads=2", step=step, input=600.0)  # 300 a core
+    slow = found(checks.bottleneck, "data_threads=2", step=step, input=600.0)  # 300 a core
     assert slow.status == "WARN"
     assert "the input; to feed the step takes 4 cores" in slow.text
-    fast = found(doctor.bottleneck, "data_threads=0", step=step, input=2000.0)  # 500 a core
+    fast = found(checks.bottleneck, "data_threads=0", step=step, input=2000.0)  # 500 a core
     assert fast.status == "PASS"
     assert "the step; to feed it takes 2 of 4 cores" in fast.text
 
@@ -214,14 +214,14 @@ def test_duration(found, monkeypatch, on_cpu, speed):
     """Both at once, or in turns where they share the cores: 1/100 + 1/400 = 1/80."""
     monkeypatch.setattr(machine, "on_cpu", lambda: on_cpu)
     images = ArraySource([b""] * 864, [0] * 864)
-    finding = found(doctor.duration, "num_epochs=10000", train_source=images, input=400.0)
+    finding = found(checks.duration, "num_epochs=10000", train_source=images, input=400.0)
     days = 8.64e6 / float(speed) / 86400
     assert f"{days:.1f} days for 10000 epochs at {speed} images/s" in finding.text
     assert finding.status == "PASS"
 
 
 def test_a_run_of_months_is_a_warning(found):
-    assert found(doctor.duration, "num_epochs=1e9", input=400.0).status == "WARN"
+    assert found(checks.duration, "num_epochs=1e9", input=400.0).status == "WARN"
 
 
 # Versions.
@@ -238,8 +238,8 @@ GOOD = {"jax": "0.12.0.1", "jaxlib": "0.12.0", "jax-cuda12-plugin": "", "jax-cud
     ],
 )
 def test_versions_that_misbehave(changed, said):
-    assert not list(doctor._problems(GOOD))
-    (problem,) = doctor._problems(GOOD | changed)
+    assert not list(checks._problems(GOOD))
+    (problem,) = checks._problems(GOOD | changed)
     assert said in problem
 
 
@@ -251,13 +251,13 @@ def test_modules_that_others_forgot_to_require(found, monkeypatch, module, statu
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == module else find(name)
     )
-    finding = found(doctor.versions)
+    finding = found(checks.versions)
     assert finding.status == status
     assert f"pip install {module}" in finding.advice
 
 
 def test_a_gpu_that_jax_does_not_use(monkeypatch):
-    monkeypatch.setattr(doctor.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
-    finding = doctor.devices(doctor.Run(None))
+    monkeypatch.setattr(checks.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    finding = checks.devices(checks.Run(None))
     assert finding.status == "WARN"
     assert "NVIDIA" in finding.advice

@@ -1,8 +1,10 @@
 """main.py as a user runs it: train, continue, evaluate, and errors of one line."""
 
 import json
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -72,3 +74,26 @@ def test_errors_are_one_message_without_a_trace(tmp_path, args, message):
     assert message in process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_second_start_reaches_its_first_step_in_a_third_of_the_time(tmp_path):
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+
+    def seconds(name: str) -> float:
+        command = [sys.executable, "main.py", "--config=configs/digits.py"]
+        command += [f"--workdir={tmp_path / name}", "--config.log_every_steps=1"]
+        start = time.perf_counter()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:
+                if line.startswith("step 1/"):
+                    break
+            process.kill()
+        return time.perf_counter() - start
+
+    cold, warm = seconds("cold"), seconds("warm")
+    print(f"\nfirst step after {cold:.1f} s, then {warm:.1f} s: {warm / cold:.2f}")
+    assert warm < cold / 3

@@ -1,8 +1,9 @@
 """What the network reads: from files on a disk to batches of uint8 images.
 
 Read in this order: sources.py (what can be read: tfds data sets, folders, arrays, fake images),
-decode.py and crops.py (from encoded bytes to pixels of the right size) and stream.py (batches).
-prepare.py makes the data sets that records.py reads; folder.py and digits.py are two sources.
+decode.py and crops.py (from encoded bytes to pixels of the right size), readers.py (one example
+into its batch) and stream.py (batches). prepare.py makes the data sets that records.py reads;
+folder.py and digits.py are two sources.
 """
 
 from inception.errors import UserError

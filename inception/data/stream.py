@@ -13,30 +13,21 @@ are in memory at a time, whatever the size of the data set.
 
 import atexit
 import contextlib
-import functools
 import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from typing import Protocol
 
 import cv2
 import grain
-import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
-from inception.data import DataError, crops
-from inception.data.decode import BadImage, decode
-from inception.data.exclude import Excluded
+from inception.data import DataError
+from inception.data.readers import Batch, EvalReader, Reader, TrainReader, size_of
 from inception.data.sources import Source
-
-Batch = dict[str, np.ndarray]
 
 _ENDLESS = 2**40  # steps; Grain wants a length
 _CHUNK = 16  # crops that a thread makes at a time
-_NO_EXAMPLE = 2**32 - 1  # in place of an example's number in the key of an epoch's permutation
-_MOST_SKIPS = 100  # bad records in a row that are still an accident
 
 
 def train_stream(
@@ -75,7 +66,7 @@ def train_stream(
     if source.label_width:
         raise DataError("a multi-label data set can be evaluated, not trained on")
     share = config.batch_size // process_count
-    reader = _TrainReader(config, source)
+    reader = TrainReader(config, source)
 
     def position(step: int, row: int) -> int:
         return (start_step + step) * config.batch_size + process_index * share + row
@@ -119,8 +110,8 @@ def eval_stream(
     devices = max(num_devices, process_count)
     total = max(1, config.eval.batch_size // config.eval.crops)
     share = -(-total // devices) * devices // process_count
-    steps = -(-_size(source) // (share * process_count))
-    reader = _EvalReader(config, source)
+    steps = -(-size_of(source) // (share * process_count))
+    reader = EvalReader(config, source)
 
     def position(step: int, row: int) -> int:
         return (step * process_count + process_index) * share + row
@@ -129,20 +120,8 @@ def eval_stream(
     return _batches(reader, position, steps, share, chunk, config.data_threads)
 
 
-class _Reader(Protocol):
-    """Writes examples into batches."""
-
-    def empty(self, size: int) -> Batch:
-        """Returns room for a batch of `size` examples."""
-        ...
-
-    def fill(self, batch: Batch, row: int, position: int) -> None:
-        """Writes the example at a position of the run into a row of each array."""
-        ...
-
-
 def _batches(
-    reader: _Reader,
+    reader: Reader,
     position: Callable[[int, int], int],
     steps: int,
     share: int,
@@ -197,121 +176,3 @@ def _close_all() -> None:
     for stream in list(_open):
         with contextlib.suppress(ValueError):  # a thread is in it, and ends with the program
             stream.close()
-
-
-class _TrainReader:
-    """Examples in the order of the epochs, cropped at random."""
-
-    def __init__(self, config: ConfigDict, source: Source):
-        self._source, self._size = source, _size(source)
-        self._seed = config.seed
-        self._image_size, self._augmentation = config.image_size, config.augmentation
-        self._skip = config.on_bad_record == "skip"
-        self._skipped, self._lock = 0, threading.Lock()
-        # Two, because threads are on both sides of the end of an epoch for a while.
-        self._order = functools.lru_cache(maxsize=2)(self._permutation)
-
-    def empty(self, size: int) -> Batch:
-        return {
-            "image": np.empty((size, self._image_size, self._image_size, 3), np.uint8),
-            **{name: np.empty(size, np.int32) for name in ("label", "epoch", "example")},
-        }
-
-    def fill(self, batch: Batch, row: int, position: int) -> None:
-        epoch, place = divmod(position, self._size)
-        example, image, label = self._load(self._order(epoch), place)
-        rng = _generator(self._seed, epoch, example)
-        crops.train_crop(rng, image, self._augmentation, out=batch["image"][row])
-        batch["label"][row], batch["epoch"][row], batch["example"][row] = label, epoch, example
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        examples = np.arange(self._size, dtype=np.int32)
-        return _generator(self._seed, epoch, _NO_EXAMPLE).permutation(examples)
-
-    def _load(self, order: np.ndarray, place: int) -> tuple[int, np.ndarray, int | np.ndarray]:
-        """The example at a place of the order, or the next one that can be decoded."""
-        attempts = min(self._size, _MOST_SKIPS) if self._skip else 1
-        for attempt in range(attempts):
-            example = int(order[(place + attempt) % self._size])
-            try:
-                return example, *_read(self._source, example)
-            except BadImage as error:
-                if not self._skip:
-                    raise
-                self._count(error)
-        raise BadImage(f"{attempts} records in a row cannot be decoded, up to example {example}")
-
-    def _count(self, error: BadImage) -> None:
-        with self._lock:
-            self._skipped += 1
-            logging.warning("Skipped (%d so far in this run): %s", self._skipped, error)
-
-
-class _EvalReader:
-    """Examples in the source's order, then padding."""
-
-    def __init__(self, config: ConfigDict, source: Source):
-        self._source = source
-        self._image_size, self._crops = config.image_size, config.eval.crops
-        self._preprocessing = config.eval.preprocessing
-        self._crop_fraction = config.eval.crop_fraction
-        self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else ()
-
-    def empty(self, size: int) -> Batch:
-        """Returns a batch of padding."""
-        width = self._source.label_width
-        return {
-            "image": np.zeros((size, self._crops, self._image_size, self._image_size, 3), np.uint8),
-            "label": np.full((size, width), -1, np.int32) if width else np.zeros(size, np.int32),
-            "example": np.full(size, -1, np.int32),
-            "mask": np.zeros(size, np.bool_),
-        }
-
-    def fill(self, batch: Batch, row: int, position: int) -> None:
-        if position >= len(self._source):
-            return
-        batch["example"][row] = position
-        if self._excluded and self._source.file_name(position) in self._excluded:
-            return
-        image, batch["label"][row] = _read(self._source, position)
-        batch["image"][row] = crops.eval_crops(
-            image, self._image_size, self._preprocessing, self._crop_fraction, self._crops
-        )
-        batch["mask"][row] = True
-
-
-def _size(source: Source) -> int:
-    if not len(source):
-        raise DataError("the data set has no examples")
-    return len(source)
-
-
-def _read(source: Source, example: int) -> tuple[np.ndarray, int | np.ndarray]:
-    """Reads and decodes one example; every error names it."""
-    try:
-        image, label = source[example]
-        image = decode(image)
-    except BadImage as error:
-        raise BadImage(f"{source.describe(example)}: {error}") from error
-    except IndexError as error:
-        raise DataError(
-            f"the data set says it has {len(source)} examples, but has no number {example}: an "
-            "epoch would be too short; prepare it again"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{source.describe(example)}: {error}") from error
-    if isinstance(label, np.ndarray):  # multi-label, padded with -1
-        inside = label.min() >= -1 and label.max() < source.num_classes
-    else:
-        inside = 0 <= label < source.num_classes
-    if not inside:
-        raise DataError(
-            f"{source.describe(example)}: label {label} is outside the {source.num_classes} classes"
-        )
-    return image, label
-
-
-def _generator(seed: int, epoch: int, example: int) -> np.random.Generator:
-    """The random numbers of one example in one epoch: a Philox stream of its own, so cheap."""
-    key = np.array([seed % 2**64, epoch << 32 | example], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))

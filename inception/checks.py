@@ -1,0 +1,252 @@
+"""The checks that doctor.py makes of a machine, its data and a config; each returns a Finding."""
+
+import importlib.metadata
+import importlib.util
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from inception import machine, optimizers, sharding
+from inception.checkpoints import CheckpointError, claim
+from inception.data.sources import Source, open_source
+from inception.state import abstract_state, make_model
+
+LONG = 30  # days; a longer run gets a warning
+ROOMY = 0.9  # of a device's memory; the allocator cannot use all of it
+GIB = 2**30
+
+SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
+TESTED = (0, 10), (0, 12)  # the first and the last line of jax and jaxlib
+CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
+
+
+class Finding(NamedTuple):
+    """What a check found, and what to do about it."""
+
+    text: str
+    advice: str = ""
+    status: str = "PASS"  # or "WARN" or "FAIL"
+
+
+class Run:
+    """A run that could be started; its data is opened and its speed measured on first use."""
+
+    def __init__(self, config: ConfigDict, workdir: str | Path | None = None):
+        self.config = config
+        self.workdir = Path(workdir).absolute() if workdir else None
+
+    @cached_property
+    def train_source(self) -> Source:
+        """The images to train on."""
+        return open_source(self.config, self.config.split)
+
+    @cached_property
+    def input(self) -> float:
+        """Images/s that the input alone delivers."""
+        return machine.measure_input(self.config, self.train_source)
+
+    @cached_property
+    def step(self) -> machine.StepSpeed:
+        """Images/s that the step alone takes, and its memory."""
+        return machine.measure_step(self.config, self.train_source)
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the step was measured with another batch than the config's."""
+        return self.step.batch_size != self.config.batch_size
+
+
+def devices(run: Run) -> Finding:
+    """Devices, their memory, and the host's."""
+    del run
+    text = f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
+    text += "" if machine.on_cpu() else f" of {machine.device_memory() / GIB:.1f} GiB"
+    text += f"; {machine.cores()} cores, {machine.host_memory() / GIB:.1f} GiB of host memory"
+    if machine.on_cpu() and Path("/dev/nvidia0").exists():
+        advice = "there is an NVIDIA GPU: pip install -e '.[cuda]', and unset JAX_PLATFORMS"
+        return Finding(text, advice, "WARN")
+    return Finding(text)
+
+
+def versions(run: Run) -> Finding:
+    """Versions, and what is known to misbehave."""
+    del run
+    installed = {name: _version(name) for name in (*SHOWN, *CUDA_PLUGINS)}
+    text = ", ".join(f"{name} {installed[name]}" for name in SHOWN)
+    if not importlib.util.find_spec("tensorboard"):
+        advice = "clu lacks tensorboard, which it does not declare: pip install tensorboard"
+        return Finding(text, advice, "FAIL")
+    problems = "\n".join(_problems(installed))
+    return Finding(text, problems, "WARN" if problems else "PASS")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _problems(installed: dict[str, str]) -> Iterator[str]:
+    """A line for each of `installed`, versions by package, that is known to misbehave."""
+    for name in ("jax", "jaxlib"):
+        line = tuple(map(int, installed[name].split(".")[:2]))
+        if not TESTED[0] <= line <= TESTED[1]:
+            yield f"{name} {installed[name]} was never tested: pip install '{name}>=0.10,<0.13'"
+    for name in CUDA_PLUGINS:
+        if installed[name] not in ("", jaxlib := installed["jaxlib"]):
+            yield f"jaxlib {jaxlib} ignores {name} {installed[name]}: pip install {name}=={jaxlib}"
+    if not importlib.util.find_spec("importlib_resources"):
+        yield "tensorflow-datasets prepares no digits: pip install importlib_resources"
+
+
+def training_data(run: Run) -> Finding:
+    """The training split."""
+    return _split(run.config, run.config.split, run.train_source)
+
+
+def evaluation_data(run: Run) -> Finding:
+    """The evaluation split."""
+    split = run.config.eval.split
+    return _split(run.config, split, open_source(run.config, split))
+
+
+def _split(config: ConfigDict, split: str, source: Source) -> Finding:
+    name = f"{config.dataset}:{split}"
+    return Finding(f"{name}: {len(source):,} images, {source.num_classes:,} classes")
+
+
+def batch(run: Run) -> Finding:
+    """Whether the network takes the images, and devices and groups the batch."""
+    config, mesh, size = run.config, sharding.make_mesh(), run.config.image_size
+    sharding.check_batch_size(config.batch_size, config.accumulation_steps, mesh)
+    micro_batch, key = config.batch_size // config.accumulation_steps, jax.random.key(0)
+    images = jax.ShapeDtypeStruct((micro_batch, size, size, 3), np.float32)
+    model = make_model(config, num_classes=1)
+
+    def forward(images: jax.Array):
+        rngs, mutable = {"dropout": key}, ["batch_stats"]
+        return model.apply(model.init(key, images), images, train=True, mutable=mutable, rngs=rngs)
+
+    jax.eval_shape(forward, images)
+    return Finding(
+        f"{config.batch_size} images of {size}x{size} a step, {config.accumulation_steps} x "
+        f"{micro_batch // mesh.size} on each device, {config.dtype}"
+    )
+
+
+def workdir(run: Run) -> Finding:
+    """Whether the workdir can be written and is not another config's."""
+    if run.workdir is None:
+        return Finding("not given", "name it with --workdir=DIR", "WARN")
+    file = run.workdir / "config.json"
+    try:
+        with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-") as copy:
+            if file.exists():
+                shutil.copy(file, copy)
+            claim(copy, run.config)  # which writes, hence the copy
+    except OSError as error:
+        message = f"workdir {run.workdir} cannot be written: {error.strerror}"
+        raise CheckpointError(message) from error
+    except CheckpointError as error:
+        raise CheckpointError(str(error).replace(copy, str(run.workdir))) from error
+    return Finding(f"{run.workdir} {'holds this run' if file.exists() else 'can be written'}")
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def disk(run: Run) -> Finding:
+    """Whether the checkpoints fit: those that are kept, and the one being written."""
+    config, mesh = run.config, sharding.make_mesh()
+    optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
+    state = abstract_state(
+        config, make_model(config, run.train_source.num_classes), optimizer, mesh
+    )
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    needed, folder = size * (config.keep_checkpoints + 1), run.workdir or Path.cwd()
+    free = shutil.disk_usage(_existing(folder)).free
+    held = sum(file.stat().st_size for file in folder.glob("checkpoints/**/*") if file.is_file())
+    text = (
+        f"{config.keep_checkpoints} + 1 checkpoints of {size / 1e6:,.0f} MB need "
+        f"{needed / GIB:.2f} GiB; {free / GIB:.2f} GiB are free"
+    )
+    text += f" and {held / GIB:.2f} GiB hold older ones" if held else ""
+    if needed > free + held:
+        return Finding(text, "make room, or lower config.keep_checkpoints", "FAIL")
+    return Finding(text)
+
+
+def input_speed(run: Run) -> Finding:
+    """Images/s of the input."""
+    threads = machine.threads(run.config)
+    return Finding(f"{run.input:,.1f} images/s, decoded by {threads} thread(s)")
+
+
+def step_speed(run: Run) -> Finding:
+    """Images/s of the step."""
+    why = f", not of {run.config.batch_size:,}, because this is a CPU" if run.is_scaled else ""
+    step = run.step
+    return Finding(f"{step.images_per_second:,.1f} images/s in batches of {step.batch_size:,}{why}")
+
+
+def memory(run: Run) -> Finding:
+    """Whether the step fits into a device."""
+    limit, images = machine.device_memory(), run.config.batch_size / jax.device_count()
+    peak = run.step.peak_bytes(images / run.config.accumulation_steps)
+    text = f"about {peak / GIB:.2f} of {limit / GIB:.1f} GiB a device"
+    text += f", scaled from a batch of {run.step.batch_size}" if run.is_scaled else ""
+    if peak <= ROOMY * limit:
+        return Finding(text)
+    fits = [n for n in _divisors(run.config) if run.step.peak_bytes(images / n) <= ROOMY * limit]
+    advice = f"config.accumulation_steps={fits[0]} fits" if fits else "use a smaller batch_size"
+    return Finding(text, advice, "FAIL" if peak > limit else "WARN")
+
+
+def _divisors(config: ConfigDict) -> list[int]:
+    """Numbers of micro-batches that divide over the devices and leave the groups whole."""
+    size = config.batch_size
+    unit = math.lcm(jax.device_count(), min(config.model.batch_norm_group or size, size))
+    return [n for n in range(1, size + 1) if size % (n * unit) == 0]
+
+
+def bottleneck(run: Run) -> Finding:
+    """Whether the input or the step limits the run, and how many cores the input would need."""
+    needed = math.ceil(run.step.images_per_second * machine.threads(run.config) / run.input)
+    if run.input >= run.step.images_per_second:
+        same = ", the same that the step uses" if machine.on_cpu() else ""
+        return Finding(f"the step; to feed it takes {needed} of {machine.cores()} cores{same}")
+    text = f"the input; to feed the step takes {needed} cores, there are {machine.cores()}"
+    return Finding(text, "more cores, or config.augmentation=inception_fast", "WARN")
+
+
+def duration(run: Run) -> Finding:
+    """How long the run takes, without evaluation and checkpoints."""
+    epochs, speeds = run.config.num_epochs, (run.input, run.step.images_per_second)
+    # At the same time; on a CPU in turns, for both need the same cores.
+    speed = 1 / sum(1 / each for each in speeds) if machine.on_cpu() else min(speeds)
+    hours = epochs * len(run.train_source) / speed / 3600
+    short = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    text = f"{hours / 24:,.1f} days" if hours >= 24 else short
+    text += f" for {epochs:g} epochs at {speed:,.1f} images/s, without evaluation"
+    if hours > 24 * LONG:
+        return Finding(text, "use more or faster devices, or another config", "WARN")
+    return Finding(text)
+
+
+Check = Callable[[Run], Finding]
+# A stage needs what those before it looked for.
+STAGES: tuple[tuple[Check, ...], ...] = (
+    (devices, versions, training_data, evaluation_data, batch, workdir),
+    (disk, input_speed, step_speed),
+    (memory, bottleneck, duration),
+)
