@@ -155,9 +155,23 @@ def read_config(workdir: str | Path) -> ConfigDict:
         raise CheckpointError(f"{file} is no config: {error}") from error
 
 
+def local_path(path: str | Path) -> Path:
+    """A workdir's path, with ~ expanded.
+
+    Raises:
+      CheckpointError: for a bucket's address.
+    """
+    if "://" in str(path):
+        raise CheckpointError(
+            f"{path} is not a local path: mount the bucket (with gcsfuse, for example) and give "
+            "the folder it is mounted on"
+        )
+    return Path(path).expanduser()
+
+
 def locate(path: str | Path) -> tuple[Path, int | None]:
     """The workdir and the step that WORKDIR/checkpoints/STEP means; WORKDIR means the newest."""
-    path = Path(path)
+    path = local_path(path)
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         return path.parent.parent, int(path.name)
     return path, None

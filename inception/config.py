@@ -151,6 +151,7 @@ def validate(config: ConfigDict) -> None:
     _require(fields, POSITIVE, lambda _, value: value > 0, "greater than 0")
     _require(fields, NOT_NEGATIVE, lambda _, value: value >= 0, "0 or more")
     _require(fields, FRACTIONS, lambda _, value: 0 <= value < 1, "at least 0 and below 1")
+    _require(fields, ["seed"], lambda _, value: value < 2**32, "below 2**32")
     _require(fields, ["eval.crop_fraction"], lambda _, value: value <= 1, "at most 1")
     try:
         Inception(**config.model)

@@ -19,7 +19,7 @@ def draw(results: dict, class_names: Sequence[str] = ()) -> Figure:
       class_names: () for numbers.
     """
     counts = np.array(results["ema"]["confusion"])
-    names = list(class_names) or [str(number) for number in range(len(counts))]
+    names = [_printable(name) for name in class_names] or list(map(str, range(len(counts))))
     side = 2.6 + 0.28 * max(10, len(names))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
@@ -28,6 +28,8 @@ def draw(results: dict, class_names: Sequence[str] = ()) -> Figure:
     axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="taken for", ylabel="true class")
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)  # a folder may be called $
     axes.tick_params(length=0, labelsize=9)
     axes.set_title(
         f"{results['split']}, {results['examples']:,} images: top-1 {results['ema']['top1']:.2%}",
@@ -40,3 +42,8 @@ def draw(results: dict, class_names: Sequence[str] = ()) -> Figure:
                 colour = "white" if fractions[row, column] > 0.3 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", size=8, color=colour)
     return figure
+
+
+def _printable(name: str) -> str:
+    """A class's name as far as it is text: folders may be called anything."""
+    return name.encode(errors="replace").decode()

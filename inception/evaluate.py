@@ -198,6 +198,7 @@ def evaluate(
       ConfigError: for a config that makes no sense.
     """
     config_lib.validate(config)
+    workdir = checkpoints.local_path(workdir)
     paths = [name.strip() for name in config.eval.ensemble.split(",") if name.strip()]
     if paths and step is not None:
         raise ConfigError(
@@ -205,7 +206,7 @@ def evaluate(
         )
     if not paths:
         checkpoints.check_model(workdir, config)
-    located = [checkpoints.locate(path) for path in paths] or [(Path(workdir), step)]
+    located = [checkpoints.locate(path) for path in paths] or [(workdir, step)]
     source = source or open_source(config, config.eval.split)
     mesh = sharding.make_mesh()
     members = [

@@ -42,5 +42,6 @@ def heads_loss(
 
 
 def all_finite(metrics: dict[str, jax.Array]) -> jax.Array:
-    """Whether a step's loss and gradient norm are numbers, so that its state may be kept."""
-    return jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    """Whether a step's loss, gradient and weights are numbers, so that its state may be kept."""
+    names = ("loss", "grad_norm", "weight_norm")
+    return jnp.isfinite(jnp.stack([metrics[name] for name in names])).all()

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from inception import augment, losses, optimizers, sharding
 from inception import config as config_lib
-from inception.checkpoints import CheckpointError, Checkpoints, claim
+from inception.checkpoints import CheckpointError, Checkpoints, claim, local_path
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 from inception.errors import ConfigError, UserError
@@ -49,7 +49,8 @@ def train_step(
 
     Returns:
       The state after it and the metrics: "loss", "main_loss", "aux_loss", "top1", "grad_norm"
-      (before clipping), "learning_rate".
+      (before clipping), "learning_rate", "weight_norm" (after the step, so that weights which are
+      not finite are noticed before they are saved).
     """
     images = augment.augment(
         augment.keys(state.seed, batch["epoch"], batch["example"]),
@@ -71,7 +72,9 @@ def train_step(
     )
     metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["learning_rate"] = schedule(state.step)
-    return state.apply_gradients(grads, batch_stats, optimizer, config.ema_decay), metrics
+    state = state.apply_gradients(grads, batch_stats, optimizer, config.ema_decay)
+    metrics["weight_norm"] = optax.tree.norm(state.params)
+    return state, metrics
 
 
 def _gradients(state: TrainState, config: ConfigDict, model: Inception, key, micro_batch):
@@ -216,8 +219,9 @@ class Trainer:
         for back, metrics in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
             if not losses.all_finite(metrics):
                 raise TrainingError(
-                    f"step {step - back}: the loss is {metrics['loss']} and the gradient's norm "
-                    f"{metrics['grad_norm']} at learning rate {metrics['learning_rate']:.4g}. "
+                    f"step {step - back}: the loss is {metrics['loss']}, the gradient's norm "
+                    f"{metrics['grad_norm']} and the weights' {metrics['weight_norm']} at learning "
+                    f"rate {metrics['learning_rate']:.4g}. "
                     f"Nothing of it was saved; the last good checkpoint is "
                     f"{saved.steps()[-1] if saved.steps() else 'none'} in {saved.directory}. "
                     "A lower learning_rate, a longer warmup_epochs or a clip_norm may help"
@@ -278,6 +282,7 @@ def train(
       TrainingError: when the loss is not finite.
     """
     config_lib.validate(config)
+    workdir = local_path(workdir)
     if config.eval.ensemble:
         raise ConfigError(
             f"config.eval.ensemble={config.eval.ensemble!r} is for evaluation, --mode=eval; a run "

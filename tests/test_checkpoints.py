@@ -1,5 +1,7 @@
 """Saving and restoring exactly, and refusing what does not fit."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,3 +129,12 @@ def test_checkpoints_without_a_config_are_not_taken_over(tmp_path, tiny):
         saved.save(1, STATE)
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         checkpoints.claim(tmp_path, tiny())
+
+
+def test_workdirs_are_local_and_checkpoints_have_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert checkpoints.local_path("~/run") == Path("/home/me/run")
+    assert checkpoints.locate("runs/a/checkpoints/90") == (Path("runs/a"), 90)
+    assert checkpoints.locate("runs/a") == (Path("runs/a"), None)
+    with pytest.raises(CheckpointError, match=r"gs://bucket/run is not a local path: mount"):
+        checkpoints.local_path("gs://bucket/run")

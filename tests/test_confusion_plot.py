@@ -20,6 +20,11 @@ def test_cells_hold_the_counts_and_axes_the_names():
     np.testing.assert_allclose(axes.images[0].get_array()[0], [0.75, 0.25, 0])
 
 
+def test_folders_may_be_called_anything(tmp_path):
+    figure = confusion_plot.draw(RESULTS, ["$", "caf\udce9", "a_b"])
+    figure.savefig(tmp_path / "confusion.png")
+
+
 def test_fifty_classes_without_names_or_images_can_be_drawn(tmp_path):
     empty = {**RESULTS, "ema": {"top1": 0.0, "confusion": np.zeros((50, 50), int).tolist()}}
     figure = confusion_plot.draw(empty)

@@ -3,6 +3,7 @@ import inception  # noqa: F401, I001 (sets XLA's flags first)
 import collections
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,13 @@ def test_records_are_the_files_that_were_prepared(data_dir):
     assert source.class_names == CLASSES
     assert sorted(source) == sorted(photograph(i) for i in range(NUM_TRAIN))
     assert source.describe(17) == "record 17 of test_photos:train"
+
+
+def test_a_damaged_description_is_one_error(data_dir, tmp_path):
+    shutil.copytree(Path(data_dir, "test_photos"), tmp_path / "test_photos")
+    (tmp_path / "test_photos" / "1.0.0" / "dataset_info.json").write_text("{")
+    with pytest.raises(DataError, match=r"dataset_info\.json .* is damaged"):
+        RecordSource("test_photos", "train", str(tmp_path))
 
 
 def test_split_expressions_select_what_tfds_selects(data_dir):

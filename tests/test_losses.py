@@ -42,9 +42,9 @@ def test_the_side_head_adds_its_weighted_loss():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-@pytest.mark.parametrize("name", ["loss", "grad_norm"])
-def test_all_finite_sees_the_loss_and_the_gradient(name, bad):
-    metrics = {"loss": jnp.float32(1), "grad_norm": jnp.float32(1)}
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "weight_norm"])
+def test_all_finite_sees_the_loss_the_gradient_and_the_weights(name, bad):
+    metrics = {each: jnp.float32(1) for each in ("loss", "grad_norm", "weight_norm")}
     assert losses.all_finite(metrics)
     assert not losses.all_finite({**metrics, name: bad})
 

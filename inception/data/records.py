@@ -102,12 +102,18 @@ def find(name: str, data_dir: str = "") -> Any:
         name: tfds's name, with config and version where wanted: "imagenet_v2/topimages:3.0.0".
         data_dir: tfds's data directory; empty for its default.
     """
+    from google.protobuf.json_format import ParseError
     from tensorflow_datasets.core import read_only_builder, registered
 
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_root(data_dir)).info
     except registered.DatasetNotFoundError:
         return None
+    except ParseError as error:
+        raise DataError(
+            f"data set {name!r} in {data_root(data_dir)}: its dataset_info.json or features.json "
+            f"is damaged ({error}); remove its folder and prepare it again"
+        ) from None
     except ValueError as error:  # a malformed name, or the same data set in two places
         raise DataError(f"data set {name!r}: {error}") from None
 
