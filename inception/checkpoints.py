@@ -22,6 +22,7 @@ from inception.logbook import write_json
 MAY_CHANGE = (
     "data_dir",
     "data_threads",
+    "on_bad_record",
     "num_epochs",
     "log_every_steps",
     "checkpoint_every_steps",
