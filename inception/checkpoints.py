@@ -18,7 +18,7 @@ from inception import config as config_lib
 from inception.errors import UserError
 from inception.logbook import write_json
 
-# A run may go on with other values of these: they decide when it ends and what it reports.
+# A run may go on with other values of these: where data lies, what stops it, what it reports.
 MAY_CHANGE = (
     "data_dir",
     "data_threads",
