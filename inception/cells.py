@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from inception import optimizers
 from inception.config import ConfigError, differences, flatten, load
+from inception.logbook import write_json
 
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
 
@@ -97,9 +98,7 @@ class Cell:
 
     def note(self, **facts: Any) -> None:
         """Adds to the record."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        record = json.dumps(self.record | facts, indent=2)
-        (self.directory / "cell.json").write_text(record + "\n")
+        write_json(self.directory / "cell.json", self.record | facts)
 
 
 def _read(file: Path) -> Any:

@@ -6,6 +6,7 @@ exception passes through.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers
 
 from inception import config as config_lib
-from inception.errors import UserError
+from inception.errors import UserError, local_path
 from inception.logbook import write_json
 
 # A run may go on with other values of these: where data lies, what stops it, what it reports.
@@ -156,23 +157,35 @@ def read_config(workdir: str | Path) -> ConfigDict:
         raise CheckpointError(f"{file} is no config: {error}") from error
 
 
-def local_path(path: str | Path) -> Path:
+def as_workdir(path: str | Path) -> Path:
     """A workdir's path, with ~ expanded.
 
     Raises:
       CheckpointError: for a bucket's address.
     """
-    if "://" in str(path):
+    return local_path("workdir", path, CheckpointError)
+
+
+def keep_class_names(workdir: str | Path, names: Sequence[str]) -> None:
+    """Writes the names of the classes once; a run that continues must find the same.
+
+    Raises:
+      CheckpointError: if they are others, for then its labels are too.
+    """
+    file, names = Path(workdir) / "classes.json", list(names)
+    kept = json.loads(file.read_text()) if file.exists() else names
+    if kept != names:
         raise CheckpointError(
-            f"{path} is not a local path: mount the bucket (with gcsfuse, for example) and give "
-            "the folder it is mounted on"
+            f"{file} lists {len(kept)} classes and the data now has {len(names)} or others: "
+            f"{sorted({*kept} ^ {*names})[:5] or 'their order differs'}. Restore the data, or "
+            "choose another --workdir"
         )
-    return Path(path).expanduser()
+    write_json(file, names)
 
 
 def locate(path: str | Path) -> tuple[Path, int | None]:
     """The workdir and the step that WORKDIR/checkpoints/STEP means; WORKDIR means the newest."""
-    path = local_path(path)
+    path = as_workdir(path)
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         return path.parent.parent, int(path.name)
     return path, None

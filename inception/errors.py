@@ -1,4 +1,6 @@
-"""The one base of all errors that a user can mend."""
+"""The one base of all errors that a user can mend, and the paths that all refuse alike."""
+
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -7,3 +9,17 @@ class UserError(Exception):
 
 class ConfigError(UserError, ValueError):
     """A config that cannot be run; the message names the field, the value and what is right."""
+
+
+def local_path(name: str, path: str | Path, error: type[UserError]) -> Path:
+    """The path that `name` was given, with ~ expanded.
+
+    Raises:
+      UserError: `error`, for a bucket's address.
+    """
+    if "://" in str(path):
+        raise error(
+            f"{name} {path} is not a local path: mount the bucket (with gcsfuse, for example) and "
+            "give the folder it is mounted on"
+        )
+    return Path(path).expanduser()

@@ -135,9 +135,10 @@ def present_classes(source: Source) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with the weights of a run's checkpoint."""
+    """A run's network with the weights of one of its checkpoints."""
 
     workdir: Path
+    config: ConfigDict
     step: int
     model: Inception
     state: TrainState
@@ -169,7 +170,7 @@ def restore(
     optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
     with checkpoints.Checkpoints(workdir) as saved:
         step, state = saved.restore(abstract_state(config, model, optimizer, mesh), step)
-    return Trained(Path(workdir), step, model, state)
+    return Trained(Path(workdir), config, step, model, state)
 
 
 def evaluate(
@@ -198,15 +199,8 @@ def evaluate(
       ConfigError: for a config that makes no sense.
     """
     config_lib.validate(config)
-    workdir = checkpoints.local_path(workdir)
-    paths = [name.strip() for name in config.eval.ensemble.split(",") if name.strip()]
-    if paths and step is not None:
-        raise ConfigError(
-            f"--step={step} and config.eval.ensemble: name WORKDIR/checkpoints/{step} in it instead"
-        )
-    if not paths:
-        checkpoints.check_model(workdir, config)
-    located = [checkpoints.locate(path) for path in paths] or [(workdir, step)]
+    workdir = checkpoints.as_workdir(workdir)
+    located = _located(config, workdir, step)
     source = source or open_source(config, config.eval.split)
     mesh = sharding.make_mesh()
     members = [
@@ -224,10 +218,22 @@ def evaluate(
     return results
 
 
+def _located(config: ConfigDict, workdir: Path, step: int | None) -> list[tuple[Path, int | None]]:
+    """The workdirs and steps to evaluate together: config.eval.ensemble's, or this one alone."""
+    paths = [name.strip() for name in config.eval.ensemble.split(",") if name.strip()]
+    if paths and step is not None:
+        raise ConfigError(
+            f"--step={step} and config.eval.ensemble: name WORKDIR/checkpoints/{step} in it instead"
+        )
+    if paths:
+        return [checkpoints.locate(path) for path in paths]
+    checkpoints.check_model(workdir, config)
+    return [(workdir, step)]
+
+
 def _name(config: ConfigDict, members: Sequence[Trained]) -> str:
-    """What a file of results is called, so that other evaluations do not overwrite it."""
-    stored = checkpoints.read_config(members[0].workdir)
-    other = [config.dataset] if config.dataset != stored.dataset else []
+    """What a file of results is called: by data set, split, step or number of members, crops."""
+    other = [config.dataset] if config.dataset != members[0].config.dataset else []
     which = str(members[0].step) if len(members) == 1 else f"ensemble_of_{len(members)}"
     crops = [f"{config.eval.crops}_crops"] if config.eval.crops > 1 else []
     words = "_".join(["eval", *other, config.eval.split, which, *crops])

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import time
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +29,9 @@ class Logbook:
         self, workdir: str | Path, first_step: int, num_steps: int, steps_per_epoch: float
     ):
         self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
-        self._workdir, self._file = workdir, None
+        self._workdir = workdir
+        self._file: Any = None
+        self._writer: Any = None
         if is_main_process():
             file = Path(workdir) / "metrics.jsonl"
             lines = file.read_text().splitlines(keepends=True) if file.exists() else []
@@ -45,14 +46,9 @@ class Logbook:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file:
-            self._file.close()
-            self._writer.close()
-
-    @cached_property
-    def _writer(self):
-        """Of TensorBoard's curves. Not before it is needed: TensorFlow takes seconds to import."""
-        return _summary_writer(self._workdir)
+        for output in (self._file, self._writer):
+            if output:
+                output.close()
 
     def restart_clock(self, step: int) -> None:
         """Measures speed from `step` and now: evaluation and saving do not count."""
@@ -89,6 +85,7 @@ class Logbook:
         if self._file:
             self._file.write(json.dumps({"step": step, **scalars}) + "\n")
             self._file.flush()
+            self._writer = self._writer or _summary_writer(self._workdir)  # takes seconds, once
             self._writer.write_scalars(step, scalars)
 
 

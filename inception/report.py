@@ -4,7 +4,6 @@ Errors are fractions in the JSON and percent on the page.
 """
 
 import datetime
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from inception import report_plot
 from inception.cells import Cell, Row
 from inception.comparison import Comparison, Estimate, RowResult, compare
+from inception.logbook import write_json
 from inception.paper import COSTS
 
 
@@ -30,7 +30,7 @@ def write(workdir: str | Path, rows: Sequence[Row], cells: Sequence[Cell], comma
     comparison, folder = compare(rows, cells), Path(workdir)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"command": command, **asdict(comparison)}
-    (folder / "report.json").write_text(json.dumps(facts, indent=2) + "\n")
+    write_json(folder / "report.json", facts)
     (folder / "report.md").write_text(page(comparison, command))
     if comparison.finished:
         _save(report_plot.draw_curves(comparison, cells), folder / "curves.png")

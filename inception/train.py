@@ -1,6 +1,5 @@
 """Training: the data-parallel step, and the loop around it."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,12 +13,12 @@ from ml_collections import ConfigDict
 
 from inception import augment, losses, optimizers, sharding
 from inception import config as config_lib
-from inception.checkpoints import CheckpointError, Checkpoints, claim, local_path
+from inception.checkpoints import Checkpoints, as_workdir, claim, keep_class_names
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 from inception.errors import ConfigError, UserError
 from inception.evaluate import Evaluator, leave
-from inception.logbook import Logbook, say, summary, write_json
+from inception.logbook import Logbook, say, summary
 from inception.model import Inception
 from inception.state import TrainState, abstract_state, create_state, make_model
 
@@ -154,24 +153,12 @@ class Trainer:
         with Checkpoints(self.workdir, self.config.keep_checkpoints) as saved:
             state = self._first_state(saved)
             first_step = int(state.step)
-            self._keep_class_names()
+            keep_class_names(self.workdir, self.source.class_names)
             self._say_what_runs(state, first_step)
             with Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log:
                 results = self._loop(state, first_step, saved, log)
         leave(self.workdir, "results", results, self.source.class_names)
         return results
-
-    def _keep_class_names(self) -> None:
-        """Writes them once; a run that continues must find the same, or its labels are others'."""
-        file, names = self.workdir / "classes.json", list(self.source.class_names)
-        kept = json.loads(file.read_text()) if file.exists() else names
-        if kept != names:
-            raise CheckpointError(
-                f"{file} lists {len(kept)} classes and the data now has {len(names)} or others: "
-                f"{sorted({*kept} ^ {*names})[:5] or 'their order differs'}. Restore the data, or "
-                "choose another --workdir"
-            )
-        write_json(file, names)
 
     def _first_state(self, saved: Checkpoints) -> TrainState:
         make = abstract_state if saved.steps() else create_state
@@ -194,22 +181,22 @@ class Trainer:
         for step in range(first_step + 1, self.num_steps + 1):
             state, metrics = self.step(state, next(batches))
             pending.append(metrics)
-            last = step == self.num_steps
-            due = [
+            first, last = step == first_step + 1, step == self.num_steps
+            log_now, save_now, evaluate_now = (
                 last or step % every == 0
                 for every in (config.log_every_steps, config.checkpoint_every_steps, eval_every)
-            ]
-            if any(due):
+            )
+            if log_now or save_now or evaluate_now:
                 log.train(step, config.batch_size, self._look(pending, step, saved))
                 pending = []
-            if due[1]:
+            if save_now:
                 saved.save(step, state)
-            if due[2]:
+            if evaluate_now:
                 results = self.evaluator([state], step)
                 log.evaluation(step, results)
-            if step == first_step + 1:
+            if first:
                 jax.block_until_ready(metrics)
-            if step == first_step + 1 or due[1] or due[2]:  # compiling, saving, evaluating
+            if first or save_now or evaluate_now:  # compiling, saving, evaluating
                 log.restart_clock(step)
         return results or self.evaluator([state], first_step)
 
@@ -282,7 +269,7 @@ def train(
       TrainingError: when the loss is not finite.
     """
     config_lib.validate(config)
-    workdir = local_path(workdir)
+    workdir = as_workdir(workdir)
     if config.eval.ensemble:
         raise ConfigError(
             f"config.eval.ensemble={config.eval.ensemble!r} is for evaluation, --mode=eval; a run "

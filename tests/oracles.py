@@ -1,4 +1,4 @@
-"""Other people's Inception-v3, and their weights in our tree."""
+"""Other people's Inception-v3, their weights in our tree, and slim's colours."""
 
 import functools
 import re
@@ -9,6 +9,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+
+# slim's distort_color, copied from its text: fast_mode=False.
+SLIM_COLOUR_ORDERS = (
+    ("brightness", "saturation", "hue", "contrast"),
+    ("saturation", "brightness", "contrast", "hue"),
+    ("contrast", "hue", "brightness", "saturation"),
+    ("hue", "saturation", "contrast", "brightness"),
+)
 
 # The convolutions of a block in the order in which Keras creates (and so numbers) them.
 _STEM = ["Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3"]

@@ -1,10 +1,5 @@
 """Augmentation against tf.image on real photographs, and that nothing but the key decides."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +9,9 @@ from sklearn.datasets import load_sample_images
 
 from inception import augment as aug
 from inception.data.crops import AUGMENTATIONS
+from tests import processes
+from tests.oracles import SLIM_COLOUR_ORDERS
 
-# slim's distort_color, copied from its text: fast_mode=False.
-ORDERS = (
-    ("brightness", "saturation", "hue", "contrast"),
-    ("saturation", "brightness", "contrast", "hue"),
-    ("contrast", "hue", "brightness", "saturation"),
-    ("hue", "saturation", "contrast", "brightness"),
-)
 TOLERANCE = 2 / 255
 
 augment = jax.jit(aug.augment, static_argnums=2)
@@ -96,7 +86,7 @@ def test_orders_match_slim(tf_image, photographs, order):
             "contrast": float(rng.uniform(0.5, 1.5)),
         }
         expected = images
-        for name in ORDERS[order]:
+        for name in SLIM_COLOUR_ORDERS[order]:
             expected = getattr(tf_image, f"adjust_{name}")(expected, factors[name])
         ours = distort(images, fixed_choices(len(images), flip=False, order=order, **factors))
         np.testing.assert_allclose(ours, np.clip(expected, 0, 1), atol=TOLERANCE / 100)
@@ -276,7 +266,7 @@ for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute
 eight, one = compiled(*arrays), jax.jit(step)(examples, images, labels)
 assert len(eight[0].sharding.device_set) == 8 and len(one[0].sharding.device_set) == 1
 jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), eight, one)
-print("same")
+print('"same"')
 """
 
 
@@ -284,14 +274,7 @@ def test_eight_devices_give_the_same_numbers(photographs, tmp_path):
     """Also that nothing is sent from device to device, mixup's partners included."""
     path = tmp_path / "images.npy"
     np.save(path, np.concatenate([photographs[:4, 64:139, 64:139]] * 4))
-    flags = "--xla_force_host_platform_device_count=8 --xla_cpu_experimental_ynn_fusion_type="
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", ON_EIGHT_DEVICES, str(path)],
-        env=environment, cwd=Path(__file__).parents[1], capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "same"
+    assert processes.result(processes.start(ON_EIGHT_DEVICES, path, devices=8)) == "same"
 
 
 # Mixup.

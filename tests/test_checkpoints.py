@@ -135,8 +135,8 @@ def test_checkpoints_without_a_config_are_not_taken_over(tmp_path, tiny):
 
 def test_workdirs_are_local_and_checkpoints_have_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert checkpoints.local_path("~/run") == Path("/home/me/run")
+    assert checkpoints.as_workdir("~/run") == Path("/home/me/run")
     assert checkpoints.locate("runs/a/checkpoints/90") == (Path("runs/a"), 90)
     assert checkpoints.locate("runs/a") == (Path("runs/a"), None)
     with pytest.raises(CheckpointError, match=r"gs://bucket/run is not a local path: mount"):
-        checkpoints.local_path("gs://bucket/run")
+        checkpoints.as_workdir("gs://bucket/run")

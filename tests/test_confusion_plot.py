@@ -22,7 +22,10 @@ def test_cells_hold_the_counts_and_axes_the_names():
 
 def test_folders_may_be_called_anything(tmp_path):
     figure = confusion_plot.draw(RESULTS, ["$", "caf\udce9", "a_b"])
-    figure.savefig(tmp_path / "confusion.png")
+    figure.savefig(tmp_path / "confusion.png")  # where text is drawn
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["$", "caf?", "a_b"]
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_fifty_classes_without_names_or_images_can_be_drawn(tmp_path):

@@ -1,10 +1,7 @@
 """Evaluation: crops and models averaged, images left out, and counts exact on any devices."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,6 +16,7 @@ from inception.data.crops import eval_crops
 from inception.data.sources import ArraySource, FakeSource
 from inception.errors import ConfigError
 from inception.evaluate import Evaluator, present_classes, restore
+from tests import processes
 from tests.conftest import TINY
 
 EXAMPLES = 11  # a prime: it fits no batch
@@ -184,35 +182,24 @@ def _in_processes(count: int, devices: int, workdir: Path) -> list[dict]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     overrides = [*TINY, "model.batch_norm_decay=0.0", "eval.batch_size=4"]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": flags,
-        "JAX_COORDINATOR_ADDRESS": address,
-        "JAX_NUM_PROCESSES": str(count),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, str(workdir), *overrides],
-            env={**environment, "JAX_PROCESS_ID": str(number)},
-            stdout=subprocess.PIPE,
-            text=True,
+    together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+    started = [
+        processes.start(
+            _PROGRAM, workdir, *overrides, devices=devices, **together, JAX_PROCESS_ID=str(number)
         )
         for number in range(count)
     ]
-    outputs = [process.communicate()[0] for process in processes]
-    assert not any(process.returncode for process in processes)
-    return [json.loads(output.splitlines()[-1]) for output in outputs]
+    return [processes.result(process) for process in started]
 
 
 def test_counts_are_exact_on_any_number_of_devices_and_processes(runs):
     """11 images in batches of 4, rounded up to the devices, so that the last is mostly padding."""
     (one,) = _in_processes(1, 1, runs / "1")
     assert (one["examples"], sum(map(sum, one["ema"]["confusion"]))) == (11, 11)
-    for processes, devices in [(1, 8), (2, 2)]:
-        for several in _in_processes(processes, devices, runs / "1"):
-            assert several.pop("devices") == processes * devices
+    for count, devices in [(1, 8), (2, 2)]:
+        for several in _in_processes(count, devices, runs / "1"):
+            assert several.pop("devices") == count * devices
             assert (several["examples"], several["excluded"]) == (11, 0)
             for weights in ("ema", "raw"):
                 assert several[weights]["confusion"] == one[weights]["confusion"]

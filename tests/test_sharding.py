@@ -1,15 +1,11 @@
 """Splitting over devices: refusals with numbers that work, and the same losses on 8 as on 1."""
 
-import json
-import os
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
 
 from inception import sharding
+from tests import processes
 
 
 @pytest.mark.parametrize(
@@ -76,15 +72,7 @@ print(json.dumps({"devices": mesh.size, "losses": losses, "grad_norms": norms}))
 
 def _train(devices: int, *arguments: str) -> dict:
     """The losses and gradient norms of ten steps on so many devices."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    output = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, *arguments],
-        env={**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flags}"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    ).stdout
-    result = json.loads(output.splitlines()[-1])
+    result = processes.result(processes.start(_PROGRAM, *arguments, devices=devices))
     assert result["devices"] == devices
     return result
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from inception.data import DataError, DataNotFound
 from inception.data.decode import BadImage
+from inception.errors import local_path
 
 # Room for the labels of one image of a multi-label set, because a batch needs a fixed width.
 MAX_LABELS = 32
@@ -168,12 +169,7 @@ def data_root(data_dir: str) -> Path:
     """Returns the directory that `data_dir` means; if it is empty, tfds's default."""
     from tensorflow_datasets.core import constants
 
-    if "://" in data_dir:
-        raise DataError(
-            f"data_dir={data_dir!r} is not a local path: mount the bucket (with gcsfuse, for "
-            "example) and give the folder it is mounted on"
-        )
-    return Path(data_dir or constants.DATA_DIR).expanduser()
+    return local_path("data_dir", data_dir or constants.DATA_DIR, DataError)
 
 
 def prepare_command(name: str, data_dir: str, manual_dir: str = "") -> str:
