@@ -5,6 +5,7 @@ TrainState. Saves are asynchronous; leaving `Checkpoints` waits for the one in f
 exception passes through.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from inception import config as config_lib
 from inception.errors import UserError, local_path
-from inception.logbook import write_json
+from inception.logbook import say, write_json
 
 # A run may go on with other values of these: where data lies, what stops it, what it reports.
 MAY_CHANGE = (
@@ -181,6 +182,24 @@ def keep_class_names(workdir: str | Path, names: Sequence[str]) -> None:
             "choose another --workdir"
         )
     write_json(file, names)
+
+
+def check_class_names(workdir: str | Path, names: Sequence[str]) -> None:
+    """Compares the run's classes with those of data to evaluate on, and says where they differ.
+
+    Raises:
+      CheckpointError: if they are the same in another order, so that every label would be wrong.
+    """
+    file = Path(workdir) / "classes.json"
+    kept, names = json.loads(file.read_text()) if file.exists() else [], list(names)
+    if not kept or not names or kept == names:
+        return
+    pairs = enumerate(itertools.zip_longest(kept, names))
+    number, old, new = next((i, old, new) for i, (old, new) in pairs if old != new)
+    differ = f"class {number} is {old!r} in {file} and {new!r} in the data"
+    if sorted(kept) == sorted(names):
+        raise CheckpointError(f"{differ}: the classes are in another order, sort them as the run's")
+    say(f"warning: {differ}; the results mean something only if these are the same")
 
 
 def locate(path: str | Path) -> tuple[Path, int | None]:

@@ -3,6 +3,8 @@
 The same code serves the training loop, `--mode=eval` and notebooks.
 """
 
+import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +19,7 @@ from ml_collections import ConfigDict
 from inception import checkpoints, logbook, metrics, optimizers, sharding
 from inception import config as config_lib
 from inception.augment import normalize
+from inception.data import DataError
 from inception.data.exclude import Excluded
 from inception.data.sources import Source, open_source
 from inception.data.stream import eval_stream
@@ -37,7 +40,8 @@ class Evaluator:
       mesh: the devices.
 
     Raises:
-      DataError: if config.eval.exclude names none of the images.
+      DataError: if config.eval.exclude names none of the images; when called, if nothing is left
+        to count.
     """
 
     def __init__(self, config: ConfigDict, source: Source, models: Sequence[Inception], mesh: Mesh):
@@ -72,6 +76,11 @@ class Evaluator:
             for weights in WEIGHTS:
                 variables = [state.variables(weights) for state in states]
                 totals[weights] = metrics.add(totals[weights], self._count(variables, batch))
+        if not totals["ema"]["examples"]:
+            raise DataError(
+                f"{self._config.eval.split}: none of {len(self._source):,} images is left to "
+                f"count; config.eval.exclude={self._config.eval.exclude!r}"
+            )
         return {
             "step": step,
             "split": self._config.eval.split,
@@ -192,10 +201,12 @@ def evaluate(
       source: the images; None for the config's evaluation split.
 
     Returns:
-      The results, see `Evaluator`, with "members", the checkpoints, and "crops".
+      The results, see `Evaluator`, with the settings: "members" (the checkpoints), "dataset",
+      "image_size", "dtype" and "eval" (of the config).
 
     Raises:
-      CheckpointError: if there is no such checkpoint or it holds another network.
+      CheckpointError: if there is no such checkpoint, it holds another network, or its classes are
+        the data's in another order.
       ConfigError: for a config that makes no sense.
     """
     config_lib.validate(config)
@@ -209,12 +220,19 @@ def evaluate(
     ]
     evaluator = Evaluator(config, source, [member.model for member in members], mesh)
     last = max(member.step for member in members)
-    results = evaluator([member.state for member in members], last) | {
+    for member in members:
+        checkpoints.check_class_names(member.workdir, source.class_names)
+    settings = {
         "members": [str(member.workdir / "checkpoints" / str(member.step)) for member in members],
-        "crops": config.eval.crops,
+        "dataset": config.dataset,
+        "image_size": config.image_size,
+        "dtype": config.dtype,
+        "eval": config.eval.to_dict(),
     }
+    results = settings | evaluator([member.state for member in members], last)
     logbook.say(f"step {last}  {logbook.summary(results)}")
-    leave(workdir, _name(config, members), results, source.class_names)
+    name = _free_name(workdir, _name(config, members), settings)
+    leave(workdir, name, results, source.class_names)
     return results
 
 
@@ -238,6 +256,19 @@ def _name(config: ConfigDict, members: Sequence[Trained]) -> str:
     crops = [f"{config.eval.crops}_crops"] if config.eval.crops > 1 else []
     words = "_".join(["eval", *other, config.eval.split, which, *crops])
     return "".join(c if c.isalnum() else "_" for c in words)
+
+
+def _free_name(workdir: Path, name: str, settings: dict) -> str:
+    """NAME, or NAME_2 and so on, where no evaluation of other settings has left its results."""
+
+    def is_free(name: str) -> bool:
+        file = workdir / f"{name}.json"
+        return not file.exists() or settings == {
+            key: value for key, value in json.loads(file.read_text()).items() if key in settings
+        }
+
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(filter(is_free, names))
 
 
 def leave(workdir: str | Path, name: str, results: dict, class_names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import inception
 from inception import sharding
 from inception.augment import normalize
 from inception.checkpoints import CheckpointError
+from inception.data import DataError
 from inception.data.crops import eval_crops
 from inception.data.sources import ArraySource, FakeSource
 from inception.errors import ConfigError
@@ -161,6 +162,39 @@ def test_other_crops_and_data_do_not_overwrite_a_result(runs, config_of, digits)
         "eval_validation_1_12_crops.json",
         "eval_imagenet_a_test_1.json",
     }
+
+
+def test_evaluations_of_other_settings_do_not_overwrite_each_other(runs, config_of, tmp_path):
+    source = FakeSource(4, num_classes=10, image_size=90)
+    (tmp_path / "list").write_text("1\n")
+    ensemble = f"eval.ensemble={runs}/0"
+    for overrides in [(ensemble,), (ensemble, f"eval.exclude={tmp_path}/list"), (ensemble,)]:
+        inception.evaluate(config_of(*overrides), tmp_path / "new", source=source)
+    whole, part = (
+        json.loads((tmp_path / "new" / f"eval_validation_1{suffix}.json").read_text())
+        for suffix in ("", "_2")
+    )
+    assert len(list((tmp_path / "new").glob("*.json"))) == 2
+    assert (whole["examples"], whole["eval"]["exclude"]) == (4, "")
+    assert (part["examples"], part["excluded"]) == (3, 1)
+
+
+def test_nothing_left_to_count_is_refused(runs, config_of, tmp_path):
+    (tmp_path / "list").write_text("1\n2\n")
+    with pytest.raises(DataError, match="none of 2 images is left to count"):
+        inception.evaluate(
+            config_of(f"eval.exclude={tmp_path}/list"), runs / "0", source=FakeSource(2, 10, 90)
+        )
+
+
+def test_classes_in_another_order_are_refused(runs, config_of, digits, capsys):
+    source = digits(slice(40, 44))
+    source.class_names = source.class_names[::-1]
+    with pytest.raises(CheckpointError, match=r"class 0 is '0' in .* and '9' in the data"):
+        inception.evaluate(config_of(), runs / "0", source=source)
+    source.class_names = ("null", *map(str, range(1, 10)))
+    inception.evaluate(config_of("eval.split=renamed"), runs / "1", source=source)
+    assert "warning: class 0 is '0'" in capsys.readouterr().out
 
 
 _PROGRAM = """
