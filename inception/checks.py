@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from inception import machine, optimizers, sharding
 from inception.checkpoints import CheckpointError, claim
+from inception.config import check_batch_size
 from inception.data.sources import Source, open_source
 from inception.state import abstract_state, make_model
 
@@ -127,7 +128,7 @@ def _split(config: ConfigDict, split: str, source: Source) -> Finding:
 def batch(run: Run) -> Finding:
     """Whether the network takes the images, and devices and groups the batch."""
     config, mesh, size = run.config, sharding.make_mesh(), run.config.image_size
-    sharding.check_batch_size(config.batch_size, config.accumulation_steps, mesh)
+    check_batch_size(config, mesh.size)
     micro_batch, key = config.batch_size // config.accumulation_steps, jax.random.key(0)
     images = jax.ShapeDtypeStruct((micro_batch, size, size, 3), np.float32)
     model = make_model(config, num_classes=1)

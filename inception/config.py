@@ -2,14 +2,16 @@
 
 import argparse
 import difflib
+import itertools
 import math
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from configs import base
 from inception.data import crops
 from inception.errors import ConfigError
 from inception.model import STEMS, Inception
@@ -51,6 +53,13 @@ NOT_NEGATIVE = (
     "warmup_epochs",
 )
 FRACTIONS = ("label_smoothing", "ema_decay", "rmsprop_decay", "momentum")
+# Where the first field has none of these values, the others play no part and must be left alone.
+SWITCHES = (
+    ("optimizer", ("rmsprop",), ("rmsprop_decay", "rmsprop_epsilon")),
+    ("schedule", ("staircase",), ("decay_rate", "decay_epochs")),
+    ("model.aux_head", ("plain", "bn", "dropout"), ("aux_loss_weight",)),
+    ("eval.crops", (1,), ("eval.preprocessing", "eval.crop_fraction")),
+)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -73,10 +82,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
     sys.path.insert(0, root)
     try:
-        module = runpy.run_path(str(file))
-        if "get_config" not in module:
-            raise ConfigError(f"config file {path} has no function get_config()")
-        config = module["get_config"]()
+        config = runpy.run_path(str(file))["get_config"]()
+    except Exception as error:  # it is a program, and may fail in any way
+        why = "no function get_config()" if error.args == ("get_config",) else repr(error)
+        raise ConfigError(f"config file {path} cannot be used: {why}") from error
     finally:
         sys.path.remove(root)
     for override in overrides:
@@ -108,15 +117,19 @@ def parse_args(
 def set_field(config: ConfigDict, name: str, text: str) -> None:
     """Sets the field `name`, such as "model.stem", to what `text` says in the field's type."""
     fields = flatten(config)
-    if name not in fields:
-        nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"config.{name} does not exist; did you mean config.{nearest}?")
+    _check_name(name, fields)
     kind = type(fields[name])
     try:
         value = _parse(kind, text)
     except ValueError as error:
         raise ConfigError(f"config.{name}={text!r} is not of type {kind.__name__}") from error
     config.update_from_flattened_dict({name: value})
+
+
+def _check_name(name: str, fields: Collection[str]) -> None:
+    if name not in fields:
+        nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"config.{name} does not exist; did you mean config.{nearest}?")
 
 
 def _parse(kind: type, text: str) -> bool | int | float | str:
@@ -144,7 +157,8 @@ def validate(config: ConfigDict) -> None:
     Raises:
       ConfigError: naming the field, its value and what would be right.
     """
-    fields = flatten(config)
+    fields, defaults = flatten(config), flatten(base.get_config())
+    _check_names_and_types(fields, defaults)
     _require(fields, CHOICES, lambda name, value: value in CHOICES[name], "one of {}")
     numbers = [name for name, value in fields.items() if isinstance(value, float)]
     _require(fields, numbers, lambda _, value: math.isfinite(value), "a finite number")
@@ -159,18 +173,58 @@ def validate(config: ConfigDict) -> None:
         raise ConfigError(f"config.model: {error}") from error
     smallest = STEMS[config.model.stem][1]
     _require(fields, ["image_size"], lambda _, value: value >= smallest, f"at least {smallest}")
-    _check_groups(config)
+    shorter = f"shorter than the run, config.num_epochs={config.num_epochs}"
+    _require(fields, ["warmup_epochs"], lambda _, value: value < config.num_epochs, shorter)
+    _check_switches(fields, defaults)
+    check_batch_size(config)
 
 
-def _check_groups(config: ConfigDict) -> None:
-    """Refuses micro-batches that are larger than a batch normalization group but no multiple."""
-    size, group = config.batch_size // config.accumulation_steps, config.model.batch_norm_group
-    if group and size > group and size % group:
-        raise ConfigError(
-            f"config.batch_size={config.batch_size} in {config.accumulation_steps} micro-batches "
-            f"leaves {size} images, no multiple of config.model.batch_norm_group={group}: use a "
-            f"batch_size of {size // group * group * config.accumulation_steps}, or 0 for the group"
-        )
+def _check_names_and_types(fields: dict, defaults: dict) -> None:
+    """Compares with base.py, for a config may have been changed in Python too."""
+    for name, value in fields.items():
+        _check_name(name, defaults)
+        if type(value) is not (kind := type(defaults[name])):
+            raise ConfigError(f"config.{name}={value!r} is not of type {kind.__name__}")
+    for name in defaults:
+        if name not in fields:
+            raise ConfigError(f"config.{name} is missing; configs/base.py has every field")
+
+
+def _check_switches(fields: dict, defaults: dict) -> None:
+    for switch, values, names in SWITCHES:
+        for name in names if fields[switch] not in values else ():
+            if fields[name] != defaults[name]:
+                raise ConfigError(
+                    f"config.{name}={fields[name]!r} plays no part with config.{switch}="
+                    f"{fields[switch]!r}, only with {' or '.join(map(repr, values))}: leave it at "
+                    f"{defaults[name]!r}"
+                )
+
+
+def check_batch_size(config: ConfigDict, devices: int = 1) -> None:
+    """Refuses a batch that does not split into equal micro-batches, over devices, in whole groups.
+
+    A micro-batch smaller than a batch normalization group is one group, so may have any size.
+
+    Raises:
+      ConfigError: with the nearest numbers that would work.
+    """
+    steps, group = config.accumulation_steps, config.model.batch_norm_group
+
+    def splits(size: int) -> bool:
+        share = size // steps
+        return size % (steps * devices) == 0 and (share <= group or share % max(1, group) == 0)
+
+    if splits(config.batch_size):
+        return
+    below = next(filter(splits, range(config.batch_size - 1, 0, -1)), None)
+    above = next(filter(splits, itertools.count(config.batch_size + 1)))
+    raise ConfigError(
+        f"config.batch_size={config.batch_size} does not split into "
+        f"config.accumulation_steps={steps} micro-batches over {devices} device(s) in whole groups "
+        f"of config.model.batch_norm_group={group}: use "
+        + " or ".join(str(size) for size in (below, above) if size)
+    )
 
 
 def _require(fields, names, good, right: str) -> None:

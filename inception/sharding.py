@@ -69,22 +69,6 @@ def is_main_process() -> bool:
     return jax.process_index() == 0
 
 
-def check_batch_size(batch_size: int, accumulation_steps: int, mesh: Mesh) -> None:
-    """Refuses a batch that cannot be split into equal micro-batches over the devices.
-
-    Raises:
-      ConfigError: with the nearest numbers that would work.
-    """
-    unit = accumulation_steps * mesh.size
-    if batch_size < 1 or batch_size % unit:
-        below, above = batch_size // unit * unit, (batch_size // unit + 1) * unit
-        choices = " or ".join(str(size) for size in (below, above) if size > 0)
-        raise ConfigError(
-            f"config.batch_size={batch_size} cannot be split over {mesh.size} devices in "
-            f"config.accumulation_steps={accumulation_steps} micro-batches: use {choices}"
-        )
-
-
 def to_devices(mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int = 2) -> Iterator:
     """Puts this process's slices of batches on the devices, `ahead` of their use.
 

@@ -134,7 +134,7 @@ class Trainer:
     ):
         self.config, self.workdir, self.source = config, Path(workdir), train_source
         self.mesh = sharding.make_mesh()
-        sharding.check_batch_size(config.batch_size, config.accumulation_steps, self.mesh)
+        config_lib.check_batch_size(config, self.mesh.size)
         if eval_source.num_classes != train_source.num_classes:
             raise ConfigError(
                 f"{config.dataset}: {config.split!r} has {train_source.num_classes} classes and "

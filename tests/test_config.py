@@ -97,13 +97,72 @@ def test_overrides_keep_the_fields_type(override, field, value):
         ("eval.crops=10", r"config.eval.crops=10.*\(1, 12, 144\)"),
         ("model.stem=5x5", "stem='5x5'"),
         ("image_size=60", "config.image_size=60; it must be at least 75"),
-        ("batch_size=100", r"leaves 100 images, no multiple of .*group=32: use a batch_size of 96"),
+        ("batch_size=100", r"batch_size=100 does not split .*group=32: use 96 or 128"),
+        ("accumulation_steps=2000", r"batch_size=1536 does not split into .*=2000 .*: use 2000"),
+        ("warmup_epochs=100", "must be shorter than the run, config.num_epochs=100.0"),
         ("model.batch_norm_decay=1.0", "batch_norm_decay=1.0"),
     ],
 )
 def test_bad_overrides_are_refused_by_name(override, message):
     with pytest.raises(ConfigError, match=message):
         inception.load_config("configs/v3.py", [override])
+
+
+@pytest.mark.parametrize(
+    ("switch", "idle"),
+    [
+        ("optimizer=momentum", "rmsprop_decay=0.8"),
+        ("schedule=cosine", "decay_epochs=3"),
+        ("model.aux_head=none", "aux_loss_weight=0.2"),
+        ("eval.crops=12", "eval.preprocessing=resize_crop"),
+    ],
+)
+def test_fields_that_play_no_part_must_be_left_alone(switch, idle):
+    inception.load_config("configs/v3.py", [idle])
+    message = rf"config\.{idle.partition('=')[0]}=.* plays no part with config\.{switch[:9]}"
+    with pytest.raises(ConfigError, match=message):
+        inception.load_config("configs/v3.py", [switch, idle])
+
+
+@pytest.mark.parametrize(
+    ("batch", "accumulation", "devices", "group", "choices"),
+    [
+        (100, 1, 8, 0, "96 or 104"),
+        (5, 1, 8, 0, "8"),
+        (96, 5, 8, 0, "80 or 120"),
+        (32, 1, 3, 8, "24 or 48"),  # both at once, not one after the other
+        (20, 1, 3, 32, "18 or 21"),  # smaller than a group
+    ],
+)
+def test_batches_that_cannot_be_split_are_refused(batch, accumulation, devices, group, choices):
+    config = inception.load_config("configs/v3.py", [f"model.batch_norm_group={group}"])
+    config.batch_size, config.accumulation_steps = batch, accumulation
+    with pytest.raises(ConfigError, match=f"batch_size={batch}.*: use {choices}$"):
+        config_lib.check_batch_size(config, devices)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8, 12, 16])
+def test_the_default_batch_divides_over_many_devices(devices):
+    config_lib.check_batch_size(inception.load_config("configs/v3.py"), devices)
+    assert 1536 // devices % 32 == 0  # and into whole groups on each
+
+
+def test_fields_changed_in_python_are_checked_too():
+    config = inception.load_config("configs/digits.py")
+    config.batch_sise = 64
+    with pytest.raises(ConfigError, match=r"config\.batch_sise .* did you mean config\.batch_size"):
+        config_lib.validate(config)
+    del config.batch_sise, config.seed
+    with pytest.raises(ConfigError, match=r"config\.seed is missing"):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize("text", ["# Inception\n\n```", "x = 1", "import nowhere"])
+def test_a_file_that_is_no_config_is_refused(tmp_path, text):
+    file = tmp_path / "README.md"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"README\.md cannot be used: "):
+        inception.load_config(file)
 
 
 def test_an_unknown_field_of_the_model_in_a_file_is_refused(tmp_path):
