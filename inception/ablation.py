@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 from inception import report
 from inception.cells import Cell, load_rows, load_setting, make_cells
 from inception.config import parse_args
-from inception.errors import UserError
+from inception.errors import CheckpointError, UserError
 from inception.logbook import say
 from inception.sharding import connect, is_main_process
 from inception.train import train as train_config
@@ -72,6 +72,7 @@ def _run(cell: Cell, train: Callable[[ConfigDict, Path], dict]) -> str:
     """Trains a cell and notes how that went; returns the reason if it failed."""
     error, trace, start = "", "", time.perf_counter()
     try:
+        _check_epochs(cell)
         train(cell.config, cell.directory)
     except Exception as exception:  # whatever it is, the other cells can do without this one
         error = f"{type(exception).__name__}: {exception}"
@@ -81,11 +82,25 @@ def _run(cell: Cell, train: Callable[[ConfigDict, Path], dict]) -> str:
     # JAX would keep what it has traced for this run, 0.4 GB on a CPU.
     jax.clear_caches()
     if is_main_process():
-        if not error and not cell.results:
-            error = f"{cell.directory} holds a longer run than this config's; use another --workdir"
         seconds = cell.record.get("seconds", 0) + time.perf_counter() - start
-        cell.note(error=error, traceback=trace, seconds=seconds, machine=_machine())
+        try:
+            cell.note(error=error, traceback=trace, seconds=seconds, machine=_machine())
+        except UserError as exception:
+            return error or str(exception)
     return error
+
+
+def _check_epochs(cell: Cell) -> None:
+    """Refuses to go on with a run of fewer epochs as if it were one of all: its schedule was not.
+
+    Raises:
+      CheckpointError: naming both.
+    """
+    if cell.trained_epochs not in (None, cell.config.num_epochs):
+        raise CheckpointError(
+            f"{cell.directory} holds a run of {cell.trained_epochs:g} epochs, which cannot be made "
+            f"one of {cell.config.num_epochs:g}: use another --workdir, or set num_epochs back"
+        )
 
 
 def _machine() -> str:
@@ -114,11 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--on", help="a config whose difference from v3 all rows take over: digits")
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = parse_args(parser, words)
+    names = [name for name in args.configs.split(",") if name]
+    if not names:
+        parser.error("--configs names no config")
     if args.seeds < 1:
         parser.error(f"--seeds={args.seeds}: it must be at least 1")
     try:
         setting = load_setting(args.on) if args.on else {}
-        rows = load_rows(args.configs.split(","), setting, overrides)
+        rows = load_rows(names, setting, overrides)
         if args.distributed:
             connect()
         cells = make_cells(rows, args.seeds, args.workdir)

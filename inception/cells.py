@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from inception import optimizers
 from inception.config import ConfigError, differences, flatten, load
 from inception.logbook import write_json
+from inception.runs import has_trained
 
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
 
@@ -67,17 +68,21 @@ class Cell:
             return None
         if differences(flatten(ConfigDict(stored)), flatten(self.config)):
             return None
-        steps_per_epoch = self.steps_per_epoch
-        if steps_per_epoch is None:
+        if self.training_images is None:
             return None
-        last = optimizers.num_steps(self.config, steps_per_epoch)
+        last = optimizers.num_steps(self.config, self.training_images / self.config.batch_size)
         return results if results["step"] == last else None
 
     @property
-    def steps_per_epoch(self) -> float | None:
-        """Training images over the batch size, as the run has logged it; None if it has not."""
-        epochs = self.curve("epoch")
-        return next((step / epoch for step, epoch in epochs.items()), None)
+    def training_images(self) -> int | None:
+        """Number of them; None before the run has started."""
+        return (_read(self.directory / "data.json") or {}).get("training_images")
+
+    @property
+    def trained_epochs(self) -> float | None:
+        """num_epochs of the run that the directory holds, finished or not; None for no run."""
+        stored = _read(self.directory / "config.json") if has_trained(self.directory) else None
+        return stored and stored["num_epochs"]
 
     def curve(self, name: str) -> dict[int, float]:
         """A number that the run has logged, such as "eval/ema_top1", by step."""
@@ -85,11 +90,13 @@ class Cell:
 
     def _log(self) -> Iterator[dict]:
         file = self.directory / "metrics.jsonl"
-        for line in file.read_text().splitlines() if file.exists() else []:
+        for text in file.read_text().splitlines() if file.exists() else []:
             try:
-                yield json.loads(line)
+                line = json.loads(text)
             except ValueError:  # cut off by a crash
                 continue
+            if isinstance(line, dict):
+                yield line
 
     @property
     def record(self) -> dict:
@@ -102,10 +109,10 @@ class Cell:
 
 
 def _read(file: Path) -> Any:
-    """A JSON file, or None where there is none or a crash has cut it off."""
+    """A JSON file, or None where there is none to be read or a crash has cut it off."""
     try:
         return json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import machine, optimizers, sharding
-from inception.checkpoints import CheckpointError, claim
-from inception.config import check_batch_size
+from inception import machine, optimizers, runs, sharding
 from inception.data.sources import Source, open_source
+from inception.errors import CheckpointError
 from inception.state import abstract_state, make_model
+from inception.train import Trainer
 
 LONG = 30  # days; a longer run gets a warning
 ROOMY = 0.9  # of a device's memory; the allocator cannot use all of it
@@ -48,6 +48,11 @@ class Run:
     def train_source(self) -> Source:
         """The images to train on."""
         return open_source(self.config, self.config.split)
+
+    @cached_property
+    def eval_source(self) -> Source:
+        """The images to evaluate on."""
+        return open_source(self.config, self.config.eval.split)
 
     @cached_property
     def input(self) -> float:
@@ -116,8 +121,7 @@ def training_data(run: Run) -> Finding:
 
 def evaluation_data(run: Run) -> Finding:
     """The evaluation split."""
-    split = run.config.eval.split
-    return _split(run.config, split, open_source(run.config, split))
+    return _split(run.config, run.config.eval.split, run.eval_source)
 
 
 def _split(config: ConfigDict, split: str, source: Source) -> Finding:
@@ -126,9 +130,9 @@ def _split(config: ConfigDict, split: str, source: Source) -> Finding:
 
 
 def batch(run: Run) -> Finding:
-    """Whether the network takes the images, and devices and groups the batch."""
+    """Whether devices and groups take the batch, the network the images, and the data is its."""
     config, mesh, size = run.config, sharding.make_mesh(), run.config.image_size
-    check_batch_size(config, mesh.size)
+    Trainer(config, run.workdir or "", run.train_source, run.eval_source)
     micro_batch, key = config.batch_size // config.accumulation_steps, jax.random.key(0)
     images = jax.ShapeDtypeStruct((micro_batch, size, size, 3), np.float32)
     model = make_model(config, num_classes=1)
@@ -148,18 +152,15 @@ def workdir(run: Run) -> Finding:
     """Whether the workdir can be written and is not another config's."""
     if run.workdir is None:
         return Finding("not given", "name it with --workdir=DIR", "WARN")
-    file = run.workdir / "config.json"
+    runs.check(run.workdir, run.config, run.train_source)
     try:
-        with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-") as copy:
-            if file.exists():
-                shutil.copy(file, copy)
-            claim(copy, run.config)  # which writes, hence the copy
+        with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-"):
+            pass
     except OSError as error:
         message = f"workdir {run.workdir} cannot be written: {error.strerror}"
         raise CheckpointError(message) from error
-    except CheckpointError as error:
-        raise CheckpointError(str(error).replace(copy, str(run.workdir))) from error
-    return Finding(f"{run.workdir} {'holds this run' if file.exists() else 'can be written'}")
+    held = "holds this run" if runs.has_trained(run.workdir) else "can be written"
+    return Finding(f"{run.workdir} {held}")
 
 
 def _existing(path: Path) -> Path:

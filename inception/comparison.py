@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 from ml_collections import FrozenConfigDict
 from scipy.special import stdtrit
 
@@ -39,7 +40,7 @@ class Estimate:
         count, mean = len(by_seed), statistics.fmean(by_seed.values())
         if count == 1:
             return cls(dict(by_seed), mean, 0.0, ())
-        deviation = statistics.stdev(by_seed.values())
+        deviation = float(np.std(list(by_seed.values()), ddof=1))
         margin = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * deviation / math.sqrt(count)
         return cls(dict(by_seed), mean, deviation, (mean - margin, mean + margin))
 
@@ -137,7 +138,7 @@ def compare(rows: Sequence[Row], cells: Sequence[Cell]) -> Comparison:
         dataset=rows[0].config.dataset,
         split=rows[0].config.eval.split,
         examples=one.get("examples", 0),
-        training_examples=_training_examples(cells),
+        training_examples=next(filter(None, (cell.training_images for cell in cells)), 0),
         classes=classes,
         setting={name: value for row in rows for name, value in row.setting.items()},
         machines=sorted({record["machine"] for record in records if "machine" in record}),
@@ -170,7 +171,8 @@ def _measure(results: Mapping[int, dict], weights: str) -> dict[str, Estimate]:
     of = {
         "top1_error": lambda value: 1 - value["top1"],
         "top5_error": lambda value: 1 - value["top5"],
-        "loss": lambda value: value["loss"],
+        # null in the file: not a finite number
+        "loss": lambda value: math.nan if value["loss"] is None else value["loss"],
         "confidence": lambda value: value["confidence"],
         "ece": lambda value: value["ece"],
     }
@@ -198,9 +200,3 @@ def _count(config: FrozenConfigDict, classes: int) -> Counts:
         parameters_with_side_head=counted.with_side_head.parameters,
         multiply_adds=counted.multiply_adds,
     )
-
-
-def _training_examples(cells: Sequence[Cell]) -> int:
-    """As many as make the logged number of steps an epoch."""
-    logged = ((cell.steps_per_epoch, cell.config.batch_size) for cell in cells)
-    return next((round(steps * batch) for steps, batch in logged if steps), 0)

@@ -11,6 +11,10 @@ class ConfigError(UserError, ValueError):
     """A config that cannot be run; the message names the field, the value and what is right."""
 
 
+class CheckpointError(UserError, RuntimeError):
+    """A workdir or checkpoint that cannot be used; the message says why and what to do."""
+
+
 def local_path(name: str, path: str | Path, error: type[UserError]) -> Path:
     """The path that `name` was given, with ~ expanded.
 

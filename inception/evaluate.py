@@ -16,9 +16,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import checkpoints, logbook, metrics, optimizers, sharding
 from inception import config as config_lib
+from inception import logbook, metrics, optimizers, runs, sharding
 from inception.augment import normalize
+from inception.checkpoints import Checkpoints
 from inception.data import DataError
 from inception.data.exclude import Excluded
 from inception.data.sources import Source, open_source
@@ -173,11 +174,11 @@ def restore(
       CheckpointError: if it is not there or does not fit.
     """
     mesh = mesh or sharding.make_mesh()
-    config = checkpoints.read_config(workdir)
+    config = runs.read_config(workdir)
     config.dtype = dtype
     model = make_model(config, num_classes)
     optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
-    with checkpoints.Checkpoints(workdir) as saved:
+    with Checkpoints(workdir) as saved:
         step, state = saved.restore(abstract_state(config, model, optimizer, mesh), step)
     return Trained(Path(workdir), config, step, model, state)
 
@@ -205,23 +206,23 @@ def evaluate(
       "image_size", "dtype" and "eval" (of the config).
 
     Raises:
-      CheckpointError: if there is no such checkpoint, it holds another network, or its classes are
-        the data's in another order.
+      CheckpointError: if there is no such checkpoint, it holds another network, or its classes
+        are not the data's.
       ConfigError: for a config that makes no sense.
     """
     config_lib.validate(config)
-    workdir = checkpoints.as_workdir(workdir)
+    workdir = runs.as_workdir(workdir)
     located = _located(config, workdir, step)
     source = source or open_source(config, config.eval.split)
     mesh = sharding.make_mesh()
+    for directory, _ in located:
+        runs.check_classes(directory, source.class_names)
     members = [
         restore(directory, source.num_classes, number, config.dtype, mesh)
         for directory, number in located
     ]
     evaluator = Evaluator(config, source, [member.model for member in members], mesh)
     last = max(member.step for member in members)
-    for member in members:
-        checkpoints.check_class_names(member.workdir, source.class_names)
     settings = {
         "members": [str(member.workdir / "checkpoints" / str(member.step)) for member in members],
         "dataset": config.dataset,
@@ -244,8 +245,8 @@ def _located(config: ConfigDict, workdir: Path, step: int | None) -> list[tuple[
             f"--step={step} and config.eval.ensemble: name WORKDIR/checkpoints/{step} in it instead"
         )
     if paths:
-        return [checkpoints.locate(path) for path in paths]
-    checkpoints.check_model(workdir, config)
+        return [runs.locate(path) for path in paths]
+    runs.check_model(workdir, config)
     return [(workdir, step)]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -83,7 +84,7 @@ class Logbook:
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         if self._file:
-            self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+            self._file.write(_as_json({"step": step, **scalars}) + "\n")
             self._file.flush()
             self._writer = self._writer or _summary_writer(self._workdir)  # takes seconds, once
             self._writer.write_scalars(step, scalars)
@@ -106,10 +107,23 @@ def write_json(file: Path, content: Any) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(_as_json(content, indent=2) + "\n")
         partial.replace(file)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
+
+
+def _as_json(content: Any, indent: int | None = None) -> str:
+    """JSON as other programs read it, too: what is not finite is null, for JSON knows no NaN."""
+
+    def finite(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: finite(value) for key, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [finite(value) for value in part]
+        return None if isinstance(part, float) and not math.isfinite(part) else part
+
+    return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
 def summary(results: dict) -> str:
@@ -126,8 +140,8 @@ def summary(results: dict) -> str:
 def _step(line: str) -> int:
     """The step of a line of metrics.jsonl; a line cut off by a crash counts as behind the end."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return 1 << 62
 
 

@@ -215,7 +215,8 @@ def _missing(comparison: Comparison) -> str:
         reasons.setdefault(reason, []).append(name)
     failed = [f"{'; '.join(names)}:\n\n```\n{reason}\n```" for reason, names in reasons.items()]
     waiting = [f"Still to be run: {'; '.join(comparison.not_run)}."] if comparison.not_run else []
-    return _section("## Failed or missing", *failed, *waiting, "The same command tries them again.")
+    again = "Once the reason is gone, the same command tries them again."
+    return _section("## Failed or missing", *failed, *waiting, again)
 
 
 def _origin(comparison: Comparison, command: str) -> str:
@@ -258,11 +259,11 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def _interval(estimate: Estimate | None, sign: str = "") -> str:
-    """Percent, "1.11 [0.42, 1.80]". Without a sign it is an error, which cannot be below 0."""
+    """Percent, "1.11 [0.42, 1.80]". Without a sign it is an error, which lies between 0 and 100."""
     if estimate is None:
         return "-"
     values = (estimate.mean, *estimate.interval)
-    mean, *ends = (f"{100 * (v if sign else max(0.0, v)):{sign}.2f}" for v in values)
+    mean, *ends = (f"{100 * (v if sign else min(max(0.0, v), 1.0)):{sign}.2f}" for v in values)
     return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 

@@ -158,7 +158,7 @@ def _errors(cells: Sequence[Cell], name: str, floor: float) -> tuple[list, list[
     cells = [cell for cell in cells if cell.results]
     curves = [cell.curve(name) for cell in cells]
     steps = sorted(set.intersection(*map(set, curves)))
-    steps_per_epoch = cells[0].steps_per_epoch or 1
+    steps_per_epoch = (cells[0].training_images or 1) / cells[0].config.batch_size
     errors = [[100 * max(floor, 1 - curve[step]) for curve in curves] for step in steps]
     return [step / steps_per_epoch for step in steps], errors
 

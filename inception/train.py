@@ -11,9 +11,9 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import augment, losses, optimizers, sharding
+from inception import augment, losses, optimizers, runs, sharding
 from inception import config as config_lib
-from inception.checkpoints import Checkpoints, as_workdir, claim, keep_class_names
+from inception.checkpoints import Checkpoints
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 from inception.errors import ConfigError, UserError
@@ -127,7 +127,11 @@ def _mean_over(function: Callable, micro_batches):
 
 
 class Trainer:
-    """A run in `workdir`: its data, its network, its compiled step. `train` is its front door."""
+    """A run in `workdir`: its data, its network, its step. `train` is its front door.
+
+    Raises:
+      ConfigError: if the config does not fit the devices or the data; nothing is written before.
+    """
 
     def __init__(
         self, config: ConfigDict, workdir: str | Path, train_source: Source, eval_source: Source
@@ -135,6 +139,11 @@ class Trainer:
         self.config, self.workdir, self.source = config, Path(workdir), train_source
         self.mesh = sharding.make_mesh()
         config_lib.check_batch_size(config, self.mesh.size)
+        if config.eval.ensemble:
+            raise ConfigError(
+                f"config.eval.ensemble={config.eval.ensemble!r} is for evaluation, --mode=eval; a "
+                "run trains one network"
+            )
         if eval_source.num_classes != train_source.num_classes:
             raise ConfigError(
                 f"{config.dataset}: {config.split!r} has {train_source.num_classes} classes and "
@@ -153,7 +162,6 @@ class Trainer:
         with Checkpoints(self.workdir, self.config.keep_checkpoints) as saved:
             state = self._first_state(saved)
             first_step = int(state.step)
-            keep_class_names(self.workdir, self.source.class_names)
             self._say_what_runs(state, first_step)
             with Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log:
                 results = self._loop(state, first_step, saved, log)
@@ -269,16 +277,11 @@ def train(
       TrainingError: when the loss is not finite.
     """
     config_lib.validate(config)
-    workdir = as_workdir(workdir)
-    if config.eval.ensemble:
-        raise ConfigError(
-            f"config.eval.ensemble={config.eval.ensemble!r} is for evaluation, --mode=eval; a run "
-            "trains one network"
-        )
+    workdir = runs.as_workdir(workdir)
     train_source = train_source or open_source(config, config.split)
     eval_source = eval_source or open_source(config, config.eval.split)
     trainer = Trainer(config, workdir, train_source, eval_source)
-    claim(workdir, config)
+    runs.claim(workdir, config, train_source)
     results = trainer.run()
     say(summary(results))
     return results

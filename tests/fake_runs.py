@@ -36,6 +36,8 @@ def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int)
     last = optimizers.num_steps(config, steps_per_epoch)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(config.to_json())
+    data = {"training_images": TRAINING_EXAMPLES, "classes": [str(i) for i in range(CLASSES)]}
+    (directory / "data.json").write_text(json.dumps(data))
     noise = np.random.default_rng(config.seed)
     lines = []
     for step in [*range(config.log_every_steps, last, config.log_every_steps), last]:

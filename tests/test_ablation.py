@@ -120,7 +120,7 @@ def test_finished_cells_are_not_run_again(cells, capsys):
     assert "4 cells, 3 of them finished\n\ncell 4 of 4: v3, seed 1\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("left", ["config.json", "results.json", "metrics.jsonl"])
+@pytest.mark.parametrize("left", ["config.json", "results.json", "data.json"])
 def test_a_cell_whose_files_are_cut_off_is_not_finished(cells, left):
     ablation.run(cells[:1], nothing, Trains())
     assert cells[0].results
@@ -165,14 +165,24 @@ def test_a_failed_cell_does_not_stop_the_others(cells, capsys):
     assert cells[2].record["error"] == ""
 
 
-def test_a_run_that_was_longer_is_a_failure(cells):
-    def train(config, directory):
-        longer = config.copy_and_resolve_references()
-        longer.num_epochs *= 2
-        fake_runs.leave(longer, directory, 4, 6)
-
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_a_run_of_other_epochs_is_not_made_one_of_these(cells, factor):
+    """Its learning rate followed another schedule: a continued run is not a fresh one."""
+    ablation.run(cells[:1], nothing, Trains())
+    cells[0].config.num_epochs *= factor
+    train = Trains()
     assert not ablation.run(cells[:1], nothing, train)
-    assert "longer run" in cells[0].record["error"]
+    assert not train.calls
+    assert "holds a run of 32 epochs" in cells[0].record["error"]
+
+
+def test_a_cell_whose_directory_cannot_be_written_does_not_stop_the_others(cells):
+    cells[0].directory.parent.mkdir(parents=True)
+    cells[0].directory.write_text("not a directory")
+    failing = Trains(v2_0=UserError("cannot be written"))
+    assert not ablation.run(cells, nothing, failing)
+    assert len(failing.calls) == 4
+    assert [bool(cell.results) for cell in cells] == [False, True, True, True]
 
 
 def test_interruption_stops_everything(cells):
@@ -185,6 +195,7 @@ def test_interruption_stops_everything(cells):
     [
         (["--configs=v2,v9"], "configs/v9.py does not exist"),
         (["--configs=v2", "--config.optimizer=adam"], "config.optimizer='adam'"),
+        (["--configs=v2,v3,", "--seeds=1", "--config.optimizer=adam"], "config.optimizer='adam'"),
         (["--configs=resolution_79", "--on=digits"], "config.image_size"),
     ],
 )
@@ -203,7 +214,6 @@ def test_a_cell_reads_what_the_logbook_writes(cells):
         log.train(45, 32, metrics)
         log.train(results["step"], 32, metrics | {"top1": 0.75})
         log.evaluation(results["step"], results)
-    assert cell.steps_per_epoch == pytest.approx(44.90625)
     assert cell.curve("train/top1") == {45: 0.5, results["step"]: 0.75}
     assert cell.curve("eval/ema_top1") == {results["step"]: results["ema"]["top1"]}
     assert cell.results == results

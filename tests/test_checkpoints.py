@@ -1,15 +1,14 @@
 """Saving and restoring exactly, and refusing what does not fit."""
 
-from pathlib import Path
+import resource
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception import checkpoints
-from inception.checkpoints import CheckpointError, Checkpoints
-from inception.errors import UserError
+from inception.checkpoints import Checkpoints
+from inception.errors import CheckpointError
 
 STATE = {"step": jnp.int32(7), "w": jnp.arange(6.0).reshape(2, 3)}
 
@@ -97,46 +96,39 @@ def test_a_missing_step_is_answered_with_those_there(tmp_path):
         saved.restore(_like(), step=5)
 
 
-def test_a_workdir_that_cannot_be_written(tmp_path, tiny):
+def test_a_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         Checkpoints(tmp_path / "file")
-    with pytest.raises(UserError, match="cannot be written"):
-        checkpoints.claim(tmp_path / "file" / "below", tiny())
 
 
-def test_a_workdir_belongs_to_its_config(tmp_path, tiny):
-    checkpoints.claim(tmp_path, tiny("seed=1"))
-    checkpoints.claim(
-        tmp_path, tiny("seed=1", "num_epochs=99.0", "eval.crops=12", "on_bad_record=skip")
-    )
-    with pytest.raises(CheckpointError) as error:
-        checkpoints.claim(tmp_path, tiny("seed=2", "model.stem=7x7", "num_epochs=3.0"))
-    assert "config.seed: 1 in the workdir, 2 now" in str(error.value)
-    assert "config.model.stem: 'factorized' in the workdir, '7x7' now" in str(error.value)
-    assert "num_epochs" not in str(error.value)
-
-
-def test_evaluation_asks_only_for_the_same_network(tmp_path, tiny):
-    with pytest.raises(CheckpointError, match="holds no run"):
-        checkpoints.check_model(tmp_path, tiny())
-    checkpoints.claim(tmp_path, tiny())
-    checkpoints.check_model(tmp_path, tiny("batch_size=32", "image_size=99"))
-    with pytest.raises(CheckpointError, match=r"config\.model\.aux_head"):
-        checkpoints.check_model(tmp_path, tiny("model.aux_head=none"))
-
-
-def test_checkpoints_without_a_config_are_not_taken_over(tmp_path, tiny):
+def test_a_damaged_checkpoint_is_named_with_those_that_are_whole(tmp_path):
     with Checkpoints(tmp_path) as saved:
         saved.save(1, STATE)
-    with pytest.raises(CheckpointError, match=r"no config\.json"):
-        checkpoints.claim(tmp_path, tiny())
+        saved.save(2, STATE)
+    for file in (tmp_path / "checkpoints" / "2").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    message = r"checkpoints/2 cannot be read: .* the others are used: \[1\]"
+    with Checkpoints(tmp_path) as saved, pytest.raises(CheckpointError, match=message):
+        saved.restore(_like())
 
 
-def test_workdirs_are_local_and_checkpoints_have_paths(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert checkpoints.as_workdir("~/run") == Path("/home/me/run")
-    assert checkpoints.locate("runs/a/checkpoints/90") == (Path("runs/a"), 90)
-    assert checkpoints.locate("runs/a") == (Path("runs/a"), None)
-    with pytest.raises(CheckpointError, match=r"gs://bucket/run is not a local path: mount"):
-        checkpoints.as_workdir("gs://bucket/run")
+def test_a_save_that_fails_names_the_last_checkpoint_that_is_whole(tmp_path):
+    """As on a full disk: no file may grow beyond 64 kB."""
+
+    def save(step, state):
+        with Checkpoints(tmp_path) as saved:
+            saved.save(step, state)
+
+    save(1, STATE)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, unlimited[1]))
+    try:
+        noise = jax.random.normal(jax.random.key(0), (1 << 18,))  # does not compress
+        with pytest.raises(CheckpointError, match=r"cannot be saved in .* that is whole is 1"):
+            save(2, {"w": noise})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    with Checkpoints(tmp_path) as saved:
+        assert saved.steps() == [1]

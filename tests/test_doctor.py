@@ -10,8 +10,8 @@ from conftest import TINY
 import inception
 import main as main_program
 from inception import checks, doctor, machine
-from inception.checkpoints import claim
 from inception.data.sources import ArraySource
+from inception.runs import claim
 
 OVERRIDES = [f"--config.{each}" for each in TINY]
 
@@ -88,12 +88,6 @@ def test_a_wrong_config_is_an_error(capsys):
 # What keeps a run from starting.
 
 
-def test_a_batch_that_the_devices_cannot_share(found):
-    finding = found(checks.batch, "batch_size=16", "accumulation_steps=3")
-    assert finding.status == "FAIL"
-    assert "use 15 or 18" in finding.text
-
-
 def test_a_workdir_that_cannot_be_made(found, tmp_path):
     (tmp_path / "file").touch()
     finding = found(checks.workdir, workdir=tmp_path / "file" / "run")
@@ -101,24 +95,37 @@ def test_a_workdir_that_cannot_be_made(found, tmp_path):
     assert f"workdir {tmp_path / 'file' / 'run'} cannot be written" in finding.text
 
 
-def test_a_workdir_of_another_config(found, tiny, tmp_path):
-    claim(tmp_path, tiny("momentum=0.8"))
-    before = (tmp_path / "config.json").read_bytes()
+def test_a_workdir_of_another_config(found, tiny, digits, tmp_path):
+    """Or of other data; nothing in it is touched."""
+    claim(tmp_path, tiny("momentum=0.8"), digits(slice(0, 64)))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     finding = found(checks.workdir, workdir=tmp_path)
     assert finding.status == "FAIL"
     assert f"{tmp_path} holds a run of another config" in finding.text
     assert "config.momentum: 0.8 in the workdir, 0.9 now" in finding.text
-    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
-    assert (tmp_path / "config.json").read_bytes() == before
+    finding = found(
+        checks.workdir, "momentum=0.8", workdir=tmp_path, train_source=digits(slice(0, 80))
+    )
+    assert "trains on 64 images and the data now has 80" in finding.text
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_workdir_of_this_run(found, tiny, tmp_path):
+def test_a_workdir_of_this_run(found, tiny, digits, tmp_path):
     """With more epochs, which may change; nothing in it is touched."""
-    claim(tmp_path, tiny())
-    before = (tmp_path / "config.json").read_bytes()
-    assert found(checks.workdir, "num_epochs=100", workdir=tmp_path).status == "PASS"
-    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
-    assert (tmp_path / "config.json").read_bytes() == before
+    claim(tmp_path, tiny(), digits(slice(0, 64)))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    finding = found(checks.workdir, "num_epochs=100", workdir=tmp_path)
+    assert finding == checks.Finding(f"{tmp_path} holds this run")
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("override", ["eval.ensemble=a,b", "eval.exclude=nowhere.txt"])
+def test_what_training_refuses_the_doctor_refuses(found, digits, override):
+    finding = found(checks.batch, override, eval_source=digits(slice(0, 9)))
+    assert finding.status == "FAIL"
+    assert f"config.{override.partition('=')[0]}=" in finding.text
 
 
 def test_without_a_workdir(found):

@@ -11,11 +11,10 @@ import pytest
 import inception
 from inception import sharding
 from inception.augment import normalize
-from inception.checkpoints import CheckpointError
 from inception.data import DataError
 from inception.data.crops import eval_crops
 from inception.data.sources import ArraySource, FakeSource
-from inception.errors import ConfigError
+from inception.errors import CheckpointError, ConfigError
 from inception.evaluate import Evaluator, present_classes, restore
 from tests import processes
 from tests.conftest import TINY
@@ -190,7 +189,7 @@ def test_nothing_left_to_count_is_refused(runs, config_of, tmp_path):
 def test_classes_in_another_order_are_refused(runs, config_of, digits, capsys):
     source = digits(slice(40, 44))
     source.class_names = source.class_names[::-1]
-    with pytest.raises(CheckpointError, match=r"class 0 is '0' in .* and '9' in the data"):
+    with pytest.raises(CheckpointError, match=r"class 0 is '0' for .* and '9' in the data"):
         inception.evaluate(config_of(), runs / "0", source=source)
     source.class_names = ("null", *map(str, range(1, 10)))
     inception.evaluate(config_of("eval.split=renamed"), runs / "1", source=source)

@@ -1,10 +1,11 @@
 """The progress line, metrics.jsonl and TensorBoard's curves."""
 
 import json
+import math
 
 import pytest
 
-from inception.logbook import Logbook, summary
+from inception.logbook import Logbook, summary, write_json
 
 METRICS = {"loss": 1.5, "top1": 0.25, "learning_rate": 0.01, "grad_norm": 3.0}
 RESULTS = {
@@ -49,10 +50,19 @@ def test_continuing_drops_what_will_be_written_again(tmp_path):
         for step in (10, 20, 30):
             log.train(step, 32, METRICS)
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4')  # a line cut off by a crash
+        file.write('[1]\n{"step": 4')  # a line of something else, one cut off by a crash
     with Logbook(tmp_path, 20, 100, 8.0) as log:
         log.train(30, 32, METRICS)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
+
+
+def test_what_is_not_finite_is_null_for_json_knows_no_nan(tmp_path):
+    write_json(tmp_path / "results.json", {"ema": {"loss": math.nan, "bins": (math.inf, 0.5)}})
+    text = (tmp_path / "results.json").read_text()
+    assert json.loads(text) == {"ema": {"loss": None, "bins": [None, 0.5]}}
+    with Logbook(tmp_path, 0, 100, 8.0) as log:
+        log.evaluation(20, RESULTS | {"ema": RESULTS["ema"] | {"loss": math.nan}})
+    assert _lines(tmp_path)[0]["eval/ema_loss"] is None
 
 
 def test_tensorboard_reads_the_curves(tmp_path):

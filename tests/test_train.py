@@ -10,7 +10,8 @@ import pytest
 
 import inception
 from inception import optimizers, sharding
-from inception.checkpoints import CheckpointError, Checkpoints
+from inception.checkpoints import Checkpoints
+from inception.errors import CheckpointError
 from inception.state import abstract_state, create_state, make_model
 from inception.train import TrainingError, compile_step
 
@@ -51,7 +52,8 @@ def test_what_a_run_leaves_behind(whole_run):
     config, workdir, results = whole_run
     assert json.loads((workdir / "results.json").read_text()) == results
     assert json.loads((workdir / "config.json").read_text()) == config.to_dict()
-    assert json.loads((workdir / "classes.json").read_text()) == [str(i) for i in range(10)]
+    data = {"training_images": 40, "classes": [str(i) for i in range(10)]}
+    assert json.loads((workdir / "data.json").read_text()) == data
     assert (results["step"], results["split"], results["examples"]) == (6, "validation", 20)
     for weights in ("ema", "raw"):
         assert 0 <= results[weights]["top1"] <= results[weights]["top5"] <= 1
@@ -104,7 +106,7 @@ def test_a_run_does_not_go_on_with_other_classes(whole_run, digits):
     config, workdir, _ = whole_run
     renamed = digits(TRAIN)
     renamed.class_names = (*renamed.class_names[:9], "ten")
-    with pytest.raises(CheckpointError, match=r"classes\.json lists .*'9', 'ten'"):
+    with pytest.raises(CheckpointError, match=r"data\.json lists .*'9', 'ten'"):
         inception.train(config, workdir, renamed, digits(HELD_OUT))
 
 
@@ -122,7 +124,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, digits, 
 def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(
     tiny, digits, tmp_path
 ):
-    config = tiny("accumulation_steps=3")
+    config = tiny()
+    config.accumulation_steps = 3
     with pytest.raises(inception.config.ConfigError, match="use 15 or 18"):
         _run(config, digits, tmp_path / "run")
     assert not (tmp_path / "run").exists()
