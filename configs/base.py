@@ -67,7 +67,7 @@ def get_config() -> ConfigDict:
     # Evaluation.
     config.eval = ConfigDict()
     config.eval.split = "validation"
-    config.eval.batch_size = 256  # crops a step over all devices
+    config.eval.batch_size = 256  # crops that go through the devices at once, over all of them
     config.eval.every_epochs = 1.0
     config.eval.preprocessing = "inception"  # or "resize_crop": shorter side, then the centre
     config.eval.crop_fraction = 0.875  # released code

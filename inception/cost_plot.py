@@ -148,7 +148,9 @@ def _draw_outline(page: _Page, counted: Cost) -> None:
             page.text(_BARS + width + 0.07, middle, _mega(stage))
     _draw_stage(page, len(stages) + 1, "softmax", "", _COLOURS["linear"])
     if counted.side_head:
-        last_17x17 = max(row for row, stage in enumerate(stages, 1) if stage.kind == "figure 6")
+        last_17x17 = max(
+            row for row, stage in enumerate(stages, 1) if stage.kind.startswith("figure 6")
+        )
         _draw_side_head(page, counted.side_head, last_17x17)
 
 

@@ -64,7 +64,7 @@ class Stage:
 
     Attributes:
       name: slim's, "Mixed_5b".
-      kind: "figure 5", or what its only layer is, "conv 3x3/2".
+      kind: "figure 5 with a 5x5", or what its only layer is, "conv 3x3/2".
       shape: of the output, (height, width, channels) or (features,).
       parameters: trainable ones.
       layers: in the order of computation.
@@ -143,7 +143,8 @@ def cost(config: ConfigDict, num_classes: int = 1000) -> Cost:
     def note_figure(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         module = type(context.module).__name__
         if module.startswith("Figure"):
-            figures[context.module.name] = module.replace("Figure", "figure ")
+            variant = getattr(context.module, "variant", "")
+            figures[context.module.name] = module.replace("Figure", "figure ") + variant
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note_figure):

@@ -7,13 +7,13 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from inception import config as config_lib
@@ -49,9 +49,10 @@ class Evaluator:
         self._config, self._source, self._mesh = config, source, mesh
         if config.eval.exclude:
             Excluded(config.eval.exclude).check(source)
-        classes = present_classes(source) if config.eval.classes == "present" else None
-        step = partial(_count, tuple(models), classes)
-        self._count = jax.jit(step, out_shardings=sharding.replicated(mesh))
+        self._models = tuple(models)
+        self._classes = present_classes(source) if config.eval.classes == "present" else None
+        self._log_probabilities = jax.jit(log_probabilities, static_argnames=("model", "crops"))
+        self._count = jax.jit(_count, out_shardings=sharding.replicated(mesh))
 
     def __call__(self, states: Sequence[TrainState], step: int) -> dict:
         """Counts every example of the source once.
@@ -75,8 +76,8 @@ class Evaluator:
         totals: dict[str, dict] = {weights: {} for weights in WEIGHTS}
         for batch in sharding.to_devices(self._mesh, batches):
             for weights in WEIGHTS:
-                variables = [state.variables(weights) for state in states]
-                totals[weights] = metrics.add(totals[weights], self._count(variables, batch))
+                parts = self._parts([state.variables(weights) for state in states], batch["image"])
+                totals[weights] = metrics.add(totals[weights], self._count(parts, batch))
         if not totals["ema"]["examples"]:
             raise DataError(
                 f"{self._config.eval.split}: none of {len(self._source):,} images is left to "
@@ -90,42 +91,64 @@ class Evaluator:
             **{weights: metrics.summarize(total) for weights, total in totals.items()},
         }
 
+    def _parts(self, variables: Sequence[dict], images: jax.Array) -> list[jax.Array]:
+        """Every model's log-probabilities, for as many crops at a time as eval.batch_size says."""
+        batch, crops = images.shape[:2]
+        size = crops_a_pass(batch, crops, self._config.eval.batch_size)
+        return [
+            self._log_probabilities(model, member, images, self._classes, first, crops=size)
+            for model, member in zip(self._models, variables, strict=True)
+            for first in range(0, crops, size)
+        ]
 
-def _count(
-    models: tuple[Inception, ...],
-    classes: np.ndarray | None,
-    variables: Sequence[dict],
-    batch: dict,
-) -> dict:
-    members = [
-        log_probabilities(model, member, batch["image"], classes)
-        for model, member in zip(models, variables, strict=True)
-    ]
-    sums = metrics.count(_log_mean(jnp.stack(members)), batch["label"], batch["mask"])
-    return sums | {"seen": (batch["example"] >= 0).sum()}
+
+def crops_a_pass(images: int, crops: int, limit: int) -> int:
+    """How many crops of each image go through the network at once.
+
+    Args:
+      images: in a batch.
+      crops: of each image.
+      limit: crops in a pass, over all images; at least one of each image goes through.
+    """
+    fits = (n for n in range(crops, 1, -1) if crops % n == 0 and images * n <= limit)
+    return next(fits, 1)
 
 
 def log_probabilities(
-    model: Inception, variables: dict, images: jax.Array, classes: np.ndarray | None = None
+    model: Inception,
+    variables: dict,
+    images: jax.Array,
+    classes: np.ndarray | None = None,
+    first: ArrayLike = 0,
+    crops: int = 1,
 ) -> jax.Array:
-    """Log of the class probabilities averaged over an image's crops.
+    """Log of the class probabilities averaged over some of an image's crops.
 
     Args:
       model: the network.
       variables: its "params" and "batch_stats".
-      images: uint8 [batch, crops, height, width, 3].
+      images: uint8 [batch, all crops, height, width, 3].
       classes: bool [classes], False for those that cannot be the answer; None: all can.
+      first: number of the first crop that is looked at.
+      crops: how many are.
 
     Returns:
       float32 [batch, classes].
     """
-    batch, crops = images.shape[:2]
+    images = jax.lax.dynamic_slice_in_dim(images, first, crops, axis=1)
+    batch = images.shape[0]
     flat = normalize(images.reshape(-1, *images.shape[2:]))
     logits, _ = model.apply(variables, flat, train=False)
     if classes is not None:
         logits = jnp.where(classes, logits, -jnp.inf)
     by_crop = jax.nn.log_softmax(logits).reshape(batch, crops, -1)
     return _log_mean(by_crop.swapaxes(0, 1))
+
+
+def _count(parts: Sequence[jax.Array], batch: dict) -> dict:
+    """Sums over a batch, of the mean of equally large parts [batch, classes] of the answer."""
+    sums = metrics.count(_log_mean(jnp.stack(parts)), batch["label"], batch["mask"])
+    return sums | {"seen": (batch["example"] >= 0).sum()}
 
 
 def _log_mean(log_p: jax.Array) -> jax.Array:
@@ -232,6 +255,11 @@ def evaluate(
     }
     results = settings | evaluator([member.state for member in members], last)
     logbook.say(f"step {last}  {logbook.summary(results)}")
+    listed = len(Excluded(config.eval.exclude)) if config.eval.exclude else 0
+    if listed > results["excluded"]:
+        logbook.say(
+            f"warning: of {listed:,} images in {config.eval.exclude} some are not in the split"
+        )
     name = _free_name(workdir, _name(config, members), settings)
     leave(workdir, name, results, source.class_names)
     return results
@@ -239,7 +267,12 @@ def evaluate(
 
 def _located(config: ConfigDict, workdir: Path, step: int | None) -> list[tuple[Path, int | None]]:
     """The workdirs and steps to evaluate together: config.eval.ensemble's, or this one alone."""
-    paths = [name.strip() for name in config.eval.ensemble.split(",") if name.strip()]
+    paths = [name.strip() for name in config.eval.ensemble.split(",") if config.eval.ensemble]
+    if not all(paths) or len(paths) > len(set(paths)):
+        raise ConfigError(
+            f"config.eval.ensemble={config.eval.ensemble!r}; it must be DIR1,DIR2,..., without "
+            "gaps and each named once"
+        )
     if paths and step is not None:
         raise ConfigError(
             f"--step={step} and config.eval.ensemble: name WORKDIR/checkpoints/{step} in it instead"

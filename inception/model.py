@@ -22,6 +22,17 @@ REDUCTION_7A = {
     "branch7x7x3": ((192, (1, 1)), (192, (1, 7)), (192, (7, 1)), (192, (3, 3))),
 }
 
+# Features inside figure 6's modules. Table 1 has five and says no widths: these are the released
+# code's, chosen so that the network has fewer than 25 M parameters (section 3).
+FIGURE6 = {"Mixed_6b": 128, "Mixed_6c": 160, "Mixed_6d": 160, "Mixed_6e": 192}
+FIGURE6_TABLE1 = {
+    "Mixed_6b": 128,
+    "Mixed_6c": 128,
+    "Mixed_6d": 128,
+    "Mixed_6d_2": 160,
+    "Mixed_6e": 160,
+}
+
 # What the first layers may be, and the smallest input that leaves the 7x7 grid of 35x35's stage.
 STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
     "factorized": (modules.stem_factorized, 75),
@@ -165,17 +176,14 @@ class Inception(nn.Module):
             "convolve_first": partial(Figure9, pool_first=False),
         }
         reduction = reductions[self.reduction]
+        widths = FIGURE6_TABLE1 if literal else FIGURE6
         return [
             *(modules.stem_table1 if literal else STEMS[self.stem][0])(conv),  # 35x35x192 or 288
             figure5(pool=64 if literal else 32, name="Mixed_5b"),  # 35x35x256; 288 in table 1
             figure5(pool=64, name="Mixed_5c"),  # 35x35x288
             figure5(pool=64, name="Mixed_5d"),  # 35x35x288
             reduction(conv, branches=REDUCTION_6A, name="Mixed_6a"),  # 17x17x768
-            figure6(128, name="Mixed_6b"),  # 17x17x768
-            figure6(160, name="Mixed_6c"),  # 17x17x768
-            figure6(160, name="Mixed_6d"),  # 17x17x768
-            *([figure6(160, name="Mixed_6d_2")] if literal else []),  # table 1 has five figure 6
-            figure6(192, name="Mixed_6e"),  # 17x17x768
+            *(figure6(width, name=name) for name, width in widths.items()),  # 17x17x768
             reduction(conv, branches=REDUCTION_7A, name="Mixed_7a"),  # 8x8x1280
             figure7(name="Mixed_7b"),  # 8x8x2048
             figure7(name="Mixed_7c"),  # 8x8x2048

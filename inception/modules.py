@@ -52,6 +52,11 @@ class Figure5(nn.Module):
     short: int = 5
     relu_between: bool = True
 
+    @property
+    def variant(self) -> str:
+        """How it differs from the figure, for tables and pictures."""
+        return "" if self.short == 3 else " with a 5x5"
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 35, 35, channels] to [batch, 35, 35, 224 + pool]."""
@@ -80,6 +85,11 @@ class Figure6(nn.Module):
     conv: Conv
     features: int
     factorization: str = "asymmetric"
+
+    @property
+    def variant(self) -> str:
+        """How it differs from the figure, for tables and pictures."""
+        return {"asymmetric": "", "full": " with 7x7", "3x3": " with 3x3"}[self.factorization]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -113,6 +123,11 @@ class Figure7(nn.Module):
 
     conv: Conv
     expanded: bool = True
+
+    @property
+    def variant(self) -> str:
+        """How it differs from the figure, for tables and pictures."""
+        return "" if self.expanded else " unexpanded"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -70,10 +70,14 @@ _V3 = _table3(
 _TABLE1 = CostClaim(
     "5 G",
     "The paper says about 5 G and fewer than 25 M parameters (section 3). This is table 1 read\n"
-    "literally; the widths inside its modules are not published, they are the released network's.",
+    "literally; the widths inside its modules are not published: they are the released network's,\n"
+    "in figure 6's modules 128, 128, 128, 160, 160 to stay below 25 M.",
 )
 _TABLE2 = CostClaim(
-    "equal", "The paper says that 299, 151 and 79 pixels cost the same (table 2, section 9)."
+    "equal",
+    "The paper says that 299, 151 and 79 pixels cost the same (table 2, section 9). 299 and 151\n"
+    "do; 79 is 6 % cheaper: its first convolutions see 77x77 and 75x75 where the others see\n"
+    "149x149 and 147x147, which its 36x36 grid in place of 35x35 does not make up for.",
 )
 # By config: what stands below and beside its cost.
 COSTS = {

@@ -132,7 +132,9 @@ def draw_costs(comparison: Comparison) -> Figure:
         for number, row in rows
     ]
     figure.legend(handles=handles, loc="outside right center", **_LEGEND)
-    _title(figure, "Cost against error", "dot: mean of the seeds   ·   line: its 95 % t-interval")
+    detail = "dot: mean of the seeds   ·   line: its 95 % t-interval"
+    beside_each_other = "   ·   equal costs side by side" if len(set(costs)) < len(costs) else ""
+    _title(figure, "Cost against error", detail + beside_each_other)
     return figure
 
 

@@ -155,11 +155,15 @@ def test_multiply_adds_of_every_block():
         ("v3", 5.713),
         ("v2_factorized_7x7", 5.713),
         ("v2", 5.300),
-        ("table1", 6.353),
+        ("table1", 5.995),
     ],
 )
 def test_totals(name, giga):
     assert _cost(name).multiply_adds / 1e9 == pytest.approx(giga, abs=0.0005)
+
+
+def test_table_1_has_the_parameters_that_the_paper_says():
+    assert _cost("table1").parameters < 25e6  # section 3
 
 
 def test_parameters_with_and_without_the_side_head():
@@ -186,7 +190,7 @@ def test_stages_are_in_order_with_their_figures_and_shapes():
         ("MaxPool_3a_3x3", "max pool 3x3/2", (73, 73, 64)),
     ]
     assert [kind.removeprefix("figure ") for _, kind, _ in stages[7:18]] == (
-        ["5"] * 3 + ["10"] + ["6"] * 4 + ["10"] + ["7"] * 2
+        ["5 with a 5x5"] * 3 + ["10"] + ["6"] * 4 + ["10"] + ["7"] * 2
     )
     assert stages[-3:] == [
         ("Mixed_7c", "figure 7", (8, 8, 2048)),
@@ -201,6 +205,20 @@ def test_stages_are_in_order_with_their_figures_and_shapes():
         "conv 5x5/1",
         "linear",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "kind"),
+    [
+        ("table1", "Mixed_5b", "figure 5"),
+        ("figure6_full", "Mixed_6b", "figure 6 with 7x7"),
+        ("figure6_3x3", "Mixed_6e", "figure 6 with 3x3"),
+        ("figure7_unexpanded", "Mixed_7c", "figure 7 unexpanded"),
+        ("figure9_pool_first", "Mixed_6a", "figure 9"),
+    ],
+)
+def test_variants_are_told_from_the_figures(name, stage, kind):
+    assert {each.name: each.kind for each in _cost(name).stages}[stage] == kind
 
 
 def test_activations_follow_the_dtype():

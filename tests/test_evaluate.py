@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from inception.data import DataError
 from inception.data.crops import eval_crops
 from inception.data.sources import ArraySource, FakeSource
 from inception.errors import CheckpointError, ConfigError
-from inception.evaluate import Evaluator, present_classes, restore
+from inception.evaluate import Evaluator, crops_a_pass, present_classes, restore
 from tests import processes
 from tests.conftest import TINY
 
@@ -74,9 +75,27 @@ def _assert_results(results: dict, expected: dict[str, float]) -> None:
     assert actual == pytest.approx(expected, rel=2e-6)
 
 
-@pytest.mark.parametrize(("crops", "batch_size"), [(12, 30), (144, 100)])
-def test_probabilities_are_averaged_over_an_images_crops(two, tiny, digits, crops, batch_size):
+@pytest.mark.parametrize(
+    ("images", "crops", "limit", "expected"),
+    [(2, 12, 24, 12), (2, 12, 23, 6), (8, 144, 256, 24), (1, 144, 7, 6), (4, 12, 1, 1)],
+)
+def test_crops_pass_in_equal_parts_that_fit(images, crops, limit, expected):
+    assert crops_a_pass(images, crops, limit) == expected
+
+
+@pytest.mark.parametrize(("crops", "batch_size", "passing"), [(12, 30, 24), (144, 50, 48)])
+def test_probabilities_are_averaged_over_an_images_crops(
+    two, tiny, digits, monkeypatch, crops, batch_size, passing
+):
+    """As computed crop by crop, in batches that hold no more crops than asked for."""
     model, states = two
+    passed = set()
+
+    def spy(images):
+        passed.add(len(images))
+        return normalize(images)
+
+    monkeypatch.setattr(sys.modules["inception.evaluate"], "normalize", spy)
     config = tiny(f"eval.crops={crops}", f"eval.batch_size={batch_size}")
     source = digits(slice(0, 3))
     means, labels = [], []
@@ -89,6 +108,7 @@ def test_probabilities_are_averaged_over_an_images_crops(two, tiny, digits, crop
     results = _evaluate(config, source, [model], states[:1])
     assert (results["step"], results["examples"], results["excluded"]) == (7, 3, 0)
     _assert_results(results, _expected(np.array(means), np.array(labels)))
+    assert passed == {passing}
 
 
 def test_probabilities_are_averaged_over_models(two, tiny, digits):
@@ -146,6 +166,9 @@ def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
         inception.evaluate(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
         inception.evaluate(config_of(ensemble), tmp_path, step=1, source=source)
+    for gaps in (",", f"{runs}/0,,{runs}/1", f"{runs}/0,{runs}/0"):
+        with pytest.raises(ConfigError, match="each named once"):
+            inception.evaluate(config_of(f"eval.ensemble={gaps}"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="--mode=eval"):
         inception.train(config_of(ensemble), tmp_path / "new", source, source)
 
@@ -163,9 +186,11 @@ def test_other_crops_and_data_do_not_overwrite_a_result(runs, config_of, digits)
     }
 
 
-def test_evaluations_of_other_settings_do_not_overwrite_each_other(runs, config_of, tmp_path):
+def test_evaluations_of_other_settings_do_not_overwrite_each_other(
+    runs, config_of, tmp_path, capsys
+):
     source = FakeSource(4, num_classes=10, image_size=90)
-    (tmp_path / "list").write_text("1\n")
+    (tmp_path / "list").write_text("1\n99\n")
     ensemble = f"eval.ensemble={runs}/0"
     for overrides in [(ensemble,), (ensemble, f"eval.exclude={tmp_path}/list"), (ensemble,)]:
         inception.evaluate(config_of(*overrides), tmp_path / "new", source=source)
@@ -176,6 +201,7 @@ def test_evaluations_of_other_settings_do_not_overwrite_each_other(runs, config_
     assert len(list((tmp_path / "new").glob("*.json"))) == 2
     assert (whole["examples"], whole["eval"]["exclude"]) == (4, "")
     assert (part["examples"], part["excluded"]) == (3, 1)
+    assert "lists 2 images, some not in the split" in capsys.readouterr().out
 
 
 def test_nothing_left_to_count_is_refused(runs, config_of, tmp_path):
