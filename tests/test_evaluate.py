@@ -201,7 +201,7 @@ def test_evaluations_of_other_settings_do_not_overwrite_each_other(
     assert len(list((tmp_path / "new").glob("*.json"))) == 2
     assert (whole["examples"], whole["eval"]["exclude"]) == (4, "")
     assert (part["examples"], part["excluded"]) == (3, 1)
-    assert "lists 2 images, some not in the split" in capsys.readouterr().out
+    assert f"of 2 images in {tmp_path}/list some are not" in capsys.readouterr().out
 
 
 def test_nothing_left_to_count_is_refused(runs, config_of, tmp_path):
