@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from inception.data.folder import printable
+
 _NUMBERED = 20  # classes up to which the counts are written into the cells
 
 
@@ -19,7 +21,7 @@ def draw(results: dict, class_names: Sequence[str] = ()) -> Figure:
       class_names: () for numbers.
     """
     counts = np.array(results["ema"]["confusion"])
-    names = [_printable(name) for name in class_names] or list(map(str, range(len(counts))))
+    names = [printable(name) for name in class_names] or list(map(str, range(len(counts))))
     side = 2.6 + 0.28 * max(10, len(names))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
@@ -42,8 +44,3 @@ def draw(results: dict, class_names: Sequence[str] = ()) -> Figure:
                 colour = "white" if fractions[row, column] > 0.3 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", size=8, color=colour)
     return figure
-
-
-def _printable(name: str) -> str:
-    """A class's name as far as it is text: folders may be called anything."""
-    return name.encode(errors="replace").decode()

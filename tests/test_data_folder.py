@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 
 from configs import base
+from inception.config import load
 from inception.data import DataError, DataNotFound
 from inception.data.decode import BadImage
 from inception.data.folder import FolderSource
@@ -141,6 +142,14 @@ def test_bad_files_are_only_logged_where_they_are_to_be_skipped(root, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(FolderSource(root, "train", on_bad_record="skip")) == 5
     assert "ant/bad.jpg" in caplog.text
+
+
+def test_bad_files_to_evaluate_on_are_found_before_training_also_with_skip(root):
+    write(root / "val/ant/bad.jpg", b"not an image")
+    config = load("configs/v3.py", ["dataset=folder", f"data_dir={root}", "on_bad_record=skip"])
+    assert len(open_source(config, "train")) == 4
+    with pytest.raises(DataError, match=r"bad\.jpg: neither JPEG"):
+        open_source(config, "validation")
 
 
 def test_folders_that_are_not_there(root):

@@ -142,6 +142,23 @@ def test_a_folder_that_cannot_be_written(copy, monkeypatch):
 # Making a data set
 
 
+def test_directories_that_are_taken_are_refused_before_any_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file cannot be made: File exists"):
+        prepare.prepare("test_photos", str(tmp_path / "file"))
+    (tmp_path / "test_photos" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "test_photos" / "1.0.0" / "mine").write_text("precious")
+    with pytest.raises(DataError, match=r"test_photos/1\.0\.0 is in the way"):
+        prepare.prepare("test_photos", str(tmp_path))
+    assert "preparing" not in capsys.readouterr().out
+    assert (tmp_path / "test_photos" / "1.0.0" / "mine").read_text() == "precious"
+
+
+def test_a_config_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
+    with pytest.raises(DataError, match=r"no such config or version; .*topimages"):
+        prepare.prepare("imagenet_v2/nope", str(tmp_path))
+
+
 def test_a_finished_data_set_is_left_alone(tmp_path):
     prepare.prepare("test_photos", str(tmp_path))
     before = contents(tmp_path)

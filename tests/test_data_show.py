@@ -128,6 +128,11 @@ def test_names_of_several_labels():
 # The page.
 
 
+def test_folders_of_any_name_are_drawn():
+    source = ArraySource(np.zeros((1, 8, 8, 3), np.uint8), [0], class_names=["caf\udce9_bar"])
+    assert show._name(source, 0) == "caf? bar"
+
+
 def test_texts_stay_clear_of_images_and_of_each_other(monkeypatch):
     """Also with names as long as ImageNet's, and with dollars, which are not mathematics."""
     names = ["great white shark, white shark, man-eater, Carcharodon $carcharias$"] * 20

@@ -145,6 +145,8 @@ def test_unknown_names_get_suggestions(tmp_path):
         open_source(config_of("xyzzy", tmp_path), "train")
     with pytest.raises(DataError, match="data set 'two words'"):
         open_source(config_of("two words", tmp_path), "train")
+    with pytest.raises(DataError, match="data set '': it must be NAME, NAME/CONFIG"):
+        open_source(config_of("", tmp_path), "train")
     for name in ("test_photos:9.9.9", "test_unlabelled/nope", "folder"):
         with pytest.raises(DataError, match=name):
             prepare(name, str(tmp_path))

@@ -97,8 +97,14 @@ class FolderSource:
             ]
         )
         if fail:
-            raise DataError(f"{message}\nRepair or remove them, or set on_bad_record to 'skip'")
+            advice = "Repair or remove them (on_bad_record='skip' is for images to train on)"
+            raise DataError(f"{message}\n{advice}")
         logging.warning(message)
+
+
+def printable(class_name: str) -> str:
+    """A class's name as far as it is text: folders may be called anything."""
+    return class_name.encode(errors="replace").decode()
 
 
 def _split_folder(root: Path, split: str) -> Path:

@@ -51,7 +51,8 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bo
         The data set's folder.
 
     Raises:
-        DataError: unknown data set, or a TFRecord copy that is damaged.
+        DataError: unknown data set, a directory that cannot be written or is taken, or a TFRecord
+            copy that is damaged.
         DataNotFound: archives that are missing or cut short.
     """
     if name in ("folder", "fake"):
@@ -59,7 +60,10 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bo
     if (info := _finished(name, data_dir)) is not None:
         return Path(info.data_dir)
     root = records.data_root(data_dir)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"data_dir {root} cannot be made: {error.strerror}") from error
     _require_writable(root)
     label = name.replace("/", "-").replace(":", "-")
     with _lock(root / f".{label}.lock"):
@@ -127,12 +131,22 @@ def _generate(name: str, root: Path, manual: Path, staging: Path, progress: bool
     """Lets tfds make a data set in `staging`, and moves it to its place when it is complete."""
     import tensorflow_datasets as tfds
 
-    records.builder_class(name)
+    known = records.builder_class(name)
     shutil.rmtree(staging, ignore_errors=True)  # what a killed process left
     try:
         builder = tfds.builder(name, data_dir=staging, file_format="array_record")
-    except (AssertionError, ValueError) as error:  # a config or a version that does not exist
-        raise DataError(f"data set {name!r}: {error}") from None
+    except (AssertionError, ValueError):  # with a page of advice
+        configs = ", ".join(known.builder_configs) or "none"
+        raise DataError(
+            f"data set {name!r}: no such config or version; its configs are {configs} and its "
+            f"version is {known.VERSION}"
+        ) from None
+    made = Path(builder.data_dir)
+    final = root / made.relative_to(staging)
+    if final.exists() and any(final.iterdir()):
+        raise DataError(
+            f"{final} is in the way: it holds no complete data set. Move it away and prepare again"
+        )
     _check_manual_files(name, manual, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
     print(f"preparing data set {name!r} in {root}", flush=True)
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
@@ -141,8 +155,6 @@ def _generate(name: str, root: Path, manual: Path, staging: Path, progress: bool
             download_dir=root / "downloads",
             download_config=tfds.download.DownloadConfig(manual_dir=manual),
         )
-    made = Path(builder.data_dir)
-    final = root / made.relative_to(staging)
     final.parent.mkdir(parents=True, exist_ok=True)
     made.rename(final)
     shutil.rmtree(staging)

@@ -6,6 +6,7 @@ dataset_info.json and features.json say everything. prepare.py makes such folder
 """
 
 import difflib
+import re
 import resource
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,8 @@ def find(name: str, data_dir: str = "") -> Any:
     from google.protobuf.json_format import ParseError
     from tensorflow_datasets.core import read_only_builder, registered
 
+    if not re.fullmatch(r"\w+(/[^/:]+)*(:[\d.*]+)?", name):
+        raise DataError(f"data set {name!r}: it must be NAME, NAME/CONFIG or NAME/CONFIG:1.2.3")
     try:
         return read_only_builder.builder_from_files(name, data_dir=data_root(data_dir)).info
     except registered.DatasetNotFoundError:
@@ -115,7 +118,7 @@ def find(name: str, data_dir: str = "") -> Any:
             f"data set {name!r} in {data_root(data_dir)}: its dataset_info.json or features.json "
             f"is damaged ({error}); remove its folder and prepare it again"
         ) from None
-    except ValueError as error:  # a malformed name, or the same data set in two places
+    except ValueError as error:  # the same data set in two places
         raise DataError(f"data set {name!r}: {error}") from None
 
 

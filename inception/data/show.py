@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from inception import augment
 from inception.config import load, parse_args
 from inception.data.decode import decode
+from inception.data.folder import printable
 from inception.data.sources import Source, open_source
 from inception.data.stream import eval_stream, train_stream
 
@@ -211,7 +212,9 @@ def _name(source: Source, label: int | np.ndarray) -> str:
     """Returns the class's name, or the names of an image with several labels."""
     numbers = [int(number) for number in np.atleast_1d(label) if number >= 0]
     names = source.class_names
-    return ", ".join(names[n].replace("_", " ") if names else f"class {n}" for n in numbers)
+    return ", ".join(
+        printable(names[n]).replace("_", " ") if names else f"class {n}" for n in numbers
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

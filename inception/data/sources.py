@@ -54,7 +54,9 @@ def open_source(config: ConfigDict, split: str) -> Source:
     if name == "fake":
         return FakeSource.of_split(split)
     if name == "folder":
-        return FolderSource(data_dir, split, on_bad_record=str(config.on_bad_record))
+        # What is evaluated must all be there: found now, not after an epoch of training.
+        on_bad_record = str(config.on_bad_record) if split == config.split else "fail"
+        return FolderSource(data_dir, split, on_bad_record=on_bad_record)
     if name == "digits":
         # Not at the top: `python -m inception.data.prepare` must not find itself imported.
         from inception.data.prepare import prepare
