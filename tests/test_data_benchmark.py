@@ -58,4 +58,14 @@ def test_the_tables(root):
     assert len(lines) == 5
     assert re.search(r" 1\.00$", lines[0])
     lines = benchmark.scale(root, 75, [1, 2], 1.0).splitlines()[1:]
-    assert [line.split()[0] for line in lines] == ["1", "2"]
+    assert [line.split()[:2] for line in lines] == [
+        *(["1", "threads"], ["2", "threads"]),
+        *(["1", "processes"], ["2", "processes"]),
+    ]
+
+
+def test_processes_make_the_batches_of_the_stream(root):
+    batches = benchmark.in_processes(root, 64, "inception_fast", 2)
+    stream = benchmark.ours(root, 64, "inception_fast")
+    for _ in range(3):
+        np.testing.assert_array_equal(next(batches), next(stream)["image"])

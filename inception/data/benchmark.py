@@ -8,12 +8,14 @@ and stacks uint8 batches of 32. tf.data and Pillow get boxes that were drawn bef
 torchvision draw theirs.
 
 In the first table every pipeline is pinned to one core, with one thread; in the second ours has as
-many threads as cores. Measurements take turns and the median counts, so that other programs disturb
-all alike. As those also take some of the core, the ratio is of images per second of processor time,
-summed over a pipeline's threads. What is said to be linear needs as many idle cores as threads.
+many threads, or processes, as cores. Measurements take turns and the median counts, so that other
+programs disturb all alike. As those also take some of the core, the ratio is of images per second
+of processor time, summed over a pipeline's threads. What is said to be linear needs as many idle
+cores as threads.
 """
 
 import argparse
+import functools
 import importlib.util
 import itertools
 import multiprocessing
@@ -25,12 +27,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import grain
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
 
 from inception.data.crops import cut, sample_distorted_box
 from inception.data.folder import FolderSource
+from inception.data.readers import TrainReader
 from inception.data.stream import train_stream
 
 ROUNDS = 5
@@ -68,13 +73,47 @@ def _boxes() -> np.ndarray:
     return np.array([sample_distorted_box(rng, HEIGHT, WIDTH) for _ in range(4096)], np.int32)
 
 
-def ours(root: Path, size: int, augmentation: str, threads: int = 1) -> Iterator:
-    """The training stream itself."""
+def _config(size: int, augmentation: str, threads: int) -> ConfigDict:
     fields = {"seed": 0, "batch_size": BATCH, "on_bad_record": "fail"}
-    config = ConfigDict(
+    return ConfigDict(
         {**fields, "image_size": size, "augmentation": augmentation, "data_threads": threads}
     )
-    return train_stream(config, FolderSource(root, "train"))
+
+
+def ours(root: Path, size: int, augmentation: str, threads: int = 1) -> Iterator:
+    """The training stream itself."""
+    return train_stream(_config(size, augmentation, threads), FolderSource(root, "train"))
+
+
+def in_processes(root: Path, size: int, augmentation: str, processes: int) -> Iterator:
+    """The same with Grain's processes, of one thread each, in place of threads."""
+    flags.FLAGS.mark_as_parsed()  # Grain's workers look at absl's flags
+    batches = grain.MapDataset.range(1 << 40).map(_Batches(root, size, augmentation))
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(
+        batches.to_iter_dataset(options).mp_prefetch(
+            grain.multiprocessing.MultiprocessingOptions(num_workers=processes)
+        )
+    )
+
+
+class _Batches:
+    """Makes a whole batch, in whatever process it is called."""
+
+    def __init__(self, *arguments):
+        self._arguments = arguments
+
+    def __call__(self, step: int) -> np.ndarray:
+        reader = _reader(*self._arguments)
+        batch = reader.empty(BATCH)
+        for row in range(BATCH):
+            reader.fill(batch, row, step * BATCH + row)
+        return batch["image"]
+
+
+@functools.cache
+def _reader(root: Path, size: int, augmentation: str) -> TrainReader:
+    return TrainReader(_config(size, augmentation, 1), FolderSource(root, "train"))
 
 
 def tf_data(root: Path, size: int) -> Iterator:
@@ -197,17 +236,17 @@ def compare(root: Path, size: int, seconds: float) -> str:
 
 
 def scale(root: Path, size: int, threads: list[int], seconds: float) -> str:
-    """The table of ours with n threads on n cores."""
+    """The table of ours with n threads, and with n processes instead, on n cores."""
     rows: dict[str, Row] = {
-        f"{n} on {n}": (ours, (root, size, "inception_fast", n), n) for n in threads
+        f"{n} {what}": (pipeline, (root, size, "inception_fast", n), n)
+        for what, pipeline in (("threads", ours), ("processes", in_processes))
+        for n in threads
     }
     rates = take_turns(rows, seconds)
-    first = rates[f"{threads[0]} on {threads[0]}"][0] / threads[0]
-    lines = [
-        f"{'ours, threads on cores':28}{'images/s':>10}{'per core-second':>17}{'of linear':>11}"
-    ]
-    for n, (wall, core) in zip(threads, rates.values(), strict=True):
-        lines.append(f"{f'{n} on {n}':28}{wall:10.0f}{core:17.0f}{wall / first / n:11.2f}")
+    first = rates[f"{threads[0]} threads"][0] / threads[0]
+    lines = [f"{'ours, on as many cores':28}{'images/s':>10}{'of linear':>11}"]
+    for (name, (wall, _)), (_, _, n) in zip(rates.items(), rows.values(), strict=True):
+        lines.append(f"{name:28}{wall:10.0f}{wall / first / n:11.2f}")
     return "\n".join(lines)
 
 
@@ -217,15 +256,15 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=299)
     parser.add_argument("--seconds", type=float, default=15, help="for each row, all rounds")
     parser.add_argument("--threads", default="1,2", help="how many, in the second table")
-    flags = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         paths = write_photographs(root)
         kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1000
         print(f"{len(paths)} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} kB on average\n")
-        print(compare(root, flags.image_size, flags.seconds), end="\n\n")
-        threads = [int(n) for n in flags.threads.split(",")]
-        print(scale(root, flags.image_size, threads, flags.seconds))
+        print(compare(root, args.image_size, args.seconds), end="\n\n")
+        threads = [int(n) for n in args.threads.split(",")]
+        print(scale(root, args.image_size, threads, args.seconds))
 
 
 if __name__ == "__main__":
