@@ -8,10 +8,10 @@ and stacks uint8 batches of 32. tf.data and Pillow get boxes that were drawn bef
 torchvision draw theirs.
 
 In the first table every pipeline is pinned to one core, with one thread; in the second ours has as
-many threads, or processes, as cores. Measurements take turns and the median counts, so that other
-programs disturb all alike. As those also take some of the core, the ratio is of images per second
-of processor time, summed over a pipeline's threads. What is said to be linear needs as many idle
-cores as threads.
+many threads, or processes, as cores. Measurements take turns and the median of the rounds' ratios
+counts, so that other programs disturb all alike. As those also take some of the core, the ratio is
+of images per second of processor time, summed over a pipeline's threads. What is said to be linear
+needs as many idle cores as threads.
 """
 
 import argparse
@@ -20,7 +20,6 @@ import importlib.util
 import itertools
 import multiprocessing
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +37,7 @@ from inception.data.folder import FolderSource
 from inception.data.readers import TrainReader
 from inception.data.stream import train_stream
 
-ROUNDS = 5
+ROUNDS = 9
 BATCH = 32
 HEIGHT, WIDTH = 375, 500  # of the files, about ImageNet's average
 
@@ -189,13 +188,16 @@ def pin(cores: int) -> None:
         os.sched_setaffinity(0, range(cores))
 
 
-def take_turns(rows: dict[str, Row], seconds: float) -> dict[str, tuple[float, float]]:
-    """Medians of `measure` over interleaved rounds.
+def take_turns(rows: dict[str, Row], seconds: float) -> dict[str, np.ndarray]:
+    """`measure` for each row, in interleaved rounds.
 
     Args:
       rows: pipeline, arguments and cores by name. Each has a process of its own: TensorFlow and
         torch do not share one well.
       seconds: for each row, over all rounds.
+
+    Returns:
+      By name, [rounds, 2]: images per second, and per second of processor time.
     """
     spawn = multiprocessing.get_context("spawn")
     pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in rows}
@@ -206,11 +208,7 @@ def take_turns(rows: dict[str, Row], seconds: float) -> dict[str, tuple[float, f
         rates[name].append(future.result())
     for pool in pools.values():
         pool.shutdown()
-    medians = {}
-    for name, measured in rates.items():
-        walls, processors = zip(*measured, strict=True)
-        medians[name] = statistics.median(walls), statistics.median(processors)
-    return medians
+    return {name: np.array(measured) for name, measured in rates.items()}
 
 
 def compare(root: Path, size: int, seconds: float) -> str:
@@ -224,14 +222,15 @@ def compare(root: Path, size: int, seconds: float) -> str:
     }
     missing = "" if importlib.util.find_spec("torchvision") else "torchvision, DataLoader"
     rates = take_turns({name: row for name, row in rows.items() if name != missing}, seconds)
-    base = rates["tf.data, decode_and_crop"][1]
+    base = rates["tf.data, decode_and_crop"]
     lines = [f"{'one core':28}{'images/s':>10}{'per core-second':>17}{'ratio':>7}"]
     for name in rows:
         if name == missing:
             lines.append(f"{name:28}not installed")
         else:
-            wall, core = rates[name]
-            lines.append(f"{name:28}{wall:10.0f}{core:17.0f}{core / base:7.2f}")
+            wall, core = np.median(rates[name], axis=0)
+            ratio = np.median(rates[name] / base, axis=0)[1]
+            lines.append(f"{name:28}{wall:10.0f}{core:17.0f}{ratio:7.2f}")
     return "\n".join(lines)
 
 
@@ -243,10 +242,11 @@ def scale(root: Path, size: int, threads: list[int], seconds: float) -> str:
         for n in threads
     }
     rates = take_turns(rows, seconds)
-    first = rates[f"{threads[0]} threads"][0] / threads[0]
+    first = rates[f"{threads[0]} threads"] / threads[0]
     lines = [f"{'ours, on as many cores':28}{'images/s':>10}{'of linear':>11}"]
-    for (name, (wall, _)), (_, _, n) in zip(rates.items(), rows.values(), strict=True):
-        lines.append(f"{name:28}{wall:10.0f}{wall / first / n:11.2f}")
+    for name, (_, _, n) in rows.items():
+        wall, linear = np.median(rates[name], axis=0)[0], np.median(rates[name] / first, axis=0)[0]
+        lines.append(f"{name:28}{wall:10.0f}{linear / n:11.2f}")
     return "\n".join(lines)
 
 
