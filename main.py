@@ -20,6 +20,8 @@ def main() -> int:
         "--distributed", action="store_true", help="one of several processes (TPU pods, clusters)"
     )
     args, overrides = config_lib.parse_args(parser)
+    if args.step is not None and args.mode == "train":
+        parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
     try:
         config = inception.load_config(args.config, overrides)
         if args.distributed:

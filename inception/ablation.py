@@ -31,6 +31,7 @@ from inception.cells import Cell, load_rows, load_setting, make_cells
 from inception.config import parse_args
 from inception.errors import CheckpointError, UserError
 from inception.logbook import say
+from inception.runs import as_workdir
 from inception.sharding import connect, is_main_process
 from inception.train import train as train_config
 
@@ -139,18 +140,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = load_rows(names, setting, overrides)
         if args.distributed:
             connect()
-        cells = make_cells(rows, args.seeds, args.workdir)
+        workdir = as_workdir(args.workdir)
+        cells = make_cells(rows, args.seeds, workdir)
         command = shlex.join(["python", "-m", "inception.ablation", *words])
 
         def redraw() -> None:
             if is_main_process():
-                report.write(args.workdir, rows, cells, command)
+                report.write(workdir, rows, cells, command)
 
         good = run(cells, redraw)
     except (OSError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    say(f"\n{Path(args.workdir) / 'report.md'}: what came out")
+    say(f"\n{workdir / 'report.md'}: what came out")
     return 0 if good else 1
 
 

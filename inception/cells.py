@@ -101,11 +101,16 @@ class Cell:
     @property
     def record(self) -> dict:
         """What the ablation noted about the run: "seconds", "error", "machine"; {} if nothing."""
-        return _read(self.directory / "cell.json") or {}
+        return _read(self._record) or {}
 
     def note(self, **facts: Any) -> None:
         """Adds to the record."""
-        write_json(self.directory / "cell.json", self.record | facts)
+        write_json(self._record, self.record | facts)
+
+    @property
+    def _record(self) -> Path:
+        """Beside the workdir, for the reason may be that this cannot be written."""
+        return self.directory.with_name(f"{self.directory.name}.json")
 
 
 def _read(file: Path) -> Any:

@@ -42,7 +42,7 @@ class Run:
 
     def __init__(self, config: ConfigDict, workdir: str | Path | None = None):
         self.config = config
-        self.workdir = Path(workdir).absolute() if workdir else None
+        self.workdir = runs.as_workdir(workdir).absolute() if workdir else None
 
     @cached_property
     def train_source(self) -> Source:

@@ -32,6 +32,7 @@ POSITIVE = (
     "accumulation_steps",
     "num_epochs",
     "rmsprop_epsilon",
+    "aux_loss_weight",
     "learning_rate",
     "learning_rate_batch",
     "decay_rate",
@@ -46,7 +47,6 @@ POSITIVE = (
 NOT_NEGATIVE = (
     "seed",
     "data_threads",
-    "aux_loss_weight",
     "mixup_alpha",
     "clip_norm",
     "weight_decay",

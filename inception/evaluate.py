@@ -226,7 +226,7 @@ def evaluate(
 
     Returns:
       The results, see `Evaluator`, with the settings: "members" (the checkpoints), "dataset",
-      "image_size", "dtype" and "eval" (of the config).
+      "data_dir", "image_size", "dtype" and "eval" (of the config).
 
     Raises:
       CheckpointError: if there is no such checkpoint, it holds another network, or its classes
@@ -244,11 +244,14 @@ def evaluate(
         restore(directory, source.num_classes, number, config.dtype, mesh)
         for directory, number in located
     ]
+    if len({(member.workdir.resolve(), member.step) for member in members}) < len(members):
+        raise ConfigError(f"config.eval.ensemble={config.eval.ensemble!r} names a checkpoint twice")
     evaluator = Evaluator(config, source, [member.model for member in members], mesh)
     last = max(member.step for member in members)
     settings = {
         "members": [str(member.workdir / "checkpoints" / str(member.step)) for member in members],
         "dataset": config.dataset,
+        "data_dir": config.data_dir,
         "image_size": config.image_size,
         "dtype": config.dtype,
         "eval": config.eval.to_dict(),
@@ -268,10 +271,9 @@ def evaluate(
 def _located(config: ConfigDict, workdir: Path, step: int | None) -> list[tuple[Path, int | None]]:
     """The workdirs and steps to evaluate together: config.eval.ensemble's, or this one alone."""
     paths = [name.strip() for name in config.eval.ensemble.split(",") if config.eval.ensemble]
-    if not all(paths) or len(paths) > len(set(paths)):
+    if not all(paths):
         raise ConfigError(
-            f"config.eval.ensemble={config.eval.ensemble!r}; it must be DIR1,DIR2,..., without "
-            "gaps and each named once"
+            f"config.eval.ensemble={config.eval.ensemble!r}; it must be DIR1,DIR2,... without gaps"
         )
     if paths and step is not None:
         raise ConfigError(

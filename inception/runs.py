@@ -97,8 +97,8 @@ def read_config(workdir: str | Path) -> ConfigDict:
     file = Path(workdir) / "config.json"
     try:
         return ConfigDict(json.loads(file.read_text()))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{workdir} holds no run: {file} does not exist") from error
+    except OSError as error:
+        raise CheckpointError(f"{workdir} holds no run: {file}: {error.strerror}") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is no config: {error}") from error
 

@@ -183,6 +183,7 @@ def test_a_cell_whose_directory_cannot_be_written_does_not_stop_the_others(cells
     assert not ablation.run(cells, nothing, failing)
     assert len(failing.calls) == 4
     assert [bool(cell.results) for cell in cells] == [False, True, True, True]
+    assert cells[0].record["error"] == "UserError: cannot be written"
 
 
 def test_interruption_stops_everything(cells):
@@ -203,6 +204,14 @@ def test_main_tells_mistakes_before_it_trains(argv, message, tmp_path, capsys):
     assert ablation.main([*argv, f"--workdir={tmp_path / 'run'}"]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_workdir_may_be_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for cell in make_cells(load_rows(("v3",), {}), 1, tmp_path / "run"):
+        fake_runs.leave(cell.config, cell.directory, 4, 6)
+    assert ablation.main(["--configs=v3", "--seeds=1", "--workdir=~/run"]) == 0
+    assert "1 of 1 runs are finished" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_a_cell_reads_what_the_logbook_writes(cells):

@@ -36,6 +36,19 @@ def test_names_with_and_without_suffix_and_numbers(listed):
     assert "ILSVRC2012_val_00000003.JPEG" not in excluded
 
 
+def test_files_of_one_name_in_several_folders_are_told_apart(listed):
+    one, every = Excluded(listed("china/1.webp")), Excluded(listed("1.webp"))
+    assert ("china/1.webp" in one, "coffee/1.webp" in one) == (True, False)
+    assert ("china/1.webp" in every, "coffee/1.webp" in every) == (True, True)
+
+
+def test_only_the_last_suffix_may_be_missing(listed):
+    excluded = Excluded(listed("img.v2", "0005"))
+    assert ("img.v2.JPEG" in excluded, "img.JPEG" in excluded) == (True, False)
+    assert ("0005.JPEG" in excluded, "ILSVRC2012_val_00000005.JPEG" in excluded) == (True, True)
+    assert "" not in excluded
+
+
 def test_every_source_knows_its_file_names(tmp_path):
     prepare("test_photos", str(tmp_path))
     records = RecordSource("test_photos", "validation", str(tmp_path))
@@ -43,7 +56,7 @@ def test_every_source_knows_its_file_names(tmp_path):
     assert names == {f"{NUM_TRAIN + index}.JPEG" for index in range(NUM_VALIDATION)}
     (tmp_path / "val" / "cat").mkdir(parents=True)
     (tmp_path / "val" / "cat" / "a.jpg").write_bytes(photograph(0)[0])
-    assert FolderSource(tmp_path, "val").file_name(0) == "a.jpg"
+    assert FolderSource(tmp_path, "val").file_name(0) == "cat/a.jpg"
     assert FakeSource(3).file_name(2) == "ILSVRC2012_val_00000003.JPEG"
 
 

@@ -14,6 +14,7 @@ from inception.data import DataError, DataNotFound
 from inception.data.decode import BadImage
 from inception.data.folder import FolderSource
 from inception.data.sources import open_source
+from inception.errors import UserError
 
 PHOTOGRAPH = np.ascontiguousarray(skimage.data.astronaut()[:100, :120, ::-1])
 
@@ -123,6 +124,21 @@ def test_a_file_that_goes_away_during_the_run(root):
     (root / "train/ant/c.PNG").unlink()
     with pytest.raises(BadImage, match="cannot be read: No such file"):
         source[0]
+
+
+def test_bytes_behind_the_end_are_no_damage(root):
+    """As phones append a film to a photograph."""
+    write(root / "train/ant/motion.jpg", encoded(".jpg") + bytes(20_000))
+    write(root / "train/ant/cut.jpg", encoded(".jpg")[:-400] + bytes(20_000))
+    with pytest.raises(DataError, match=r"1 of 6 files .*\n.*cut\.jpg: JPEG without an end"):
+        FolderSource(root, "train")
+
+
+def test_a_folder_needs_a_name_and_a_disk():
+    for data_dir, message in (("", "data_dir is empty"), ("gs://bucket/x", "mount the bucket")):
+        config = load("configs/v3.py", ["dataset=folder", f"data_dir={data_dir}"])
+        with pytest.raises(UserError, match=message):
+            open_source(config, "train")
 
 
 def test_many_bad_files_are_counted_and_the_first_are_listed(root):

@@ -128,6 +128,13 @@ def test_what_training_refuses_the_doctor_refuses(found, digits, override):
     assert f"config.{override.partition('=')[0]}=" in finding.text
 
 
+def test_workdirs_are_those_of_training(monkeypatch, tmp_path, tiny, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert checks.Run(tiny(), "~/run").workdir == tmp_path / "run"
+    assert doctor.main(["--config=configs/digits.py", "--workdir=gs://bucket/run"]) == 1
+    assert "is not a local path" in capsys.readouterr().err
+
+
 def test_without_a_workdir(found):
     assert found(checks.workdir, workdir=None).status == "WARN"
 

@@ -166,9 +166,13 @@ def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
         inception.evaluate(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
         inception.evaluate(config_of(ensemble), tmp_path, step=1, source=source)
-    for gaps in (",", f"{runs}/0,,{runs}/1", f"{runs}/0,{runs}/0"):
-        with pytest.raises(ConfigError, match="each named once"):
-            inception.evaluate(config_of(f"eval.ensemble={gaps}"), tmp_path, source=source)
+    for bad, message in (
+        (",", "without gaps"),
+        (f"{runs}/0,,{runs}/1", "without gaps"),
+        (f"{runs}/0,{runs}/0/checkpoints/1", "twice"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            inception.evaluate(config_of(f"eval.ensemble={bad}"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="--mode=eval"):
         inception.train(config_of(ensemble), tmp_path / "new", source, source)
 
@@ -192,13 +196,14 @@ def test_evaluations_of_other_settings_do_not_overwrite_each_other(
     source = FakeSource(4, num_classes=10, image_size=90)
     (tmp_path / "list").write_text("1\n99\n")
     ensemble = f"eval.ensemble={runs}/0"
-    for overrides in [(ensemble,), (ensemble, f"eval.exclude={tmp_path}/list"), (ensemble,)]:
-        inception.evaluate(config_of(*overrides), tmp_path / "new", source=source)
-    whole, part = (
+    for other in [(), (f"eval.exclude={tmp_path}/list",), ("data_dir=elsewhere",), ()]:
+        inception.evaluate(config_of(ensemble, *other), tmp_path / "new", source=source)
+    whole, part, elsewhere = (
         json.loads((tmp_path / "new" / f"eval_validation_1{suffix}.json").read_text())
-        for suffix in ("", "_2")
+        for suffix in ("", "_2", "_3")
     )
-    assert len(list((tmp_path / "new").glob("*.json"))) == 2
+    assert len(list((tmp_path / "new").glob("*.json"))) == 3
+    assert elsewhere["data_dir"] == "elsewhere"
     assert (whole["examples"], whole["eval"]["exclude"]) == (4, "")
     assert (part["examples"], part["excluded"]) == (3, 1)
     assert f"of 2 images in {tmp_path}/list some are not" in capsys.readouterr().out

@@ -58,6 +58,12 @@ def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
     assert "step 5" in missing.stderr
 
 
+def test_a_step_is_for_evaluation(tmp_path):
+    process = _main("--config=configs/digits.py", f"--workdir={tmp_path}/run", "--step=4")
+    assert process.returncode == 2
+    assert "--step is for --mode=eval" in process.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -1,8 +1,9 @@
 """Images that an evaluation leaves out, such as the 1,762 of the challenge's blacklist (section 9).
 
-The list is a text file with one image a line: a file's name, with or without its suffix, or a
-number n, which is ImageNet's n-th validation image, ILSVRC2012_val_0000000n. That is how the
-development kit writes its blacklist. Empty lines and those that begin with # mean nothing.
+The list is a text file with one image a line: a file's name, with or without its suffix, and with
+its class's folder where several classes have files of that name; or a number n, which is ImageNet's
+n-th validation image, ILSVRC2012_val_0000000n. That is how the development kit writes its
+blacklist. Empty lines and those that begin with # mean nothing.
 """
 
 from pathlib import Path, PurePosixPath
@@ -21,18 +22,22 @@ class Excluded:
     def __init__(self, file: str | Path):
         self._file = file
         try:
-            lines = [line.strip() for line in Path(file).read_text().splitlines()]
+            lines = [line.strip() for line in Path(file).expanduser().read_text().splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataNotFound(
                 f"config.eval.exclude={str(file)!r} cannot be read: {error}"
             ) from error
-        self._names = {_stem(line) for line in lines if line and not line.startswith("#")}
+        self._listed = {line for line in lines if line and not line.startswith("#")}
+        numbers = (int(line) for line in self._listed if line.isdecimal())
+        self._names = self._listed | {f"ILSVRC2012_val_{number:08d}" for number in numbers}
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._listed)
 
     def __contains__(self, file_name: object) -> bool:
-        return _stem(str(file_name)) in self._names
+        path = PurePosixPath(str(file_name))
+        forms = (path, path.with_suffix(""), path.name, path.stem) if path.name else ()
+        return any(str(form) in self._names for form in forms)
 
     def check(self, source: Source) -> None:
         """Refuses a list that leaves out nothing, rather than evaluate silently on everything.
@@ -49,7 +54,3 @@ class Excluded:
             f"config.eval.exclude={str(self._file)!r} lists {len(self)} images, none of them among "
             f"the {len(source)} that are evaluated, which {called}"
         )
-
-
-def _stem(name: str) -> str:
-    return f"ILSVRC2012_val_{int(name):08d}" if name.isdecimal() else PurePosixPath(name).stem

@@ -12,11 +12,11 @@ from itertools import repeat
 from pathlib import Path
 
 from inception.data import DataError, DataNotFound
-from inception.data.decode import BadImage
+from inception.data.decode import BadImage, decode
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _THREADS = 32  # listing and checking wait for the disk, not for the processor
-_TAIL = 4096  # bytes in which an image's end is looked for: some cameras write beyond it
+_TAIL = 4096  # bytes in which an image's end is looked for; where cameras write more, all is read
 _LISTED = 20  # bad files that an error names
 
 
@@ -69,8 +69,8 @@ class FolderSource:
         return f"{self._root}/{self._paths[index]}"
 
     def file_name(self, index: int) -> str:
-        """Returns the file's name without its folders."""
-        return Path(self._paths[index]).name
+        """Returns the file's name in its class's folder."""
+        return self._paths[index]
 
     def _class_names(self) -> tuple[str, ...]:
         """Returns the training folder's classes, or this split's if there is no such folder."""
@@ -163,10 +163,18 @@ def _problem(path: str) -> str:
     if not size:
         return "empty"
     if head.startswith(b"\xff\xd8\xff"):
-        return "" if b"\xff\xd9" in tail else "JPEG without an end: truncated"
+        return "" if b"\xff\xd9" in tail or _decodes(path) else "JPEG without an end: truncated"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "" if b"IEND" in tail else "PNG without an end: truncated"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         whole = int.from_bytes(head[4:8], "little") + 8
         return "" if size >= whole else f"WebP of {whole} bytes, has {size}: truncated"
     return "neither JPEG nor PNG nor WebP"
+
+
+def _decodes(path: str) -> bool:
+    try:
+        decode(Path(path).read_bytes())
+    except BadImage:
+        return False
+    return True

@@ -78,7 +78,7 @@ class TrainReader:
     def _count(self, error: BadImage) -> None:
         with self._lock:
             self._skipped += 1
-            logging.warning("Skipped (%d so far in this run): %s", self._skipped, error)
+            logging.warning("Skipped (%d since this start): %s", self._skipped, error)
 
 
 class EvalReader:

@@ -75,10 +75,10 @@ class RecordSource:
         return f"record {index} of {self._name}"
 
     def file_name(self, index: int) -> str:
-        """Returns the record's feature of that name, without folders; "" if it has none."""
+        """Returns the record's feature of that name; "" if it has none."""
         features = _parse(self._read(index))
         names = features["file_name"].bytes_list.value if "file_name" in features else [b""]
-        return Path(names[0].decode()).name
+        return names[0].decode()
 
     def _read(self, index: int) -> bytes:
         index = range(len(self))[index]  # IndexError ends an iteration, as for a list

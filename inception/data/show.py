@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             pil_kwargs={"optimize": True},
         )
     except (OSError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
+        parser.exit(1, f"error: {error}\n")
     print(f"{args.output}: look at it before you train.")
 
 

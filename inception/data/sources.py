@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception.data import DataError
+from inception.data import DataError, DataNotFound
 from inception.data.folder import FolderSource
 from inception.data.records import RecordSource
+from inception.errors import local_path
 
 
 class Source(Protocol):
@@ -39,7 +40,7 @@ class Source(Protocol):
         ...
 
     def file_name(self, index: int) -> str:
-        """Returns what the image's file was called, without folders; "" if nobody knows."""
+        """Returns what the image's file was called, maybe in a folder; "" if nobody knows."""
         ...
 
 
@@ -56,7 +57,13 @@ def open_source(config: ConfigDict, split: str) -> Source:
     if name == "folder":
         # What is evaluated must all be there: found now, not after an epoch of training.
         on_bad_record = str(config.on_bad_record) if split == config.split else "fail"
-        return FolderSource(data_dir, split, on_bad_record=on_bad_record)
+        if not data_dir:
+            raise DataNotFound(
+                "config.data_dir is empty: a data set 'folder' needs the folder that holds "
+                "train/<class>/*.JPEG and val/<class>/*.JPEG"
+            )
+        root = local_path("config.data_dir", data_dir, DataError)
+        return FolderSource(root, split, on_bad_record=on_bad_record)
     if name == "digits":
         # Not at the top: `python -m inception.data.prepare` must not find itself imported.
         from inception.data.prepare import prepare
