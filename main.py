@@ -33,6 +33,9 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:
+        print(stopped or "interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

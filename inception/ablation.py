@@ -152,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stopped:
+        print(stopped or "interrupted", file=sys.stderr)
+        return 130
     say(f"\n{workdir / 'report.md'}: what came out")
     return 0 if good else 1
 

@@ -152,7 +152,8 @@ def workdir(run: Run) -> Finding:
     """Whether the workdir can be written and is not another config's."""
     if run.workdir is None:
         return Finding("not given", "name it with --workdir=DIR", "WARN")
-    runs.check(run.workdir, run.config, run.train_source)
+    if runs.has_trained(run.workdir):
+        runs.check(run.workdir, run.config, run.train_source)
     try:
         with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-"):
             pass

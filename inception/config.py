@@ -77,7 +77,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     """
     file = Path(path)
     if not file.is_file():
-        there = ", ".join(sorted(str(other) for other in file.parent.glob("*.py"))) or "nothing"
+        there = ", ".join(sorted(str(other) for other in file.parent.glob("[!_]*.py"))) or "nothing"
         raise ConfigError(f"config file {path} does not exist; {file.parent}/ has: {there}")
     root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
     sys.path.insert(0, root)

@@ -18,6 +18,7 @@ from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 from inception.errors import ConfigError, UserError
 from inception.evaluate import Evaluator, leave
+from inception.interrupt import Interrupted, asked_to_stop
 from inception.logbook import Logbook, say, summary
 from inception.model import Inception
 from inception.state import TrainState, abstract_state, create_state, make_model
@@ -163,8 +164,11 @@ class Trainer:
             state = self._first_state(saved)
             first_step = int(state.step)
             self._say_what_runs(state, first_step)
-            with Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log:
-                results = self._loop(state, first_step, saved, log)
+            with (
+                Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log,
+                asked_to_stop() as stop,
+            ):
+                results = self._loop(state, first_step, saved, log, stop)
         leave(self.workdir, "results", results, self.source.class_names)
         return results
 
@@ -173,7 +177,14 @@ class Trainer:
         state = make(self.config, self.model, self.optimizer, self.mesh)
         return saved.restore(state)[1] if saved.steps() else state
 
-    def _loop(self, state: TrainState, first_step: int, saved: Checkpoints, log: Logbook) -> dict:
+    def _loop(
+        self,
+        state: TrainState,
+        first_step: int,
+        saved: Checkpoints,
+        log: Logbook,
+        stop: Callable[[], bool],
+    ) -> dict:
         config = self.config
         batches = train_stream(
             config,
@@ -189,16 +200,18 @@ class Trainer:
         for step in range(first_step + 1, self.num_steps + 1):
             state, metrics = self.step(state, next(batches))
             pending.append(metrics)
-            first, last = step == first_step + 1, step == self.num_steps
+            first, last, stop_now = step == first_step + 1, step == self.num_steps, stop()
             log_now, save_now, evaluate_now = (
                 last or step % every == 0
                 for every in (config.log_every_steps, config.checkpoint_every_steps, eval_every)
             )
-            if log_now or save_now or evaluate_now:
+            if log_now or save_now or evaluate_now or stop_now:
                 log.train(step, config.batch_size, self._look(pending, step, saved))
                 pending = []
-            if save_now:
+            if save_now or stop_now:
                 saved.save(step, state)
+            if stop_now and not last:
+                raise Interrupted(f"stopped at step {step}; the same command continues from there")
             if evaluate_now:
                 results = self.evaluator([state], step)
                 log.evaluation(step, results)
@@ -275,6 +288,7 @@ def train(
       ConfigError: for a config that makes no sense.
       CheckpointError: if the workdir holds another config's run or cannot be written.
       TrainingError: when the loss is not finite.
+      Interrupted: after Ctrl-C or SIGTERM, when the step has been saved.
     """
     config_lib.validate(config)
     workdir = runs.as_workdir(workdir)

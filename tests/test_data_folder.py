@@ -171,7 +171,7 @@ def test_bad_files_to_evaluate_on_are_found_before_training_also_with_skip(root)
 def test_folders_that_are_not_there(root):
     with pytest.raises(DataNotFound, match=r"no folder test \(its folders: train, val\)"):
         FolderSource(root, "test")
-    with pytest.raises(DataNotFound, match=r"it is not there.*DATA_DIR/train/<class>"):
+    with pytest.raises(DataNotFound, match=r"nowhere is not there; .*DATA_DIR/train/<class>"):
         FolderSource(root / "nowhere", "train")
     with pytest.raises(DataError, match="must be a folder's name"):
         FolderSource(root, "train[:10%]")

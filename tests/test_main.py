@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,26 @@ def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
     missing = _main(*args, "--mode=eval", "--step=5")
     assert missing.returncode == 1
     assert "step 5" in missing.stderr
+
+
+def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path):
+    arguments = ["--config=configs/digits.py", f"--workdir={tmp_path}/run", *SHORT]
+    arguments += [f"--config.data_dir={tmp_path}/data", "--config.schedule=staircase"]
+    command = [sys.executable, "main.py", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        assert process.stdout
+        next(line for line in process.stdout if line.startswith("step 2/"))
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read()
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert int(saved.name) == json.loads(lines[-1])["step"] >= 2
+    again = _main(*arguments, f"--config.num_epochs={(int(saved.name) + 1) * 16 / 1437}")
+    assert again.returncode == 0
+    assert f"continuing from step {saved.name}" in again.stdout
 
 
 def test_a_step_is_for_evaluation(tmp_path):

@@ -115,10 +115,11 @@ def _split_folder(root: Path, split: str) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    found = ", ".join(_subfolders(root, required=False)) if root.is_dir() else "it is not there"
+    found = ", ".join(_subfolders(root, required=False)) if root.is_dir() else ""
+    what = f"has no folder {' or '.join(names)} (its folders: {found or 'none'})"
     raise DataNotFound(
-        f"{root} has no folder {' or '.join(names)} (its folders: {found or 'none'}); a data set "
-        "'folder' needs images at DATA_DIR/train/<class>/*.JPEG and DATA_DIR/val/<class>/*.JPEG"
+        f"{root} {what if root.is_dir() else 'is not there'}; a data set 'folder' needs images at "
+        "DATA_DIR/train/<class>/ and DATA_DIR/val/<class>/"
     )
 
 
