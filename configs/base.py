@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.split = "train"  # any tfds split expression; a folder's name for "folder"
     config.image_size = 299  # pixels, height and width of the network's input
     config.augmentation = "inception"  # "inception_fast", "resnet", "flip" or "none"
-    config.on_bad_record = "fail"  # or "skip": log it and take the next of the permutation
+    config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
     config.data_threads = 0  # threads that decode; 0: one a core
 
     # Training (section 8). 1536 = 48 groups of 32 stands in for the paper's 50 replicas of 32 and
