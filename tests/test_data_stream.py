@@ -221,7 +221,7 @@ def test_skipped_records_are_counted_in_the_log(files, caplog):
     with caplog.at_level("WARNING"):
         take(train_stream(config, spoil(files, 17, 30)), 1)
     text = caplog.text
-    assert "1 so far" in text
+    assert "1 since this start" in text
     assert "2 so far" in text
     assert "image 30" in text
 
