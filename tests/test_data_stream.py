@@ -222,7 +222,7 @@ def test_skipped_records_are_counted_in_the_log(files, caplog):
         take(train_stream(config, spoil(files, 17, 30)), 1)
     text = caplog.text
     assert "1 since this start" in text
-    assert "2 so far" in text
+    assert "2 since this start" in text
     assert "image 30" in text
 
 
