@@ -12,8 +12,17 @@ def get_config() -> ConfigDict:
     """Returns the defaults of every field."""
     config = ConfigDict()
     config.seed = 0  # decides initial weights, order of examples, crops, colours and dropout
+    _data(config)
+    _training(config)
+    _optimizer(config)
+    _network(config)
+    _evaluation(config)
+    _output(config)
+    return config
 
-    # Data.
+
+def _data(config: ConfigDict) -> None:
+    """What is read, and the released code's preprocessing."""
     config.dataset = "imagenet2012"  # a tfds name, "digits", "folder" or "fake"
     config.data_dir = ""  # where it lies; empty: tfds's own default, ~/tensorflow_datasets
     config.split = "train"  # any tfds split expression; a folder's name for "folder"
@@ -22,8 +31,11 @@ def get_config() -> ConfigDict:
     config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
     config.data_threads = 0  # threads that decode; 0: one a core
 
-    # Training (section 8). 1536 = 48 groups of 32 stands in for the paper's 50 replicas of 32 and
-    # divides over 1, 2, 3, 4, 6, 8, 12 and 16 devices with whole groups on each.
+
+def _training(config: ConfigDict) -> None:
+    """Section 8, and the losses of sections 4 and 7."""
+    # 1536 = 48 groups of 32 stands in for the paper's 50 replicas of 32 and divides over 1, 2, 3,
+    # 4, 6, 8, 12 and 16 devices with whole groups on each.
     config.batch_size = 1536  # images a step over all devices
     config.accumulation_steps = 1  # micro-batches a step: more of them need less memory
     config.num_epochs = 100.0
@@ -33,6 +45,9 @@ def get_config() -> ConfigDict:
     config.mixup_alpha = 0.0  # Beta(alpha, alpha) of mixup; 0: off, as in the paper
     config.ema_decay = 0.9999  # of the weights that are evaluated; ramped as in the released code
 
+
+def _optimizer(config: ConfigDict) -> None:
+    """Section 8: clipping, weight decay, RMSProp and its learning rate."""
     config.optimizer = "rmsprop"  # or "momentum"
     config.rmsprop_decay = 0.9
     config.rmsprop_epsilon = 1.0
@@ -48,7 +63,9 @@ def get_config() -> ConfigDict:
     config.decay_epochs = 2.0
     config.warmup_epochs = 0.0  # linear from 0
 
-    # The network: the fields of inception.Inception, explained there.
+
+def _network(config: ConfigDict) -> None:
+    """The fields of inception.Inception, explained there."""
     config.model = ConfigDict()
     config.model.outline = "released"
     config.model.stem = "factorized"
@@ -64,7 +81,9 @@ def get_config() -> ConfigDict:
     config.model.batch_norm_epsilon = 1e-3
     config.model.batch_norm_group = 32
 
-    # Evaluation.
+
+def _evaluation(config: ConfigDict) -> None:
+    """Single crop, as in table 3, or as in tables 4 and 5."""
     config.eval = ConfigDict()
     config.eval.split = "validation"
     config.eval.batch_size = 256  # crops that go through the devices at once, over all of them
@@ -76,8 +95,9 @@ def get_config() -> ConfigDict:
     config.eval.exclude = ""  # a file that lists images to leave out, as the challenge's blacklist
     config.eval.classes = "all"  # "present": only those of the split, for imagenet_a and imagenet_r
 
-    # What a run writes, and when.
+
+def _output(config: ConfigDict) -> None:
+    """What a run writes, and when."""
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1000
     config.keep_checkpoints = 3  # the newest ones
-    return config

@@ -31,7 +31,7 @@ from inception.cells import Cell, load_rows, load_setting, make_cells
 from inception.config import parse_args
 from inception.errors import CheckpointError, UserError
 from inception.logbook import say
-from inception.runs import as_workdir
+from inception.runs import as_workdir, has_trained, read_config
 from inception.sharding import connect, is_main_process
 from inception.train import train as train_config
 
@@ -97,10 +97,13 @@ def _check_epochs(cell: Cell) -> None:
     Raises:
       CheckpointError: naming both.
     """
-    if cell.trained_epochs not in (None, cell.config.num_epochs):
+    if not has_trained(cell.directory):
+        return
+    epochs = read_config(cell.directory).num_epochs
+    if epochs != cell.config.num_epochs:
         raise CheckpointError(
-            f"{cell.directory} holds a run of {cell.trained_epochs:g} epochs, which cannot be made "
-            f"one of {cell.config.num_epochs:g}: use another --workdir, or set num_epochs back"
+            f"{cell.directory} holds a run of {epochs:g} epochs, which cannot be made one of "
+            f"{cell.config.num_epochs:g}: use another --workdir, or set num_epochs back"
         )
 
 

@@ -4,7 +4,7 @@ A row is a config, a cell one run of it with one seed, in a directory of its own
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from ml_collections import ConfigDict
 
 from inception import optimizers
 from inception.config import ConfigError, differences, flatten, load
-from inception.logbook import write_json
-from inception.runs import has_trained
+from inception.logbook import read_metrics, write_json
 
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
 
@@ -78,25 +77,10 @@ class Cell:
         """Number of them; None before the run has started."""
         return (_read(self.directory / "data.json") or {}).get("training_images")
 
-    @property
-    def trained_epochs(self) -> float | None:
-        """num_epochs of the run that the directory holds, finished or not; None for no run."""
-        stored = _read(self.directory / "config.json") if has_trained(self.directory) else None
-        return stored and stored["num_epochs"]
-
     def curve(self, name: str) -> dict[int, float]:
         """A number that the run has logged, such as "eval/ema_top1", by step."""
-        return {line["step"]: line[name] for line in self._log() if name in line}
-
-    def _log(self) -> Iterator[dict]:
-        file = self.directory / "metrics.jsonl"
-        for text in file.read_text().splitlines() if file.exists() else []:
-            try:
-                line = json.loads(text)
-            except ValueError:  # cut off by a crash
-                continue
-            if isinstance(line, dict):
-                yield line
+        lines = read_metrics(self.directory)
+        return {line["step"]: line[name] for line in lines if name in line}
 
     @property
     def record(self) -> dict:

@@ -130,12 +130,12 @@ def _split(config: ConfigDict, split: str, source: Source) -> Finding:
 
 
 def batch(run: Run) -> Finding:
-    """Whether devices and groups take the batch, the network the images, and the data is its."""
-    config, mesh, size = run.config, sharding.make_mesh(), run.config.image_size
-    Trainer(config, run.workdir or "", run.train_source, run.eval_source)
-    micro_batch, key = config.batch_size // config.accumulation_steps, jax.random.key(0)
+    """What training itself would refuse, and whether the network takes the images."""
+    config, size = run.config, run.config.image_size
+    trainer = Trainer(config, run.workdir or "", run.train_source, run.eval_source)
+    model, mesh, key = trainer.model, trainer.mesh, jax.random.key(0)
+    micro_batch = config.batch_size // config.accumulation_steps
     images = jax.ShapeDtypeStruct((micro_batch, size, size, 3), np.float32)
-    model = make_model(config, num_classes=1)
 
     def forward(images: jax.Array):
         rngs, mutable = {"dropout": key}, ["batch_stats"]
@@ -152,7 +152,8 @@ def workdir(run: Run) -> Finding:
     """Whether the workdir can be written and is not another config's."""
     if run.workdir is None:
         return Finding("not given", "name it with --workdir=DIR", "WARN")
-    if runs.has_trained(run.workdir):
+    held = runs.has_trained(run.workdir)
+    if held:  # and only then open the data, of which another check tells
         runs.check(run.workdir, run.config, run.train_source)
     try:
         with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-"):
@@ -160,8 +161,7 @@ def workdir(run: Run) -> Finding:
     except OSError as error:
         message = f"workdir {run.workdir} cannot be written: {error.strerror}"
         raise CheckpointError(message) from error
-    held = "holds this run" if runs.has_trained(run.workdir) else "can be written"
-    return Finding(f"{run.workdir} {held}")
+    return Finding(f"{run.workdir} {'holds this run' if held else 'can be written'}")
 
 
 def _existing(path: Path) -> Path:

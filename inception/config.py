@@ -82,10 +82,12 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
     sys.path.insert(0, root)
     try:
-        config = runpy.run_path(str(file))["get_config"]()
+        module = runpy.run_path(str(file))
+        if "get_config" not in module:
+            raise ValueError("it has no function get_config()")
+        config = module["get_config"]()
     except Exception as error:  # it is a program, and may fail in any way
-        why = "no function get_config()" if error.args == ("get_config",) else repr(error)
-        raise ConfigError(f"config file {path} cannot be used: {why}") from error
+        raise ConfigError(f"config file {path} cannot be used: {error!r}") from error
     finally:
         sys.path.remove(root)
     for override in overrides:

@@ -6,7 +6,6 @@ The same code serves the training loop, `--mode=eval` and notebooks.
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -17,16 +16,15 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from inception import config as config_lib
-from inception import logbook, metrics, optimizers, runs, sharding
+from inception import logbook, metrics, runs, sharding
 from inception.augment import normalize
-from inception.checkpoints import Checkpoints
 from inception.data import DataError
 from inception.data.exclude import Excluded
 from inception.data.sources import Source, open_source
 from inception.data.stream import eval_stream
 from inception.errors import ConfigError
 from inception.model import Inception
-from inception.state import TrainState, abstract_state, make_model
+from inception.state import TrainState
 
 WEIGHTS = ("ema", "raw")
 
@@ -47,8 +45,11 @@ class Evaluator:
 
     def __init__(self, config: ConfigDict, source: Source, models: Sequence[Inception], mesh: Mesh):
         self._config, self._source, self._mesh = config, source, mesh
+        self.listed = 0  # images that config.eval.exclude names
         if config.eval.exclude:
-            Excluded(config.eval.exclude).check(source)
+            excluded = Excluded(config.eval.exclude)
+            excluded.check(source)
+            self.listed = len(excluded)
         self._models = tuple(models)
         self._classes = present_classes(source) if config.eval.classes == "present" else None
         self._log_probabilities = jax.jit(log_probabilities, static_argnames=("model", "crops"))
@@ -166,46 +167,6 @@ def present_classes(source: Source) -> np.ndarray:
     return np.isin(np.arange(source.num_classes), labels)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A run's network with the weights of one of its checkpoints."""
-
-    workdir: Path
-    config: ConfigDict
-    step: int
-    model: Inception
-    state: TrainState
-
-
-def restore(
-    workdir: str | Path,
-    num_classes: int,
-    step: int | None = None,
-    dtype: str = "float32",
-    mesh: Mesh | None = None,
-) -> Trained:
-    """Reads a run's network, as its config.json describes it, and a checkpoint of it.
-
-    Args:
-      workdir: of the run.
-      num_classes: of the data set.
-      step: which checkpoint; None for the newest.
-      dtype: to compute in.
-      mesh: the devices; None for all.
-
-    Raises:
-      CheckpointError: if it is not there or does not fit.
-    """
-    mesh = mesh or sharding.make_mesh()
-    config = runs.read_config(workdir)
-    config.dtype = dtype
-    model = make_model(config, num_classes)
-    optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
-    with Checkpoints(workdir) as saved:
-        step, state = saved.restore(abstract_state(config, model, optimizer, mesh), step)
-    return Trained(Path(workdir), config, step, model, state)
-
-
 def evaluate(
     config: ConfigDict,
     workdir: str | Path,
@@ -241,7 +202,7 @@ def evaluate(
     for directory, _ in located:
         runs.check_classes(directory, source.class_names)
     members = [
-        restore(directory, source.num_classes, number, config.dtype, mesh)
+        runs.restore(directory, source.num_classes, number, config.dtype, mesh)
         for directory, number in located
     ]
     if len({(member.workdir.resolve(), member.step) for member in members}) < len(members):
@@ -258,11 +219,9 @@ def evaluate(
     }
     results = settings | evaluator([member.state for member in members], last)
     logbook.say(f"step {last}  {logbook.summary(results)}")
-    listed = len(Excluded(config.eval.exclude)) if config.eval.exclude else 0
-    if listed > results["excluded"]:
-        logbook.say(
-            f"warning: of {listed:,} images in {config.eval.exclude} some are not in the split"
-        )
+    if evaluator.listed > results["excluded"]:
+        listed = f"of {evaluator.listed:,} images in {config.eval.exclude}"
+        logbook.say(f"warning: {listed} some are not in the split")
     name = _free_name(workdir, _name(config, members), settings)
     leave(workdir, name, results, source.class_names)
     return results
@@ -285,7 +244,7 @@ def _located(config: ConfigDict, workdir: Path, step: int | None) -> list[tuple[
     return [(workdir, step)]
 
 
-def _name(config: ConfigDict, members: Sequence[Trained]) -> str:
+def _name(config: ConfigDict, members: Sequence[runs.Trained]) -> str:
     """What a file of results is called: by data set, split, step or number of members, crops."""
     other = [config.dataset] if config.dataset != members[0].config.dataset else []
     which = str(members[0].step) if len(members) == 1 else f"ensemble_of_{len(members)}"

@@ -1,5 +1,6 @@
 """What a run tells while it goes on: a progress line, metrics.jsonl and TensorBoard curves."""
 
+import contextlib
 import json
 import logging
 import math
@@ -34,11 +35,10 @@ class Logbook:
         self._file: Any = None
         self._writer: Any = None
         if is_main_process():
-            file = Path(workdir) / "metrics.jsonl"
-            lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-            kept = [line for line in lines if _step(line) <= first_step]
-            file.write_text("".join(kept))
-            self._file = file.open("a")
+            kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
+            self._file = (Path(workdir) / "metrics.jsonl").open("w")
+            self._file.writelines(_as_json(line) + "\n" for line in kept)
+            self._file.flush()
         self.restart_clock(first_step)
 
     def __enter__(self) -> "Logbook":
@@ -96,6 +96,16 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
+def read_metrics(workdir: str | Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl, without what a crash has cut off or is something else."""
+    file = Path(workdir) / "metrics.jsonl"
+    lines = []
+    for text in file.read_text().splitlines() if file.exists() else []:
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict) and "step" in line]
+
+
 def write_json(file: Path, content: Any) -> None:
     """Writes JSON for people and programs, whole or not at all, from one process.
 
@@ -135,14 +145,6 @@ def summary(results: dict) -> str:
         f"top-5 {ema['top5']:.2%}, loss {ema['loss']:.4f} (EMA); "
         f"top-1 {raw['top1']:.2%}, top-5 {raw['top5']:.2%}, loss {raw['loss']:.4f} (raw)"
     )
-
-
-def _step(line: str) -> int:
-    """The step of a line of metrics.jsonl; a line cut off by a crash counts as behind the end."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return 1 << 62
 
 
 def _duration(seconds: float) -> str:

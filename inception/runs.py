@@ -1,4 +1,4 @@
-"""What lies in a workdir beside the checkpoints: whose it is, and of what data.
+"""Runs and their workdirs: whose a workdir is, of what data, and the network that it has trained.
 
 A workdir holds one run: `config.json`, the resolved config, `data.json`, the classes and the number
 of images that it trains on, and `checkpoints/`. A run continues only where both are the same.
@@ -6,15 +6,21 @@ of images that it trains on, and `checkpoints/`. A run continues only where both
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from inception import config as config_lib
+from inception import optimizers, sharding
+from inception.checkpoints import Checkpoints
 from inception.data.sources import Source
 from inception.errors import CheckpointError, local_path
 from inception.logbook import say, write_json
+from inception.model import Inception
+from inception.state import TrainState, abstract_state, make_model
 
 # A run may go on with other values of these: where data lies, what stops it, what it reports.
 MAY_CHANGE = (
@@ -148,6 +154,46 @@ def locate(path: str | Path) -> tuple[Path, int | None]:
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         return path.parent.parent, int(path.name)
     return path, None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's network with the weights of one of its checkpoints."""
+
+    workdir: Path
+    config: ConfigDict
+    step: int
+    model: Inception
+    state: TrainState
+
+
+def restore(
+    workdir: str | Path,
+    num_classes: int,
+    step: int | None = None,
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
+) -> Trained:
+    """Reads a run's network, as its config.json describes it, and a checkpoint of it.
+
+    Args:
+      workdir: of the run.
+      num_classes: of the data set.
+      step: which checkpoint; None for the newest.
+      dtype: to compute in.
+      mesh: the devices; None for all.
+
+    Raises:
+      CheckpointError: if it is not there or does not fit.
+    """
+    mesh = mesh or sharding.make_mesh()
+    config = read_config(workdir)
+    config.dtype = dtype
+    model = make_model(config, num_classes)
+    optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
+    with Checkpoints(workdir) as saved:
+        step, state = saved.restore(abstract_state(config, model, optimizer, mesh), step)
+    return Trained(Path(workdir), config, step, model, state)
 
 
 def _may_change(name: str) -> bool:

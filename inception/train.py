@@ -205,10 +205,11 @@ class Trainer:
                 last or step % every == 0
                 for every in (config.log_every_steps, config.checkpoint_every_steps, eval_every)
             )
-            if log_now or save_now or evaluate_now or stop_now:
+            save_now = save_now or stop_now
+            if log_now or save_now or evaluate_now:
                 log.train(step, config.batch_size, self._look(pending, step, saved))
                 pending = []
-            if save_now or stop_now:
+            if save_now:
                 saved.save(step, state)
             if stop_now and not last:
                 raise Interrupted(f"stopped at step {step}; the same command continues from there")

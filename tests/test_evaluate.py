@@ -16,7 +16,8 @@ from inception.data import DataError
 from inception.data.crops import eval_crops
 from inception.data.sources import ArraySource, FakeSource
 from inception.errors import CheckpointError, ConfigError
-from inception.evaluate import Evaluator, crops_a_pass, present_classes, restore
+from inception.evaluate import Evaluator, crops_a_pass, present_classes
+from inception.runs import restore
 from tests import processes
 from tests.conftest import TINY
 

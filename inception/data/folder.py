@@ -13,6 +13,7 @@ from pathlib import Path
 
 from inception.data import DataError, DataNotFound
 from inception.data.decode import BadImage, decode
+from inception.errors import local_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _THREADS = 32  # listing and checking wait for the disk, not for the processor
@@ -25,7 +26,7 @@ class FolderSource:
 
     label_width = 0
 
-    def __init__(self, root: str | os.PathLike, split: str, *, on_bad_record: str = "fail"):
+    def __init__(self, root: str | Path, split: str, *, on_bad_record: str = "fail"):
         """Lists the files of `root`/`split` and looks at the head and the tail of each.
 
         Args:
@@ -38,7 +39,7 @@ class FolderSource:
             DataError: no images, classes that the training folder lacks, or, in one list, all
                 files that cannot be images.
         """
-        self._root = _split_folder(Path(root).expanduser(), split)
+        self._root = _split_folder(local_path("data_dir", root, DataError), split)
         self.class_names = self._class_names()
         self.num_classes = len(self.class_names)
         with ThreadPoolExecutor(_THREADS) as pool:  # a class a task: a file is too small for one
@@ -115,11 +116,13 @@ def _split_folder(root: Path, split: str) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    found = ", ".join(_subfolders(root, required=False)) if root.is_dir() else ""
-    what = f"has no folder {' or '.join(names)} (its folders: {found or 'none'})"
+    problem = "is not there"
+    if root.is_dir():
+        found = ", ".join(_subfolders(root, required=False)) or "none"
+        problem = f"has no folder {' or '.join(names)} (its folders: {found})"
     raise DataNotFound(
-        f"{root} {what if root.is_dir() else 'is not there'}; a data set 'folder' needs images at "
-        "DATA_DIR/train/<class>/ and DATA_DIR/val/<class>/"
+        f"{root} {problem}; a data set 'folder' needs images at DATA_DIR/train/<class>/ and "
+        "DATA_DIR/val/<class>/"
     )
 
 

@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from inception.data import DataError, DataNotFound
 from inception.data.folder import FolderSource
 from inception.data.records import RecordSource
-from inception.errors import local_path
 
 
 class Source(Protocol):
@@ -62,8 +61,7 @@ def open_source(config: ConfigDict, split: str) -> Source:
                 "config.data_dir is empty: a data set 'folder' needs the folder that holds "
                 "train/<class>/*.JPEG and val/<class>/*.JPEG"
             )
-        root = local_path("config.data_dir", data_dir, DataError)
-        return FolderSource(root, split, on_bad_record=on_bad_record)
+        return FolderSource(data_dir, split, on_bad_record=on_bad_record)
     if name == "digits":
         # Not at the top: `python -m inception.data.prepare` must not find itself imported.
         from inception.data.prepare import prepare
