@@ -67,15 +67,20 @@ class Cell:
             return None
         if differences(flatten(ConfigDict(stored)), flatten(self.config)):
             return None
-        if self.training_images is None:
+        if self.steps_per_epoch is None:
             return None
-        last = optimizers.num_steps(self.config, self.training_images / self.config.batch_size)
+        last = optimizers.num_steps(self.config, self.steps_per_epoch)
         return results if results["step"] == last else None
 
     @property
     def training_images(self) -> int | None:
         """Number of them; None before the run has started."""
         return (_read(self.directory / "data.json") or {}).get("training_images")
+
+    @property
+    def steps_per_epoch(self) -> float | None:
+        """Training images over the batch size; None before the run has started."""
+        return self.training_images and self.training_images / self.config.batch_size
 
     def curve(self, name: str) -> dict[int, float]:
         """A number that the run has logged, such as "eval/ema_top1", by step."""

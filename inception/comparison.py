@@ -45,6 +45,11 @@ class Estimate:
         return cls(dict(by_seed), mean, deviation, (mean - margin, mean + margin))
 
 
+def percent(*errors: float) -> tuple[float, ...]:
+    """Errors, and the ends of their intervals, in percent as far as errors go: from 0 to 100."""
+    return tuple(100 * min(max(0.0, error), 1.0) for error in errors)
+
+
 @dataclass(frozen=True)
 class Counts:
     """What a row's network costs, see counting.py."""

@@ -103,7 +103,7 @@ def read_metrics(workdir: str | Path) -> list[dict]:
     for text in file.read_text().splitlines() if file.exists() else []:
         with contextlib.suppress(ValueError):
             lines.append(json.loads(text))
-    return [line for line in lines if isinstance(line, dict) and "step" in line]
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
 def write_json(file: Path, content: Any) -> None:

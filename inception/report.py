@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from inception import report_plot
 from inception.cells import Cell, Row
-from inception.comparison import Comparison, Estimate, RowResult, compare
+from inception.comparison import Comparison, Estimate, RowResult, compare, percent
 from inception.logbook import write_json
 from inception.paper import COSTS
 
@@ -263,7 +263,8 @@ def _interval(estimate: Estimate | None, sign: str = "") -> str:
     if estimate is None:
         return "-"
     values = (estimate.mean, *estimate.interval)
-    mean, *ends = (f"{100 * (v if sign else min(max(0.0, v), 1.0)):{sign}.2f}" for v in values)
+    points = [100 * value for value in values] if sign else percent(*values)
+    mean, *ends = (f"{point:{sign}.2f}" for point in points)
     return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from inception.cells import Cell
-from inception.comparison import Comparison, RowResult
+from inception.comparison import Comparison, RowResult, percent
 
 _INK, _GREY, _PARENT, _GRID = "0.15", "0.45", "0.68", "0.9"
 _COLOURS = mpl.color_sequences["tab10"]
@@ -111,7 +111,7 @@ def draw_costs(comparison: Comparison) -> Figure:
     unit, name = (1e9, "billion") if max(costs) >= 1e9 else (1e6, "million")
     for (number, row), cost in zip(rows, costs, strict=True):
         assert row.error
-        x, y, ends = cost / unit, 100 * row.error.mean, _percent(row.error.interval)
+        x, y, ends = cost / unit, 100 * row.error.mean, percent(*row.error.interval)
         # Rows that cost the same stand side by side.
         shift = 8 / 72 * (costs[:number].count(cost) - (costs.count(cost) - 1) / 2)
         beside_x = measured.transData + ScaledTranslation(shift, 0, figure.dpi_scale_trans)
@@ -160,7 +160,7 @@ def _errors(cells: Sequence[Cell], name: str, floor: float) -> tuple[list, list[
     cells = [cell for cell in cells if cell.results]
     curves = [cell.curve(name) for cell in cells]
     steps = sorted(set.intersection(*map(set, curves)))
-    steps_per_epoch = (cells[0].training_images or 1) / cells[0].config.batch_size
+    steps_per_epoch = cells[0].steps_per_epoch or 1
     errors = [[100 * max(floor, 1 - curve[step]) for curve in curves] for step in steps]
     return [step / steps_per_epoch for step in steps], errors
 
@@ -169,17 +169,12 @@ def _means(errors: Sequence[Sequence[float]]) -> list[float]:
     return [sum(values) / len(values) for values in errors]
 
 
-def _percent(interval: tuple[float, ...]) -> tuple[float, ...]:
-    """The ends of an error's interval in percent, as far as errors go."""
-    return tuple(100 * min(max(0.0, end), 1.0) for end in interval)
-
-
 def _draw_seeds(axes: Axes, y: float, row: RowResult, colour: Any) -> None:
     """A line of the picture of final errors; equal seeds stand above each other."""
     error = row.error
     assert error
     if error.interval:
-        low, high = _percent(error.interval)
+        low, high = percent(*error.interval)
         axes.barh(y, high - low, left=low, height=0.5, color=colour, alpha=0.18, lw=0)
     axes.plot([100 * error.mean] * 2, [y - 0.25, y + 0.25], color=colour, lw=2)
     values = [round(100 * value, 9) for value in error.by_seed.values()]
