@@ -16,7 +16,8 @@ from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from inception import config as config_lib
-from inception import logbook, metrics, runs, sharding
+from inception import logbook, metrics, sharding
+from inception import workdir as runs
 from inception.augment import normalize
 from inception.data import DataError
 from inception.data.exclude import Excluded
@@ -95,7 +96,7 @@ class Evaluator:
     def _parts(self, variables: Sequence[dict], images: jax.Array) -> list[jax.Array]:
         """Every model's log-probabilities, for as many crops at a time as eval.batch_size says."""
         batch, crops = images.shape[:2]
-        size = crops_a_pass(batch, crops, self._config.eval.batch_size)
+        size = crops_per_pass(batch, crops, self._config.eval.batch_size)
         return [
             self._log_probabilities(model, member, images, self._classes, first, crops=size)
             for model, member in zip(self._models, variables, strict=True)
@@ -103,7 +104,7 @@ class Evaluator:
         ]
 
 
-def crops_a_pass(images: int, crops: int, limit: int) -> int:
+def crops_per_pass(images: int, crops: int, limit: int) -> int:
     """How many crops of each image go through the network at once.
 
     Args:
@@ -218,10 +219,10 @@ def evaluate(
         "eval": config.eval.to_dict(),
     }
     results = settings | evaluator([member.state for member in members], last)
-    logbook.say(f"step {last}  {logbook.summary(results)}")
+    logbook.log(f"step {last}  {logbook.summary(results)}")
     if evaluator.listed > results["excluded"]:
         listed = f"of {evaluator.listed:,} images in {config.eval.exclude}"
-        logbook.say(f"warning: {listed} some are not in the split")
+        logbook.log(f"warning: {listed} some are not in the split")
     name = _free_name(workdir, _name(config, members), settings)
     leave(workdir, name, results, source.class_names)
     return results

@@ -62,7 +62,7 @@ class Logbook:
         speed = batch_size / seconds_per_step
         left = _duration((self._num_steps - step) * seconds_per_step)
         epoch = step / self._steps_per_epoch
-        say(
+        log(
             f"step {step}/{self._num_steps}  epoch {epoch:.2f}  loss {metrics['loss']:.4f}  "
             f"top-1 {metrics['top1']:.2%}  lr {metrics['learning_rate']:.4g}  "
             f"{speed:,.1f} images/s  {left} left"
@@ -73,7 +73,7 @@ class Logbook:
 
     def evaluation(self, step: int, results: dict) -> None:
         """Logs what `evaluate.Evaluator` returned at `step`."""
-        say(f"step {step}/{self._num_steps}  {summary(results)}")
+        log(f"step {step}/{self._num_steps}  {summary(results)}")
         scalars = {
             f"eval/{weights}_{name}": value
             for weights in ("ema", "raw")
@@ -90,7 +90,7 @@ class Logbook:
             self._writer.write_scalars(step, scalars)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """Prints a line for the person who runs the program, once, whatever the number of processes."""
     if is_main_process():
         print(line, flush=True)

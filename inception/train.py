@@ -11,16 +11,17 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import augment, losses, optimizers, runs, sharding
+from inception import augment, losses, optimizers, sharding
 from inception import config as config_lib
+from inception import workdir as runs
 from inception.checkpoints import Checkpoints
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 from inception.errors import ConfigError, UserError
 from inception.evaluate import Evaluator, leave
-from inception.interrupt import Interrupted, asked_to_stop
-from inception.logbook import Logbook, say, summary
+from inception.logbook import Logbook, log, summary
 from inception.model import Inception
+from inception.preemption import Interrupted, preemption
 from inception.state import TrainState, abstract_state, create_state, make_model
 
 
@@ -166,7 +167,7 @@ class Trainer:
             self._say_what_runs(state, first_step)
             with (
                 Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as log,
-                asked_to_stop() as stop,
+                preemption() as stop,
             ):
                 results = self._loop(state, first_step, saved, log, stop)
         leave(self.workdir, "results", results, self.source.class_names)
@@ -239,16 +240,16 @@ class Trainer:
 
     def _say_what_runs(self, state: TrainState, first_step: int) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        say(
+        log(
             f"Inception: {count:,} parameters, {self.model.num_classes} classes; "
             f"{len(self.source):,} training images; "
             f"{self.mesh.size} {jax.devices()[0].device_kind} device(s), batch "
             f"{self.config.batch_size}, {self.num_steps:,} steps"
         )
         if first_step >= self.num_steps:
-            say(f"{self.workdir} is finished: step {first_step} of {self.num_steps}")
+            log(f"{self.workdir} is finished: step {first_step} of {self.num_steps}")
         elif first_step:
-            say(f"continuing from step {first_step}")
+            log(f"continuing from step {first_step}")
 
 
 def compile_step(
@@ -298,5 +299,5 @@ def train(
     trainer = Trainer(config, workdir, train_source, eval_source)
     runs.claim(workdir, config, train_source)
     results = trainer.run()
-    say(summary(results))
+    log(summary(results))
     return results

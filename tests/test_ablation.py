@@ -7,8 +7,8 @@ import fake_runs
 import pytest
 from conftest import TINY
 
-from inception import ablation
-from inception.cells import load_rows, load_setting, make_cells
+from inception.ablation import __main__ as ablation
+from inception.ablation.rows import load_rows, load_setting, make_cells
 from inception.config import ConfigError, differences, flatten, load
 from inception.errors import UserError
 from inception.logbook import Logbook

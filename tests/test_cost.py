@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 import inception
-from inception import cost, cost_plot, counting
+from inception.cost import __main__ as cost
+from inception.cost import counting
+from inception.cost import diagram as cost_plot
 
 
 @functools.cache

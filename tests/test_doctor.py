@@ -9,9 +9,11 @@ from conftest import TINY
 
 import inception
 import main as main_program
-from inception import checks, doctor, machine
 from inception.data.sources import ArraySource
-from inception.runs import claim
+from inception.doctor import __main__ as doctor
+from inception.doctor import checks
+from inception.doctor import speed as machine
+from inception.workdir import claim
 
 OVERRIDES = [f"--config.{each}" for each in TINY]
 

@@ -16,8 +16,8 @@ from inception.data import DataError
 from inception.data.crops import eval_crops
 from inception.data.sources import ArraySource, FakeSource
 from inception.errors import CheckpointError, ConfigError
-from inception.evaluate import Evaluator, crops_a_pass, present_classes
-from inception.runs import restore
+from inception.evaluate import Evaluator, crops_per_pass, present_classes
+from inception.workdir import restore
 from tests import processes
 from tests.conftest import TINY
 
@@ -81,7 +81,7 @@ def _assert_results(results: dict, expected: dict[str, float]) -> None:
     [(2, 12, 24, 12), (2, 12, 23, 6), (8, 144, 256, 24), (1, 144, 7, 6), (4, 12, 1, 1)],
 )
 def test_crops_pass_in_equal_parts_that_fit(images, crops, limit, expected):
-    assert crops_a_pass(images, crops, limit) == expected
+    assert crops_per_pass(images, crops, limit) == expected
 
 
 @pytest.mark.parametrize(("crops", "batch_size", "passing"), [(12, 30, 24), (144, 50, 48)])

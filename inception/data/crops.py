@@ -120,7 +120,7 @@ def resize(
     return cv2.resize(image, shape, dst=out, interpolation=interpolation)
 
 
-def cut(image: np.ndarray, box: Box) -> np.ndarray:
+def crop(image: np.ndarray, box: Box) -> np.ndarray:
     """The part of an image [height, width, 3] inside a box, as a view."""
     y, x, height, width = box
     return image[y : y + height, x : x + width]
@@ -162,7 +162,7 @@ def train_crop(
             box, method = (0, 0, height, width), "bilinear"
         case _:
             raise ValueError(f"config.augmentation is {augmentation!r}; known: {AUGMENTATIONS}")
-    resize(cut(image, box), size, method, out)
+    resize(crop(image, box), size, method, out)
 
 
 def eval_crops(
@@ -242,7 +242,7 @@ def _squares(image: np.ndarray) -> list[np.ndarray]:
     height, width = image.shape[:2]
     side = min(height, width)
     ys, xs = ((n - side) * np.array([0, 1, 2]) // 2 for n in (height, width))
-    return [cut(image, (y, x, side, side)) for y, x in zip(ys, xs, strict=True)]
+    return [crop(image, (y, x, side, side)) for y, x in zip(ys, xs, strict=True)]
 
 
 def _six(square: np.ndarray, size: int) -> list[np.ndarray]:
@@ -256,13 +256,13 @@ def _central_crop(image: np.ndarray, fraction: float) -> np.ndarray:
     """tf.image.central_crop: equal margins, so the result is at least the fraction."""
     height, width = image.shape[:2]
     y, x = (int((n - n * fraction) / 2) for n in (height, width))
-    return cut(image, (y, x, height - 2 * y, width - 2 * x))
+    return crop(image, (y, x, height - 2 * y, width - 2 * x))
 
 
 def _centre(image: np.ndarray, size: int) -> np.ndarray:
     """As torchvision's center_crop, to a size that the image has."""
     y, x = (round((n - size) / 2) for n in image.shape[:2])
-    return cut(image, (y, x, size, size))
+    return crop(image, (y, x, size, size))
 
 
 def _resize_shorter_side(image: np.ndarray, side: int) -> np.ndarray:

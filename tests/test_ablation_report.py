@@ -9,9 +9,10 @@ import pytest
 import scipy.stats
 from PIL import Image
 
-from inception import paper, report
-from inception.cells import config_file, load_rows, load_setting, make_cells
-from inception.comparison import Estimate, compare
+from inception import paper
+from inception.ablation import report
+from inception.ablation.rows import config_file, load_rows, load_setting, make_cells
+from inception.ablation.statistics import Estimate, compare
 
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
 ERRORS = {  # wrong images of 360, seed by seed

@@ -26,14 +26,14 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from inception import report
-from inception.cells import Cell, load_rows, load_setting, make_cells
+from inception.ablation import report
+from inception.ablation.rows import Cell, load_rows, load_setting, make_cells
 from inception.config import parse_args
 from inception.errors import CheckpointError, UserError
-from inception.logbook import say
-from inception.runs import as_workdir, has_trained, read_config
+from inception.logbook import log
 from inception.sharding import connect, is_main_process
 from inception.train import train as train_config
+from inception.workdir import as_workdir, has_trained, read_config
 
 
 def run(
@@ -52,16 +52,16 @@ def run(
       Whether no cell failed.
     """
     left = [cell for cell in cells if not cell.results]
-    say(f"{len(cells)} cells, {len(cells) - len(left)} of them finished")
+    log(f"{len(cells)} cells, {len(cells) - len(left)} of them finished")
     good, start = True, time.perf_counter()
     for done, cell in enumerate(left):
         number = f"cell {cells.index(cell) + 1} of {len(cells)}"
         seconds = (time.perf_counter() - start) / max(1, done) * (len(left) - done)
         time_left = f", about {_duration(seconds)} left" if done else ""
-        say(f"\n{number}: {cell.row}, seed {cell.seed}{time_left}")
+        log(f"\n{number}: {cell.row}, seed {cell.seed}{time_left}")
         error = _run(cell, train)
         if error:
-            say(f"{number} failed: {error}")
+            log(f"{number} failed: {error}")
         good = good and not error
         after()
     if not left:
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         print(stopped or "interrupted", file=sys.stderr)
         return 130
-    say(f"\n{workdir / 'report.md'}: what came out")
+    log(f"\n{workdir / 'report.md'}: what came out")
     return 0 if good else 1
 
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from inception.state import make_model
 
 
-def times(*sizes: int) -> str:
+def format_shape(*sizes: int) -> str:
     """Sizes as the paper writes them, "35x35x288"."""
     return "x".join(map(str, sizes))
 
@@ -55,7 +55,7 @@ class Layer:
         if self.kind == "linear":
             return self.kind
         padded = " padded" if self.kind == "conv" and self.padded else ""
-        return f"{self.kind}{padded} {times(*self.kernel)}/{self.stride}"
+        return f"{self.kind}{padded} {format_shape(*self.kernel)}/{self.stride}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from inception import optimizers, sharding
-from inception.counting import cost
+from inception.cost.counting import cost
 from inception.data.sources import Source
 from inception.data.stream import train_stream
 from inception.state import create_state, make_model

@@ -18,7 +18,7 @@ from inception import optimizers, sharding
 from inception.checkpoints import Checkpoints
 from inception.data.sources import Source
 from inception.errors import CheckpointError, local_path
-from inception.logbook import say, write_json
+from inception.logbook import log, write_json
 from inception.model import Inception
 from inception.state import TrainState, abstract_state, make_model
 
@@ -137,7 +137,7 @@ def check_classes(workdir: str | Path, names: Sequence[str]) -> None:
     differ = f"class {number} is {kept[number]!r} for {workdir} and {names[number]!r} in the data"
     if sorted(kept) == sorted(names):
         raise CheckpointError(f"{differ}: the classes are in another order, sort them as the run's")
-    say(f"warning: {differ}; the results mean something only if these are the same")
+    log(f"warning: {differ}; the results mean something only if these are the same")
 
 
 def _read_data(workdir: str | Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from PIL import Image
 
-from inception.counting import Cost, Layer, Stage, times
+from inception.cost.counting import Cost, Layer, Stage, format_shape
 
 # Lengths are inches.
 _MARGIN, _TITLE = 0.3, 1.2
@@ -113,7 +113,7 @@ class _Page:
 
 def _draw_title(page: _Page, counted: Cost, title: str) -> None:
     facts = [
-        f"input {times(*counted.image)}",
+        f"input {format_shape(*counted.image)}",
         f"{counted.multiply_adds / 1e9:.3f} G multiply-adds",
         f"{counted.parameters / 1e6:.2f} M parameters",
     ]
@@ -133,7 +133,7 @@ def _draw_outline(page: _Page, counted: Cost) -> None:
         left, width = _TRUNK - 0.15, _BARS + _BARS_WIDTH + 0.7 - _TRUNK
         page.area(left, rows[0], width, rows[-1] + _ROW - rows[0], _BANDS[number % 2])
     for row, shape in enumerate(shapes):
-        page.text(output, _row(row) + _ROW / 2, times(*shape))
+        page.text(output, _row(row) + _ROW / 2, format_shape(*shape))
     page.text(output, _row(len(shapes)) + 0.12, "output", color=_GREY)
     page.text(_BARS, _row(len(shapes)) + 0.12, "multiply-adds", color=_GREY)
 
@@ -223,7 +223,7 @@ def _branches(module: list[Stage]) -> list[Branch]:
 def _label(layers: Sequence[Layer]) -> str:
     """Of a layer in all stages of a module: its filter, and its width or range of widths."""
     layer, widths = layers[0], sorted(layer.shape[-1] for layer in layers)
-    size = times(*layer.kernel) + (f"/{layer.stride}" if layer.stride > 1 else "")
+    size = format_shape(*layer.kernel) + (f"/{layer.stride}" if layer.stride > 1 else "")
     if layer.kind != "conv":
         return layer.kind.replace("average", "avg") + f"\n{size}"
     return f"{size}\n" + "-".join(map(str, dict.fromkeys([widths[0], widths[-1]])))
@@ -265,7 +265,7 @@ def _draw_card(page: _Page, module: list[Stage], left: float, bottom: float) -> 
     pool_first = pools == [stage.layers[0]]
     below = ["base", *map(str, pools)] if pool_first else ["base"]
     above = [concatenation] if pool_first else [concatenation, *map(str, pools)]
-    above[-1] += f", {times(*last.shape)}"
+    above[-1] += f", {format_shape(*last.shape)}"
     low = _draw_bars(page, below, left, width, bottom + 0.12)
     high = top - 0.12 - _BAR - (len(above) - 1) * _LEVEL
     _draw_bars(page, above, left, width, high)

@@ -10,8 +10,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from inception.config import load
-from inception.data import crops, show
+from inception.data import crops
 from inception.data.sources import ArraySource
+from inception.show import __main__ as show
 
 CONFIG = Path(__file__).parents[1] / "configs/digits.py"  # 75x75, augmentation 'none'
 

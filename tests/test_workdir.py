@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from inception import runs
+from inception import workdir as runs
 from inception.errors import CheckpointError, UserError
 
 

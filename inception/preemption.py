@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from inception.logbook import say
+from inception.logbook import log
 
 
 class Interrupted(KeyboardInterrupt):
@@ -15,7 +15,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
+def preemption() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether a signal has come; a second one interrupts at once.
 
     Of several processes none could stop alone, and outside of Python's main thread there are no
@@ -30,7 +30,7 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        say("\nstopping after this step, which is saved; once more to stop at once")
+        log("\nstopping after this step, which is saved; once more to stop at once")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

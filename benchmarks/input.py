@@ -1,6 +1,6 @@
 """Input images/s of one core: ours beside tf.data, torchvision and Pillow, on the same files.
 
-    python -m inception.data.benchmark [--image_size=299] [--seconds=15] [--threads=1,2]
+    python -m benchmarks.input [--image_size=299] [--seconds=15] [--threads=1,2]
 
 Every pipeline reads the same JPEG files (photographs that ship with scikit-learn and scikit-image,
 cut to 500x375, quality 90), decodes a random box of 5 to 100 % of the area, resizes it bilinearly
@@ -32,7 +32,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
 
-from inception.data.crops import cut, sample_distorted_box
+from inception.data.crops import crop, sample_distorted_box
 from inception.data.folder import FolderSource
 from inception.data.readers import TrainReader
 from inception.data.stream import train_stream
@@ -57,7 +57,7 @@ def write_photographs(root: Path, count: int = 32) -> list[Path]:
     for i, photograph in zip(range(count), itertools.cycle(photographs), strict=False):
         height, width, _ = photograph.shape
         box = sample_distorted_box(rng, height, width, area=(0.4, 1.0), aspect=(1.33, 1.34))
-        image = Image.fromarray(cut(photograph, box)).resize((WIDTH, HEIGHT))
+        image = Image.fromarray(crop(photograph, box)).resize((WIDTH, HEIGHT))
         image.save(folder / f"{i:03}.jpg", quality=90)
     return sorted(folder.iterdir())
 

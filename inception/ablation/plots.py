@@ -15,8 +15,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
-from inception.cells import Cell
-from inception.comparison import Comparison, RowResult, percent
+from inception.ablation.rows import Cell
+from inception.ablation.statistics import Comparison, RowResult, percent
 
 _INK, _GREY, _PARENT, _GRID = "0.15", "0.45", "0.68", "0.9"
 _COLOURS = mpl.color_sequences["tab10"]

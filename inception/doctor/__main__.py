@@ -17,10 +17,10 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from inception.checks import STAGES, Check, Finding, Run
 from inception.config import load, parse_args
+from inception.doctor.checks import STAGES, Check, Finding, Run
 from inception.errors import UserError
-from inception.logbook import say
+from inception.logbook import log
 
 
 def attempt(check: Check, run: Run) -> Finding:
@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     statuses = []
     for name, finding in examine(run):
-        say(row(name, finding))
+        log(row(name, finding))
         statuses.append(finding.status)
     failed = "FAIL" in statuses
-    say("\nThe run could not start." if failed else "\nThe run can start.")
+    log("\nThe run could not start." if failed else "\nThe run can start.")
     return int(failed)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from inception import report_plot
-from inception.cells import Cell, Row
-from inception.comparison import Comparison, Estimate, RowResult, compare, percent
+from inception.ablation import plots
+from inception.ablation.rows import Cell, Row
+from inception.ablation.statistics import Comparison, Estimate, RowResult, compare, percent
 from inception.logbook import write_json
 from inception.paper import COSTS
 
@@ -33,9 +33,9 @@ def write(workdir: str | Path, rows: Sequence[Row], cells: Sequence[Cell], comma
     write_json(folder / "report.json", facts)
     (folder / "report.md").write_text(page(comparison, command))
     if comparison.finished:
-        _save(report_plot.draw_curves(comparison, cells), folder / "curves.png")
-        _save(report_plot.draw_errors(comparison), folder / "errors.png")
-        _save(report_plot.draw_costs(comparison), folder / "costs.png")
+        _save(plots.draw_curves(comparison, cells), folder / "curves.png")
+        _save(plots.draw_errors(comparison), folder / "errors.png")
+        _save(plots.draw_costs(comparison), folder / "costs.png")
 
 
 def _save(figure: Figure, file: Path) -> None:

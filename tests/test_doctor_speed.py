@@ -6,7 +6,7 @@ import jax
 import pytest
 
 import inception
-from inception import machine
+from inception.doctor import speed as machine
 from inception.state import abstract_state
 from inception.train import Trainer
 

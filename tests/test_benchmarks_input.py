@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from inception.data import benchmark
+from benchmarks import input as benchmark
 from inception.data.decode import decode
 
 pytest.importorskip("skimage")

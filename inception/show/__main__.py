@@ -1,6 +1,6 @@
 """A picture of what a config feeds to the network, to look at before a long run.
 
-    python -m inception.data.show --config=configs/v3.py [--config.FIELD=VALUE ...] [--output=FILE]
+    python -m inception.show --config=configs/v3.py [--config.FIELD=VALUE ...] [--output=FILE]
 
 Above: some training images, one a row, as they are stored and as several epochs see them, cropped
 and augmented. Below: evaluation images as the network sees them, with their classes.
@@ -220,7 +220,7 @@ def _name(source: Source, label: int | np.ndarray) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the picture that the command line asks for."""
     parser = argparse.ArgumentParser(
-        prog="python -m inception.data.show",
+        prog="python -m inception.show",
         description="Draws augmented training images and evaluation crops.",
     )
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")

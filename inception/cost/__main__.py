@@ -16,7 +16,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from inception.config import load, parse_args
-from inception.counting import Cost, Stage, cost, times
+from inception.cost.counting import Cost, Stage, cost, format_shape
 from inception.errors import UserError
 from inception.paper import COSTS, CostClaim
 
@@ -33,10 +33,12 @@ def table(counted: Cost) -> str:
     rows: list[tuple[str, ...]] = [
         ("stage", "layer", "output", "parameters", "multiply-adds", "activations")
     ]
-    rows += [_row(stage, stage.name, stage.kind, times(*stage.shape)) for stage in counted.stages]
+    rows += [
+        _row(stage, stage.name, stage.kind, format_shape(*stage.shape)) for stage in counted.stages
+    ]
     rows += [_row(counted, "total")]
     if head := counted.side_head:
-        rows += [_row(head, head.name, head.kind, times(*head.shape))]
+        rows += [_row(head, head.name, head.kind, format_shape(*head.shape))]
         rows += [_row(counted.with_side_head, "total with side head")]
     return _align(rows, left=2)
 
@@ -98,15 +100,15 @@ def _report(
     for path in paths:
         config, name = load(path, overrides), Path(path).stem
         counted[name] = cost(config, num_classes)
-        print(f"{path}: {times(*counted[name].image)}, {config.dtype}\n")
+        print(f"{path}: {format_shape(*counted[name].image)}, {config.dtype}\n")
         print(table(counted[name]) + "\n")
         if said := claim(path, config):
             paper[name] = said.multiply_adds
             print(said.remark + "\n")
         if plot and path == paths[0]:
-            from inception import cost_plot  # matplotlib takes a second and serves only this
+            from inception.cost import diagram  # matplotlib takes a second and serves only this
 
-            cost_plot.save(cost_plot.draw(counted[name], name), plot)
+            diagram.save(diagram.draw(counted[name], name), plot)
             print(f"{plot}: the architecture of {name}\n")
     if len(paths) > 1:
         print(comparison(counted, paper))

@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 from scipy.special import stdtrit
 
-from inception.cells import Cell, Row
-from inception.counting import cost
+from inception.ablation.rows import Cell, Row
+from inception.cost.counting import cost
 from inception.paper import Reported, reported, reported_change
 
 CONFIDENCE = 0.95

@@ -14,8 +14,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import machine, optimizers, runs, sharding
+from inception import optimizers, sharding
+from inception import workdir as runs
 from inception.data.sources import Source, open_source
+from inception.doctor import speed as machine
 from inception.errors import CheckpointError
 from inception.state import abstract_state, make_model
 from inception.train import Trainer

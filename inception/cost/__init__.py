@@ -1,0 +1,1 @@
+"""What a network costs: counting.py counts it, diagram.py draws it."""
