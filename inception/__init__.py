@@ -5,11 +5,15 @@ variables = model.init(key, images, train=False)
 logits, endpoints = model.apply(variables, images, train=False)
 
 config = inception.load_config("configs/digits.py", ["seed=1"])
-results = inception.train(config, "runs/digits")
+results = inception.train_and_evaluate(config, "runs/digits")
+
+What is exported is imported when it is first used: the network alone loads no data pipeline.
 """
 
+import importlib
 import importlib.metadata
 import os
+from typing import TYPE_CHECKING, Any
 
 
 def _avoid_ynnpack() -> None:
@@ -27,9 +31,42 @@ def _avoid_ynnpack() -> None:
 
 _avoid_ynnpack()
 
-from inception.config import load as load_config  # noqa: E402
-from inception.evaluate import evaluate  # noqa: E402
-from inception.model import Inception  # noqa: E402
-from inception.train import train  # noqa: E402
+if TYPE_CHECKING:
+    from inception.config import load as load_config
+    from inception.evaluate import evaluate_run
+    from inception.model import Inception
+    from inception.predict import Predictor
+    from inception.preprocessing import Preprocessing
+    from inception.train import train_and_evaluate
+    from inception.workdir import restore_run
 
-__all__ = ["Inception", "evaluate", "load_config", "train"]
+_EXPORTS = {
+    "Inception": ("model", "Inception"),
+    "Predictor": ("predict", "Predictor"),
+    "Preprocessing": ("preprocessing", "Preprocessing"),
+    "evaluate_run": ("evaluate", "evaluate_run"),
+    "load_config": ("config", "load"),
+    "restore_run": ("workdir", "restore_run"),
+    "train_and_evaluate": ("train", "train_and_evaluate"),
+}
+
+__all__ = [
+    "Inception",
+    "Predictor",
+    "Preprocessing",
+    "evaluate_run",
+    "load_config",
+    "restore_run",
+    "train_and_evaluate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'inception' has no attribute {name!r}")
+    module, attribute = _EXPORTS[name]
+    return getattr(importlib.import_module(f"inception.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXPORTS})

@@ -1,65 +1,23 @@
 """Reads a config file, applies overrides, and refuses what makes no sense."""
 
-import argparse
 import difflib
 import itertools
+import logging
 import math
 import runpy
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from flax import traverse_util
 from ml_collections import ConfigDict
 
-from configs import base
-from inception.data import crops
+from inception import defaults
 from inception.errors import ConfigError
 from inception.model import STEMS, Inception
 
-CHOICES = {
-    "augmentation": crops.AUGMENTATIONS,
-    "dtype": ("float32", "bfloat16"),
-    "on_bad_record": ("fail", "skip"),
-    "optimizer": ("rmsprop", "momentum"),
-    "schedule": ("staircase", "cosine"),
-    "eval.preprocessing": crops.PREPROCESSINGS,
-    "eval.crops": crops.CROPS,
-    "eval.classes": ("all", "present"),
-}
-POSITIVE = (
-    "image_size",
-    "batch_size",
-    "accumulation_steps",
-    "num_epochs",
-    "rmsprop_epsilon",
-    "aux_loss_weight",
-    "learning_rate",
-    "learning_rate_batch",
-    "decay_rate",
-    "decay_epochs",
-    "eval.batch_size",
-    "eval.every_epochs",
-    "eval.crop_fraction",
-    "log_every_steps",
-    "checkpoint_every_steps",
-    "keep_checkpoints",
-)
-NOT_NEGATIVE = (
-    "seed",
-    "data_threads",
-    "mixup_alpha",
-    "clip_norm",
-    "weight_decay",
-    "warmup_epochs",
-)
-FRACTIONS = ("label_smoothing", "ema_decay", "rmsprop_decay", "momentum")
-# Where the first field has none of these values, the others play no part and must be left alone.
-SWITCHES = (
-    ("optimizer", ("rmsprop",), ("rmsprop_decay", "rmsprop_epsilon")),
-    ("schedule", ("staircase",), ("decay_rate", "decay_epochs")),
-    ("model.aux_head", ("plain", "bn", "dropout"), ("aux_loss_weight",)),
-    ("eval.crops", (1,), ("eval.preprocessing", "eval.crop_fraction")),
-)
+Fields = dict[str, bool | int | float | str]  # by full name: "seed", "model.stem"
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -75,21 +33,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     Raises:
       ConfigError: for a file, field or value that does not exist or makes no sense.
     """
-    file = Path(path)
-    if not file.is_file():
-        there = ", ".join(sorted(str(other) for other in file.parent.glob("[!_]*.py"))) or "nothing"
-        raise ConfigError(f"config file {path} does not exist; {file.parent}/ has: {there}")
-    root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
-    sys.path.insert(0, root)
-    try:
-        module = runpy.run_path(str(file))
-        if "get_config" not in module:
-            raise ValueError("it has no function get_config()")
-        config = module["get_config"]()
-    except Exception as error:  # it is a program, and may fail in any way
-        raise ConfigError(f"config file {path} cannot be used: {error!r}") from error
-    finally:
-        sys.path.remove(root)
+    config = _run_file(Path(path))
     for override in overrides:
         name, equals, text = override.removeprefix("--").removeprefix("config.").partition("=")
         if not equals:
@@ -99,39 +43,54 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
     return config
 
 
-def parse_args(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
-) -> tuple[argparse.Namespace, list[str]]:
-    """Parses a command line in which every --config.FIELD=VALUE is an override, and says so.
-
-    Returns:
-      The parser's own arguments, and the overrides for `load`. What is neither ends the program
-      with the parser's usage.
-    """
-    parser.epilog = "Any field of configs/base.py can be set: --config.FIELD=VALUE."
-    args, rest = parser.parse_known_args(argv)
-    overrides = [word for word in rest if word.startswith("--config.")]
-    if unknown := [word for word in rest if word not in overrides]:
-        parser.error(f"unknown arguments: {' '.join(unknown)}")
-    return args, overrides
+def _run_file(file: Path) -> ConfigDict:
+    if not file.is_file():
+        there = ", ".join(sorted(str(other) for other in file.parent.glob("[!_]*.py"))) or "nothing"
+        raise ConfigError(f"config file {file} does not exist; {file.parent}/ has: {there}")
+    root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
+    sys.path.insert(0, root)
+    try:
+        module = runpy.run_path(str(file))
+        if "get_config" not in module:
+            raise ValueError("it has no function get_config()")
+        return module["get_config"]()
+    except Exception as error:  # it is a program, and may fail in any way
+        raise ConfigError(f"config file {file} cannot be used: {error!r}") from error
+    finally:
+        sys.path.remove(root)
 
 
 def set_field(config: ConfigDict, name: str, text: str) -> None:
-    """Sets the field `name`, such as "model.stem", to what `text` says in the field's type."""
-    fields = flatten(config)
-    _check_name(name, fields)
-    kind = type(fields[name])
+    """Sets the field `name`, such as "model.stem", to what `text` says in the field's type.
+
+    Raises:
+      ConfigError: for a field that does not exist, or a text that is not of its type.
+    """
+    kind = type(_default(name, flatten(defaults.get_config())))
     try:
         value = _parse(kind, text)
     except ValueError as error:
         raise ConfigError(f"config.{name}={text!r} is not of type {kind.__name__}") from error
-    config.update_from_flattened_dict({name: value})
+    *groups, field = name.split(".")
+    for group in groups:
+        if group not in config:  # a new name in `evaluations`
+            config[group] = ConfigDict()
+        config = config[group]
+    config[field] = value
 
 
-def _check_name(name: str, fields: Collection[str]) -> None:
-    if name not in fields:
+def _default(name: str, fields: Fields) -> bool | int | float | str:
+    """A field's default; that of a named evaluation's field is that of `eval`.
+
+    Raises:
+      ConfigError: for a field that does not exist.
+    """
+    group, _, rest = name.partition(".")
+    alike = f"eval.{rest.partition('.')[2]}" if group == "evaluations" else name
+    if alike not in fields:
         nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
         raise ConfigError(f"config.{name} does not exist; did you mean config.{nearest}?")
+    return fields[alike]
 
 
 def _parse(kind: type, text: str) -> bool | int | float | str:
@@ -142,64 +101,84 @@ def _parse(kind: type, text: str) -> bool | int | float | str:
     return text.lower() == "true"
 
 
-def flatten(config: ConfigDict) -> dict[str, bool | int | float | str]:
+def flatten(config: ConfigDict) -> Fields:
     """All fields by their full names: {"seed": 0, ..., "model.stem": "factorized", ...}."""
-    flat: dict = {}
-    for name, value in config.items():
-        if isinstance(value, ConfigDict):
-            flat |= {f"{name}.{inner}": leaf for inner, leaf in flatten(value).items()}
-        else:
-            flat[name] = value
-    return flat
+    return traverse_util.flatten_dict(config.to_dict(), sep=".")
+
+
+def named_evaluations(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The config of each further evaluation of config.evaluations, by its name."""
+    named = {}
+    for name, fields in config.evaluations.items():
+        named[name] = config.copy_and_resolve_references()
+        named[name].eval.update(fields)
+        named[name].evaluations = ConfigDict()
+    return named
 
 
 def validate(config: ConfigDict) -> None:
     """Checks every field on its own and those that depend on each other.
 
+    Fields that play no part beside another's value are warned of, so that sweeps may set them.
+
     Raises:
       ConfigError: naming the field, its value and what would be right.
     """
-    fields, defaults = flatten(config), flatten(base.get_config())
-    _check_names_and_types(fields, defaults)
-    _require(fields, CHOICES, lambda name, value: value in CHOICES[name], "one of {}")
-    numbers = [name for name, value in fields.items() if isinstance(value, float)]
-    _require(fields, numbers, lambda _, value: math.isfinite(value), "a finite number")
-    _require(fields, POSITIVE, lambda _, value: value > 0, "greater than 0")
-    _require(fields, NOT_NEGATIVE, lambda _, value: value >= 0, "0 or more")
-    _require(fields, FRACTIONS, lambda _, value: 0 <= value < 1, "at least 0 and below 1")
-    _require(fields, ["seed"], lambda _, value: value < 2**32, "below 2**32")
-    _require(fields, ["eval.crop_fraction"], lambda _, value: value <= 1, "at most 1")
+    fields, known = flatten(config), flatten(defaults.get_config())
+    _check_names_and_types(fields, known)
+    _check_ranges(fields)
+    for name, evaluation in named_evaluations(config).items():
+        try:
+            _check_ranges(flatten(evaluation))
+        except ConfigError as error:
+            raise ConfigError(f"config.evaluations.{name}: {error}") from error
     try:
         Inception(**config.model)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config.model: {error}") from error
     smallest = STEMS[config.model.stem][1]
-    _require(fields, ["image_size"], lambda _, value: value >= smallest, f"at least {smallest}")
+    _require(fields, ["image_size"], lambda value: value >= smallest, f"at least {smallest}")
     shorter = f"shorter than the run, config.num_epochs={config.num_epochs}"
-    _require(fields, ["warmup_epochs"], lambda _, value: value < config.num_epochs, shorter)
-    _check_switches(fields, defaults)
+    _require(fields, ["warmup_epochs"], lambda value: value < config.num_epochs, shorter)
     check_batch_size(config)
+    _warn_of_switches(fields, known)
 
 
-def _check_names_and_types(fields: dict, defaults: dict) -> None:
-    """Compares with base.py, for a config may have been changed in Python too."""
+def _check_names_and_types(fields: Fields, known: Fields) -> None:
+    """Compares with the defaults, for a config may have been changed in Python too."""
     for name, value in fields.items():
-        _check_name(name, defaults)
-        if type(value) is not (kind := type(defaults[name])):
+        if type(value) is not (kind := type(_default(name, known))):
             raise ConfigError(f"config.{name}={value!r} is not of type {kind.__name__}")
-    for name in defaults:
+    for name in known:
         if name not in fields:
-            raise ConfigError(f"config.{name} is missing; configs/base.py has every field")
+            raise ConfigError(f"config.{name} is missing; inception/defaults.py has every field")
 
 
-def _check_switches(fields: dict, defaults: dict) -> None:
-    for switch, values, names in SWITCHES:
+def _check_ranges(fields: Fields) -> None:
+    for name, choices in defaults.CHOICES.items():
+        _require(fields, [name], lambda value, choices=choices: value in choices, f"in {choices}")
+    numbers = [name for name, value in fields.items() if isinstance(value, float)]
+    _require(fields, numbers, math.isfinite, "a finite number")
+    _require(fields, defaults.POSITIVE, lambda value: value > 0, "greater than 0")
+    _require(fields, defaults.NOT_NEGATIVE, lambda value: value >= 0, "0 or more")
+    _require(fields, defaults.FRACTIONS, lambda value: 0 <= value < 1, "at least 0 and below 1")
+    _require(fields, ["seed"], lambda value: value < 2**32, "below 2**32")
+    _require(fields, ["eval.crop_fraction"], lambda value: value <= 1, "at most 1")
+
+
+def _require(fields: Fields, names: Iterable[str], good: Callable[[Any], bool], right: str) -> None:
+    for name in names:
+        if not good(fields[name]):
+            raise ConfigError(f"config.{name}={fields[name]!r}; it must be {right}")
+
+
+def _warn_of_switches(fields: Fields, known: Fields) -> None:
+    for switch, values, names in defaults.SWITCHES:
         for name in names if fields[switch] not in values else ():
-            if fields[name] != defaults[name]:
-                raise ConfigError(
-                    f"config.{name}={fields[name]!r} plays no part with config.{switch}="
-                    f"{fields[switch]!r}, only with {' or '.join(map(repr, values))}: leave it at "
-                    f"{defaults[name]!r}"
+            if fields[name] != known[name]:
+                logging.warning(
+                    "config.%s=%r plays no part with config.%s=%r",
+                    *(name, fields[name], switch, fields[switch]),
                 )
 
 
@@ -227,13 +206,6 @@ def check_batch_size(config: ConfigDict, devices: int = 1) -> None:
         f"of config.model.batch_norm_group={group}: use "
         + " or ".join(str(size) for size in (below, above) if size)
     )
-
-
-def _require(fields, names, good, right: str) -> None:
-    for name in names:
-        if not good(name, fields[name]):
-            right = right.format(CHOICES.get(name))
-            raise ConfigError(f"config.{name}={fields[name]!r}; it must be {right}")
 
 
 def differences(old: dict, new: dict) -> dict[str, tuple]:

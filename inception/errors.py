@@ -1,10 +1,8 @@
-"""The one base of all errors that a user can mend, and the paths that all refuse alike."""
-
-from pathlib import Path
+"""The one base of all errors that a user can mend."""
 
 
 class UserError(Exception):
-    """Says what is wrong, where, and what would be right; main.py shows it without a trace."""
+    """Says what is wrong, where, and what would be right; commands show it without a trace."""
 
 
 class ConfigError(UserError, ValueError):
@@ -13,17 +11,3 @@ class ConfigError(UserError, ValueError):
 
 class CheckpointError(UserError, RuntimeError):
     """A workdir or checkpoint that cannot be used; the message says why and what to do."""
-
-
-def local_path(name: str, path: str | Path, error: type[UserError]) -> Path:
-    """The path that `name` was given, with ~ expanded.
-
-    Raises:
-      UserError: `error`, for a bucket's address.
-    """
-    if "://" in str(path):
-        raise error(
-            f"{name} {path} is not a local path: mount the bucket (with gcsfuse, for example) and "
-            "give the folder it is mounted on"
-        )
-    return Path(path).expanduser()

@@ -1,7 +1,7 @@
 """The convolution of the paper, spelled once, and the pools.
 
-Every convolution of the network is convolution -> batch normalization -> ReLU, without a bias.
-Average pools do not count the padding, as in TensorFlow.
+Every convolution of the network is convolution -> batch normalization -> ReLU, without a bias. For
+inference the normalization can be folded into the convolution (`fold_batch_norm`).
 """
 
 from collections.abc import Callable
@@ -89,7 +89,7 @@ class ConvBN(nn.Module):
       relu: False leaves the unit linear (section 3.1, figure 2).
       stddev: of the truncated normal that the filter starts from (released code: 0.1).
       batch_norm: makes the normalization; None puts a bias in its place, as in a side head whose
-        fully connected layer is not batch normalized.
+        fully connected layer is not batch normalized, or where it is folded into the filter.
       width_multiplier: of `features`, rounded down but not below 16 (slim's depth_multiplier).
       dtype: of the computation; parameters stay float32.
     """
@@ -122,15 +122,68 @@ class ConvBN(nn.Module):
         return nn.relu(x) if self.relu else x
 
 
-class MaxPool(nn.Module):
-    """3x3 maximum with stride 2 and no padding, between and before the stages."""
+def fold_batch_norm(variables: dict, epsilon: float) -> dict:
+    """The variables of the same network with every batch normalization inside its convolution.
+
+    With the running statistics, normalization is a factor and an offset per channel: the factor
+    goes into the kernel and the offset becomes the bias. Exact up to rounding.
+
+    Args:
+      variables: "params" and "batch_stats" of a network of `ConvBN`.
+      epsilon: of its batch normalization.
+
+    Returns:
+      "params" for the network whose `ConvBN.batch_norm` is None.
+    """
+
+    def fold(params: dict, statistics: dict) -> dict:
+        if "bn" not in params:
+            return {
+                name: fold(child, statistics.get(name, {})) if isinstance(child, dict) else child
+                for name, child in params.items()
+            }
+        mean, var = statistics["bn"]["mean"], statistics["bn"]["var"]
+        factor = params["bn"].get("scale", 1.0) * jax.lax.rsqrt(var + epsilon)
+        kernel, bias = params["conv"]["kernel"] * factor, params["bn"]["bias"] - mean * factor
+        return {"conv": {"kernel": kernel, "bias": bias}}
+
+    return {"params": fold(variables["params"], variables["batch_stats"])}
+
+
+class Pool(nn.Module):
+    """A pool as a stage of its own, so that it has a name.
+
+    Attributes:
+      pool: what it computes, such as `max_pool`.
+    """
+
+    pool: Callable[[jax.Array], jax.Array]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [batch, height, width, channels] to about half the height and width."""
-        return nn.max_pool(x, (3, 3), strides=(2, 2))
+        """Maps [batch, height, width, channels] as `pool` does."""
+        return self.pool(x)
 
 
-def avg_pool(x: jax.Array) -> jax.Array:
-    """3x3 average of [batch, height, width, channels], stride 1; the padding is not counted."""
-    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum with stride 2 and no padding, between and before the stages.
+
+    Maps [batch, height, width, channels] to about half the height and width.
+    """
+    return nn.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def max_pool_same(x: jax.Array) -> jax.Array:
+    """3x3 maximum of [batch, height, width, channels] with stride 1; keeps the grid."""
+    return nn.max_pool(x, (3, 3), padding="SAME")
+
+
+def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
+    """3x3 average of [batch, height, width, channels] with stride 1; keeps the grid.
+
+    Args:
+      x: the input.
+      counts_padding: divide by 9 also at the border (torchvision, timm), or by the number of pixels
+        that are there (TensorFlow, the released code).
+    """
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)

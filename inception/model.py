@@ -9,18 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from inception import modules
-from inception.layers import BatchNorm, ConvBN
-from inception.modules import Figure5, Figure6, Figure7, Figure8, Figure9, Figure10
-
-# Figure 10's branches between the stages.
-REDUCTION_6A = {
-    "branch3x3": ((384, (3, 3)),),
-    "branch3x3dbl": ((64, (1, 1)), (96, (3, 3)), (96, (3, 3))),
-}
-REDUCTION_7A = {
-    "branch3x3": ((192, (1, 1)), (320, (3, 3))),
-    "branch7x7x3": ((192, (1, 1)), (192, (1, 7)), (192, (7, 1)), (192, (3, 3))),
-}
+from inception.layers import BatchNorm, ConvBN, avg_pool_same, max_pool, max_pool_same
+from inception.modules import (
+    Figure5,
+    Figure6,
+    Figure7,
+    Figure8,
+    Figure9,
+    Figure10,
+    branches_6a,
+    branches_7a,
+)
 
 # Features inside figure 6's modules. Table 1 has five and says no widths: these are the released
 # code's, chosen so that the network has fewer than 25 M parameters (section 3).
@@ -41,12 +40,13 @@ STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
     "factorized_stride1_no_pool": (partial(modules.stem_factorized, stride=1, pool=False), 21),
 }
 
-CHOICES = {
+NETWORK_CHOICES = {
     "outline": ("released", "table1"),
     "stem": tuple(STEMS),
     "aux_head": ("none", "plain", "bn", "dropout"),
     "factorization": ("asymmetric", "full", "3x3"),
     "reduction": ("parallel", "pool_first", "convolve_first"),
+    "mixed_7c_pool": ("average", "max"),
 }
 
 
@@ -68,10 +68,14 @@ class Inception(nn.Module):
       factorization: of figure 6's 7x7: "asymmetric", "full" or "3x3" (section 3.2).
       expanded_filter_bank: figure 7 on the 8x8 grid, or figure 5's module with its channels.
       reduction: "parallel" (figure 10), "pool_first" or "convolve_first" (figure 9).
+      avg_pool_counts_padding: whether average pools count the padding (torchvision, timm) or not
+        (TensorFlow, the released code).
+      mixed_7c_pool: "average", or "max" as in the network that FID is computed with.
       batch_norm_scale: whether batch normalization learns a scale (torchvision) or not (paper).
       batch_norm_decay: of the running averages.
       batch_norm_epsilon: added to the variance.
       batch_norm_group: images normalized together; 0 means the whole batch.
+      batch_norm_folded: the network for inference whose variables `layers.fold_batch_norm` makes.
       dtype: of activations; parameters and statistics stay float32.
 
     Raises:
@@ -88,15 +92,18 @@ class Inception(nn.Module):
     factorization: str = "asymmetric"
     expanded_filter_bank: bool = True
     reduction: str = "parallel"
+    avg_pool_counts_padding: bool = False
+    mixed_7c_pool: str = "average"
     batch_norm_scale: bool = False
     batch_norm_decay: float = 0.9997
     batch_norm_epsilon: float = 1e-3
     batch_norm_group: int = 32
+    batch_norm_folded: bool = False
     dtype: Any = jnp.float32
 
     def __post_init__(self):
         super().__post_init__()
-        for field, choices in CHOICES.items():
+        for field, choices in NETWORK_CHOICES.items():
             if getattr(self, field) not in choices:
                 raise ValueError(
                     f"Inception: {field}={getattr(self, field)!r}; it is one of {choices}"
@@ -118,21 +125,44 @@ class Inception(nn.Module):
                 raise ValueError(f"Inception: {field}={getattr(self, field)!r}; it must be {right}")
 
     @nn.compact
-    def __call__(self, images: jax.Array, train: bool = False) -> tuple[jax.Array, dict]:
-        """Classifies `images` [batch, height, width, 3] in [-1, 1].
+    def __call__(
+        self, images: jax.Array, train: bool = False, side_head: bool | None = None
+    ) -> tuple[jax.Array, dict]:
+        """Classifies `images` [batch, height, width, 3], float, in [-1, 1].
 
         Args:
           images: at least 75x75 (39x39 and 21x21 with the stems of table 2), not always square.
           train: batch statistics and dropout (which needs an rng named "dropout").
+          side_head: whether the side head runs; None: in training only, so that weights trained at
+            one input size can be evaluated at any other.
 
         Returns:
           Float32 logits [batch, num_classes], and the endpoints: the output of every stage by
-          slim's name, "pooled" [batch, 2048] and, in training with a side head, "aux_logits".
+          slim's name, "pooled" [batch, 2048] and, if the side head ran, "aux_logits".
 
         Raises:
           ValueError: when the images are too small or not RGB.
         """
         self._check_images(images)
+        conv = self._conv(train)
+        x, endpoints = images.astype(self.dtype), {}
+        for layer in self._layers(conv):
+            x = endpoints[layer.name] = layer(x)
+
+        if self._has_side_head(train if side_head is None else side_head):
+            head = Figure8(conv, self.num_classes, self.aux_head, train, name="AuxLogits")
+            endpoints["aux_logits"] = head(endpoints["Mixed_6e"])
+        x = endpoints["pooled"] = x.astype(jnp.float32).mean(axis=(1, 2))  # 2048
+        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        init = nn.initializers.truncated_normal(0.01)
+        logits = nn.Dense(self.num_classes, kernel_init=init, name="Logits")(x)
+        return logits, endpoints
+
+    def _has_side_head(self, wanted: bool) -> bool:
+        return self.aux_head != "none" and (wanted or self.is_initializing())
+
+    def _conv(self, train: bool) -> Callable[..., nn.Module]:
+        """The network's convolution; it takes features, kernel, stride, padding, name, ..."""
         batch_norm = partial(
             BatchNorm,
             decay=self.batch_norm_decay,
@@ -142,51 +172,40 @@ class Inception(nn.Module):
             train=train,
             dtype=self.dtype,
         )
-        conv = partial(
+        return partial(
             ConvBN,
-            batch_norm=batch_norm,
+            batch_norm=None if self.batch_norm_folded else batch_norm,
             width_multiplier=self.width_multiplier,
             dtype=self.dtype,
         )
-        x, endpoints = images.astype(self.dtype), {}
-        for layer in self._layers(conv):
-            x = endpoints[layer.name] = layer(x)
-
-        # Only to train: so weights trained at one input size can be evaluated at any other.
-        if self.aux_head != "none" and (train or self.is_initializing()):
-            head = Figure8(conv, self.num_classes, self.aux_head, train, name="AuxLogits")
-            endpoints["aux_logits"] = head(endpoints["Mixed_6e"])
-        x = endpoints["pooled"] = x.astype(jnp.float32).mean(axis=(1, 2))  # 2048
-        x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        init = nn.initializers.truncated_normal(0.01)
-        logits = nn.Dense(self.num_classes, kernel_init=init, name="Logits")(x)
-        return logits, endpoints
 
     def _layers(self, conv: Callable[..., nn.Module]) -> list[nn.Module]:
         """The network from its first layer to the last before the pool."""
         literal = self.outline == "table1"
-        figure5 = partial(
-            Figure5, conv, relu_between=self.relu_between_3x3, short=3 if literal else 5
-        )
-        figure6 = partial(Figure6, conv, factorization=self.factorization)
+        pool = partial(avg_pool_same, counts_padding=self.avg_pool_counts_padding)
+        last_pool = max_pool_same if self.mixed_7c_pool == "max" else pool
+        short = 3 if literal else 5
+        figure5 = partial(Figure5, conv, pool=pool, short=short, relu_between=self.relu_between_3x3)
+        figure6 = partial(Figure6, conv, pool=pool, factorization=self.factorization)
         figure7 = partial(Figure7, conv, expanded=self.expanded_filter_bank)
         reductions: dict[str, Callable[..., nn.Module]] = {
             "parallel": Figure10,
             "pool_first": partial(Figure9, pool_first=True),
             "convolve_first": partial(Figure9, pool_first=False),
         }
-        reduction = reductions[self.reduction]
+        reduction = partial(reductions[self.reduction], conv, pool=max_pool)
+        stem = modules.stem_table1 if literal else STEMS[self.stem][0]
         widths = FIGURE6_TABLE1 if literal else FIGURE6
         return [
-            *(modules.stem_table1 if literal else STEMS[self.stem][0])(conv),  # 35x35x192 or 288
-            figure5(pool=64 if literal else 32, name="Mixed_5b"),  # 35x35x256; 288 in table 1
-            figure5(pool=64, name="Mixed_5c"),  # 35x35x288
-            figure5(pool=64, name="Mixed_5d"),  # 35x35x288
-            reduction(conv, branches=REDUCTION_6A, name="Mixed_6a"),  # 17x17x768
+            *stem(conv, max_pool),  # 35x35x192 or 288
+            figure5(64 if literal else 32, name="Mixed_5b"),  # 35x35x256; 288 in table 1
+            figure5(64, name="Mixed_5c"),  # 35x35x288
+            figure5(64, name="Mixed_5d"),  # 35x35x288
+            reduction(branches_6a, name="Mixed_6a"),  # 17x17x768
             *(figure6(width, name=name) for name, width in widths.items()),  # 17x17x768
-            reduction(conv, branches=REDUCTION_7A, name="Mixed_7a"),  # 8x8x1280
-            figure7(name="Mixed_7b"),  # 8x8x2048
-            figure7(name="Mixed_7c"),  # 8x8x2048
+            reduction(branches_7a, name="Mixed_7a"),  # 8x8x1280
+            figure7(pool=pool, name="Mixed_7b"),  # 8x8x2048
+            figure7(pool=last_pool, name="Mixed_7c"),  # 8x8x2048
         ]
 
     def _check_images(self, images: jax.Array) -> None:

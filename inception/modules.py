@@ -1,35 +1,24 @@
 """The figures of the paper, one class each, and the stems.
 
-Every module takes `conv`, a `layers.ConvBN` with the network-wide choices already made, and maps
-[batch, height, width, channels] to the concatenation of its branches. A branch is written as the
-figure draws it, from the input up. Channel counts are the released code's
+Every module takes `conv`, a `layers.ConvBN` with the network-wide choices already made, and a pool,
+and maps [batch, height, width, channels] to the concatenation of its branches. A branch is written
+as the figure draws it, from the input up. Channel counts are the released code's
 (slim/nets/inception_v3.py); submodules carry torchvision's names, stages carry slim's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception.layers import MaxPool, avg_pool
+from inception.layers import Pool, avg_pool_same, max_pool
 
-Conv = Callable[..., nn.Module]
-Layer = tuple[int, tuple[int, int]]  # features, (height, width) of the filter
-
-
-def branch(conv: Conv, x: jax.Array, name: str, *layers: Layer, last: Conv | None = None):
-    """Applies convolutions one after the other, named name_1, name_2, ... (or `name` if alone).
-
-    `last`, if given, makes the last convolution in place of `conv`: that is where a reduction
-    has its stride.
-    """
-    for number, (features, kernel) in enumerate(layers, start=1):
-        make = last if last and number == len(layers) else conv
-        suffix = f"_{number}" if len(layers) > 1 else ""
-        x = make(features, kernel, name=name + suffix)(x)
-    return x
+MakeConv = Callable[..., nn.Module]
+PoolFunction = Callable[[jax.Array], jax.Array]
+# Of a reduction: (conv, the convolution that ends a branch, x) -> the branches' outputs.
+Branches = Callable[[MakeConv, MakeConv, jax.Array], tuple[jax.Array, ...]]
 
 
 def concatenate(*branches: jax.Array) -> jax.Array:
@@ -42,34 +31,34 @@ class Figure5(nn.Module):
 
     Attributes:
       conv: makes a convolution.
-      pool: features of the projection behind the average pool.
+      projection: features of the 1x1 convolution behind the pool.
+      pool: that keeps the grid.
       short: filter size of the second branch: 3 in the figure, 5 in the released code.
       relu_between: whether a ReLU stands between the two 3x3 (section 3.1, figure 2).
     """
 
-    conv: Conv
-    pool: int
-    short: int = 5
+    conv: MakeConv
+    projection: int
+    pool: PoolFunction = avg_pool_same
+    short: int = 3
     relu_between: bool = True
-
-    @property
-    def variant(self) -> str:
-        """How it differs from the figure, for tables and pictures."""
-        return "" if self.short == 3 else " with a 5x5"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [batch, 35, 35, channels] to [batch, 35, 35, 224 + pool]."""
-        short = f"branch{self.short}x{self.short}"
-        double = branch(self.conv, x, "branch3x3dbl_1", (64, (1, 1)))
-        double = self.conv(96, (3, 3), relu=self.relu_between, name="branch3x3dbl_2")(double)
-        double = self.conv(96, (3, 3), name="branch3x3dbl_3")(double)
-        return concatenate(
-            branch(self.conv, x, "branch1x1", (64, (1, 1))),
-            branch(self.conv, x, short, (48, (1, 1)), (64, (self.short, self.short))),
-            double,
-            branch(self.conv, avg_pool(x), "branch_pool", (self.pool, (1, 1))),
-        )
+        """Maps [batch, 35, 35, channels] to [batch, 35, 35, 224 + projection]."""
+        conv, size = self.conv, self.short
+        first, second = {
+            3: ("branch3x3_1", "branch3x3_2"),
+            5: ("branch5x5_1", "branch5x5_2"),
+        }[size]
+        branch1x1 = conv(64, name="branch1x1")(x)
+        short = conv(48, name=first)(x)
+        short = conv(64, (size, size), name=second)(short)
+        double = conv(64, name="branch3x3dbl_1")(x)
+        double = conv(96, (3, 3), relu=self.relu_between, name="branch3x3dbl_2")(double)
+        double = conv(96, (3, 3), name="branch3x3dbl_3")(double)
+        pool = conv(self.projection, name="branch_pool")(self.pool(x))
+        return concatenate(branch1x1, short, double, pool)
 
 
 class Figure6(nn.Module):
@@ -78,39 +67,52 @@ class Figure6(nn.Module):
     Attributes:
       conv: makes a convolution.
       features: of the convolutions inside the branches.
+      pool: that keeps the grid.
       factorization: what stands for a 7x7: "asymmetric" (1x7 and 7x1), "full" (the 7x7 itself) or
         "3x3" (a pair of 3x3).
     """
 
-    conv: Conv
+    conv: MakeConv
     features: int
+    pool: PoolFunction = avg_pool_same
     factorization: str = "asymmetric"
-
-    @property
-    def variant(self) -> str:
-        """How it differs from the figure, for tables and pictures."""
-        return {"asymmetric": "", "full": " with 7x7", "3x3": " with 3x3"}[self.factorization]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 17, 17, channels] to [batch, 17, 17, 768]."""
-        kernels = {
-            "asymmetric": [(1, 7), (7, 1)],
-            "full": [(7, 7)],
-            "3x3": [(3, 3), (3, 3)],
-        }[self.factorization]
-        once = self._layers(kernels)
-        twice = self._layers(kernels[::-1] * 2)  # the released code begins with 7x1 here
-        return concatenate(
-            branch(self.conv, x, "branch1x1", (192, (1, 1))),
-            branch(self.conv, x, "branch7x7", *once),
-            branch(self.conv, x, "branch7x7dbl", *twice),
-            branch(self.conv, avg_pool(x), "branch_pool", (192, (1, 1))),
-        )
+        once, twice = {
+            "asymmetric": partial(self._factorized, (1, 7), (7, 1)),
+            "3x3": partial(self._factorized, (3, 3), (3, 3)),
+            "full": self._full,
+        }[self.factorization](x)
+        branch1x1 = self.conv(192, name="branch1x1")(x)
+        pool = self.conv(192, name="branch_pool")(self.pool(x))
+        return concatenate(branch1x1, once, twice, pool)
 
-    def _layers(self, kernels: Sequence[tuple[int, int]]) -> list[Layer]:
-        inner = [(self.features, kernel) for kernel in [(1, 1), *kernels[:-1]]]
-        return [*inner, (192, kernels[-1])]
+    def _factorized(
+        self, first: tuple[int, int], second: tuple[int, int], x: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """One 7x7 and two, each as two filters; the released code begins the two with 7x1."""
+        conv, features = self.conv, self.features
+        once = conv(features, name="branch7x7_1")(x)
+        once = conv(features, first, name="branch7x7_2")(once)
+        once = conv(192, second, name="branch7x7_3")(once)
+        twice = conv(features, name="branch7x7dbl_1")(x)
+        twice = conv(features, second, name="branch7x7dbl_2")(twice)
+        twice = conv(features, first, name="branch7x7dbl_3")(twice)
+        twice = conv(features, second, name="branch7x7dbl_4")(twice)
+        twice = conv(192, first, name="branch7x7dbl_5")(twice)
+        return once, twice
+
+    def _full(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One 7x7 and two as they are."""
+        conv, features = self.conv, self.features
+        once = conv(features, name="branch7x7_1")(x)
+        once = conv(192, (7, 7), name="branch7x7_2")(once)
+        twice = conv(features, name="branch7x7dbl_1")(x)
+        twice = conv(features, (7, 7), name="branch7x7dbl_2")(twice)
+        twice = conv(192, (7, 7), name="branch7x7dbl_3")(twice)
+        return once, twice
 
 
 class Figure7(nn.Module):
@@ -118,37 +120,36 @@ class Figure7(nn.Module):
 
     Attributes:
       conv: makes a convolution.
+      pool: that keeps the grid.
       expanded: False keeps that 3x3 whole, with the same 768 outputs: figure 5's module on 8x8.
     """
 
-    conv: Conv
+    conv: MakeConv
+    pool: PoolFunction = avg_pool_same
     expanded: bool = True
-
-    @property
-    def variant(self) -> str:
-        """How it differs from the figure, for tables and pictures."""
-        return "" if self.expanded else " unexpanded"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 8, 8, channels] to [batch, 8, 8, 2048]."""
-        short = branch(self.conv, x, "branch3x3_1", (384, (1, 1)))
-        double = branch(self.conv, x, "branch3x3dbl_1", (448, (1, 1)))
-        double = branch(self.conv, double, "branch3x3dbl_2", (384, (3, 3)))
-        return concatenate(
-            branch(self.conv, x, "branch1x1", (320, (1, 1))),
-            self._top(short, "branch3x3_2"),
-            self._top(double, "branch3x3dbl_3"),
-            branch(self.conv, avg_pool(x), "branch_pool", (192, (1, 1))),
-        )
-
-    def _top(self, x: jax.Array, name: str) -> jax.Array:
-        if not self.expanded:
-            return branch(self.conv, x, name, (768, (3, 3)))
-        return concatenate(
-            branch(self.conv, x, name + "a", (384, (1, 3))),
-            branch(self.conv, x, name + "b", (384, (3, 1))),
-        )
+        conv = self.conv
+        branch1x1 = conv(320, name="branch1x1")(x)
+        short = conv(384, name="branch3x3_1")(x)
+        double = conv(448, name="branch3x3dbl_1")(x)
+        double = conv(384, (3, 3), name="branch3x3dbl_2")(double)
+        if self.expanded:
+            short = concatenate(
+                conv(384, (1, 3), name="branch3x3_2a")(short),
+                conv(384, (3, 1), name="branch3x3_2b")(short),
+            )
+            double = concatenate(
+                conv(384, (1, 3), name="branch3x3dbl_3a")(double),
+                conv(384, (3, 1), name="branch3x3dbl_3b")(double),
+            )
+        else:
+            short = conv(768, (3, 3), name="branch3x3_2")(short)
+            double = conv(768, (3, 3), name="branch3x3dbl_3")(double)
+        pool = conv(192, name="branch_pool")(self.pool(x))
+        return concatenate(branch1x1, short, double, pool)
 
 
 class Figure8(nn.Module):
@@ -166,7 +167,7 @@ class Figure8(nn.Module):
       train: whether dropout is on.
     """
 
-    conv: Conv
+    conv: MakeConv
     num_classes: int
     kind: str = "bn"
     train: bool = False
@@ -200,23 +201,23 @@ class Figure9(nn.Module):
 
     Attributes:
       conv: makes a convolution.
-      branches: name and layers of each, as in `Figure10`.
+      branches: as in `Figure10`.
+      pool: that halves the grid.
       pool_first: pool, then convolve; otherwise convolve, then pool.
     """
 
-    conv: Conv
-    branches: dict[str, Sequence[Layer]]
-    pool_first: bool
+    conv: MakeConv
+    branches: Branches
+    pool: PoolFunction = max_pool
+    pool_first: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, d, d, k] to [batch, d / 2, d / 2, k + features of the branches]."""
-        pool = MaxPool()
-        x = pool(x) if self.pool_first else x
+        x = self.pool(x) if self.pool_first else x
         same = self.conv(x.shape[-1], width_multiplier=1.0, name="branch_pool")(x)
-        outputs = [branch(self.conv, x, name, *layers) for name, layers in self.branches.items()]
-        x = concatenate(*outputs, same)
-        return x if self.pool_first else pool(x)
+        x = concatenate(*self.branches(self.conv, self.conv, x), same)
+        return x if self.pool_first else self.pool(x)
 
 
 class Figure10(nn.Module):
@@ -224,59 +225,81 @@ class Figure10(nn.Module):
 
     Attributes:
       conv: makes a convolution.
-      branches: name and layers of each; the last layer of a branch has stride 2, unpadded.
+      branches: `branches_6a` or `branches_7a`; the convolution that ends a branch has stride 2 and
+        no padding.
+      pool: that halves the grid.
     """
 
-    conv: Conv
-    branches: dict[str, Sequence[Layer]]
+    conv: MakeConv
+    branches: Branches
+    pool: PoolFunction = max_pool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, d, d, k] to [batch, d / 2, d / 2, k + features of the branches]."""
-        last = partial(self.conv, stride=2, padding="VALID")
-        outputs = [
-            branch(self.conv, x, name, *layers, last=last) for name, layers in self.branches.items()
-        ]
-        return concatenate(*outputs, MaxPool()(x))
+        end = partial(self.conv, stride=2, padding="VALID")
+        return concatenate(*self.branches(self.conv, end, x), self.pool(x))
 
 
-def stem_factorized(conv: Conv, stride: int = 2, pool: bool = True) -> list[nn.Module]:
+def branches_6a(conv: MakeConv, end: MakeConv, x: jax.Array) -> tuple[jax.Array, ...]:
+    """The convolutions between the 35x35 and the 17x17 stage, 384 + 96 features."""
+    short = end(384, (3, 3), name="branch3x3")(x)
+    double = conv(64, name="branch3x3dbl_1")(x)
+    double = conv(96, (3, 3), name="branch3x3dbl_2")(double)
+    double = end(96, (3, 3), name="branch3x3dbl_3")(double)
+    return short, double
+
+
+def branches_7a(conv: MakeConv, end: MakeConv, x: jax.Array) -> tuple[jax.Array, ...]:
+    """The convolutions between the 17x17 and the 8x8 stage, 320 + 192 features."""
+    short = conv(192, name="branch3x3_1")(x)
+    short = end(320, (3, 3), name="branch3x3_2")(short)
+    factorized = conv(192, name="branch7x7x3_1")(x)
+    factorized = conv(192, (1, 7), name="branch7x7x3_2")(factorized)
+    factorized = conv(192, (7, 1), name="branch7x7x3_3")(factorized)
+    factorized = end(192, (3, 3), name="branch7x7x3_4")(factorized)
+    return short, factorized
+
+
+def stem_factorized(
+    conv: MakeConv, max_pool: PoolFunction, stride: int = 2, pool: bool = True
+) -> list[nn.Module]:
     """The released stem, the 7x7 as a sequence of 3x3; `stride` and `pool` vary in table 2."""
     valid = partial(conv, padding="VALID")
     return [
         valid(32, (3, 3), stride, name="Conv2d_1a_3x3"),  # 149x149x32
         valid(32, (3, 3), name="Conv2d_2a_3x3"),  # 147x147x32
         conv(64, (3, 3), name="Conv2d_2b_3x3"),  # 147x147x64
-        *([MaxPool(name="MaxPool_3a_3x3")] if pool else []),  # 73x73x64
-        *_stem_end(conv),
+        *([Pool(max_pool, name="MaxPool_3a_3x3")] if pool else []),  # 73x73x64
+        *_stem_end(conv, max_pool),
     ]
 
 
-def stem_7x7(conv: Conv) -> list[nn.Module]:
+def stem_7x7(conv: MakeConv, max_pool: PoolFunction) -> list[nn.Module]:
     """The released stem with one 7x7 for its first three convolutions (table 3, Inception-v2)."""
     return [
         conv(64, (7, 7), 2, "VALID", name="Conv2d_1a_7x7"),  # 147x147x64
-        MaxPool(name="MaxPool_3a_3x3"),  # 73x73x64
-        *_stem_end(conv),
+        Pool(max_pool, name="MaxPool_3a_3x3"),  # 73x73x64
+        *_stem_end(conv, max_pool),
     ]
 
 
-def _stem_end(conv: Conv) -> list[nn.Module]:
+def _stem_end(conv: MakeConv, max_pool: PoolFunction) -> list[nn.Module]:
     return [
         conv(80, name="Conv2d_3b_1x1"),  # 73x73x80
         conv(192, (3, 3), padding="VALID", name="Conv2d_4a_3x3"),  # 71x71x192
-        MaxPool(name="MaxPool_5a_3x3"),  # 35x35x192
+        Pool(max_pool, name="MaxPool_5a_3x3"),  # 35x35x192
     ]
 
 
-def stem_table1(conv: Conv) -> list[nn.Module]:
+def stem_table1(conv: MakeConv, max_pool: PoolFunction) -> list[nn.Module]:
     """Table 1's first rows read literally; the last must be padded to give its 35x35x288."""
     valid = partial(conv, padding="VALID")
     return [
         valid(32, (3, 3), 2, name="Conv2d_1a_3x3"),  # 149x149x32
         valid(32, (3, 3), name="Conv2d_2a_3x3"),  # 147x147x32
         conv(64, (3, 3), name="Conv2d_2b_3x3"),  # 147x147x64
-        MaxPool(name="MaxPool_3a_3x3"),  # 73x73x64
+        Pool(max_pool, name="MaxPool_3a_3x3"),  # 73x73x64
         valid(80, (3, 3), name="Conv2d_3b_3x3"),  # 71x71x80
         valid(192, (3, 3), 2, name="Conv2d_4a_3x3"),  # 35x35x192
         conv(288, (3, 3), name="Conv2d_4b_3x3"),  # 35x35x288
