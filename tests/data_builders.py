@@ -62,7 +62,7 @@ class TestPhotos(tfds.core.GeneratorBasedBuilder):
 
 
 class TestPhotosReal(tfds.core.GeneratorBasedBuilder):
-    """The features of imagenet2012_real: none, one or several labels an image."""
+    """The features of imagenet2012_real: none, one or several labels per image."""
 
     __test__ = False
     VERSION = tfds.core.Version("1.0.0")

@@ -7,6 +7,7 @@ from scipy import stats
 from sklearn.datasets import load_sample_images
 
 from inception.data import crops
+from inception.preprocessing import INTERPOLATIONS, METHODS, Preprocessing
 
 SHAPES = [(375, 500), (500, 333), (64, 64), (96, 480)]
 
@@ -170,29 +171,51 @@ def test_central_crop_is_tensorflows(photograph, shape):
     image = photograph[: shape[0], : shape[1]]
     image = np.resize(image, (*shape, 3)) if image.shape[:2] != shape else image
     expected = tf.image.resize(tf.image.central_crop(image, 0.875), (96, 96)).numpy()
-    actual = crops.eval_crops(image, 96, "inception", 0.875)
+    actual = crops.eval_crops(image, Preprocessing(96))
     assert actual.shape == (1, 96, 96, 3)
     assert np.abs(actual[0] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("shape", [(427, 640), (427, 300), (100, 101)])
-def test_resize_crop_is_torchvisions_arithmetic(photograph, shape):
+def test_resize_crop_is_torchvisions_arithmetic(photograph, shape, interpolation):
     image = photograph[: shape[0], : shape[1]]
     height, width = shape
     side = 342  # torchvision's resize_size for 299
     long = int(side * max(shape) / min(shape))
     resized = Image.fromarray(image).resize(
-        (long, side) if width >= height else (side, long), Image.Resampling.BILINEAR
+        (long, side) if width >= height else (side, long),
+        Image.Resampling[interpolation.upper()],
     )
     top, left = int(round((resized.height - 299) / 2.0)), int(round((resized.width - 299) / 2.0))  # noqa: RUF046
     expected = np.asarray(resized.crop((left, top, left + 299, top + 299)))
-    np.testing.assert_array_equal(crops.eval_crops(image, 299, "resize_crop", 0.875)[0], expected)
+    preprocessing = Preprocessing(299, "resize_crop", 0.875, interpolation)
+    np.testing.assert_array_equal(crops.eval_crops(image, preprocessing)[0], expected)
+
+
+def test_resize_takes_the_whole_image_as_tensorflow(photograph):
+    tf = pytest.importorskip("tensorflow")
+    expected = tf.image.resize(photograph, (96, 96)).numpy()
+    actual = crops.eval_crops(photograph, Preprocessing(96, "resize", crop_fraction=0.5))
+    assert np.abs(actual[0] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_every_interpolation(photograph, method):
+    results = [
+        crops.eval_crops(photograph, Preprocessing(96, method, 0.875, interpolation))
+        for interpolation in INTERPOLATIONS
+    ]
+    assert {result.shape for result in results} == {(1, 96, 96, 3)}
+    for i, result in enumerate(results):
+        for other in results[:i]:
+            assert 0.5 < np.abs(result.astype(int) - other).mean() < 25
 
 
 @pytest.mark.parametrize("shape", [(300, 500), (500, 300), (299, 299)])
 @pytest.mark.parametrize("count", [12, 144])
 def test_multi_crop_counts_and_flips(shape, count):
-    cut = crops.eval_crops(smooth(*shape), 75, crops=count)
+    cut = crops.eval_crops(smooth(*shape), Preprocessing(75), count)
     assert cut.shape == (count, 75, 75, 3)
     np.testing.assert_array_equal(cut[1::2], cut[::2, :, ::-1])
 
@@ -216,23 +239,3 @@ def test_144_crops_cover_what_they_should():
 def test_12_crops_are_among_the_144(photograph):
     twelve, all_of_them = (crops.multi_crop(photograph, 64, count) for count in (12, 144))
     np.testing.assert_array_equal(twelve, all_of_them[12:24])
-
-
-@pytest.mark.parametrize(
-    ("wrong", "text"),
-    [
-        ({"preprocessing": "centre"}, "resize_crop"),
-        ({"crop_fraction": 1.5}, "crop_fraction"),
-        ({"crops": 10}, "144"),
-    ],
-)
-def test_unknown_choices_are_named(photograph, wrong, text):
-    with pytest.raises(ValueError, match=text):
-        crops.eval_crops(photograph, 64, **wrong)
-
-
-def test_unknown_augmentation_is_named(photograph):
-    with pytest.raises(ValueError, match="inception_fast"):
-        crops.train_crop(
-            np.random.default_rng(0), photograph, "colour", np.zeros((8, 8, 3), np.uint8)
-        )

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from inception.data import DataError
-from inception.data.decode import BadImage, decode
+from inception.data.decode import BadImage, decode, read_file
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +130,11 @@ def test_harmless_bytes_between_segments_are_read_over(photograph):
         assert np.abs(decode(stuffed).astype(int) - decode(data)).mean() < 1.5  # another DCT
     with pytest.raises(BadImage):
         decode(data[:scan] + bytes(7) + data[scan : len(data) // 2])
+
+
+def test_files_are_read_whole_or_not_at_all(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"content")
+    assert read_file(str(tmp_path / "a.jpg")) == b"content"
+    for path in (tmp_path, tmp_path / "none.jpg", "nowhere://a.jpg"):
+        with pytest.raises(BadImage, match="cannot be read"):
+            read_file(str(path))

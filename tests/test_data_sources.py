@@ -17,10 +17,10 @@ import tensorflow_datasets as tfds
 from data_builders import CLASSES, NUM_TRAIN, NUM_VALIDATION, photograph
 from sklearn.datasets import load_digits
 
-from configs import base
 from inception.data import DataError, DataNotFound
 from inception.data.decode import BadImage
 from inception.data.prepare import prepare
+from inception.data.readers import read_example
 from inception.data.records import RecordSource
 from inception.data.sources import ArraySource, FakeSource, open_source
 
@@ -38,17 +38,11 @@ def data_dir(tmp_path_factory):
     return str(path)
 
 
-def config_of(dataset, data_dir=""):
-    config = base.get_config()
-    config.dataset, config.data_dir = dataset, str(data_dir)
-    return config
-
-
 # tfds data sets
 
 
 def test_records_are_the_files_that_were_prepared(data_dir):
-    source = open_source(config_of("test_photos", data_dir), "train")
+    source = open_source("test_photos", "train", data_dir)
     assert (len(source), source.num_classes, source.label_width) == (NUM_TRAIN, 3, 0)
     assert source.class_names == CLASSES
     assert sorted(source) == sorted(photograph(i) for i in range(NUM_TRAIN))
@@ -102,8 +96,8 @@ def test_more_files_than_the_soft_limit_allows(tmp_path):
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_several_labels_an_image(data_dir):
-    source = open_source(config_of("test_photos_real", data_dir), "validation")
+def test_several_labels_per_image(data_dir):
+    source = open_source("test_photos_real", "validation", data_dir)
     assert source.label_width > 2
     labels = [label for _, label in source]
     assert all(label.dtype == np.int32 and label.shape == (source.label_width,) for label in labels)
@@ -113,8 +107,8 @@ def test_several_labels_an_image(data_dir):
 
 def test_a_label_out_of_range_names_the_record(data_dir):
     source = RecordSource("test_unlabelled/unknown", "test", data_dir)
-    with pytest.raises(DataError, match=r"record 0 of test_unlabelled/unknown:test .*\[-1\]"):
-        source[0]
+    with pytest.raises(DataError, match="record 0 of test_unlabelled/unknown:test: label -1 "):
+        read_example(source, 0)
 
 
 def test_features_that_are_no_classification(data_dir):
@@ -140,13 +134,13 @@ def test_a_damaged_file_is_noticed(data_dir, tmp_path):
 
 def test_unknown_names_get_suggestions(tmp_path):
     with pytest.raises(DataError, match=r"did you mean .*imagenet2012"):
-        open_source(config_of("imagenet2021", tmp_path), "train")
+        open_source("imagenet2021", "train", str(tmp_path))
     with pytest.raises(DataError, match="unknown data set 'xyzzy'"):
-        open_source(config_of("xyzzy", tmp_path), "train")
+        open_source("xyzzy", "train", str(tmp_path))
     with pytest.raises(DataError, match="data set 'two words'"):
-        open_source(config_of("two words", tmp_path), "train")
+        open_source("two words", "train", str(tmp_path))
     with pytest.raises(DataError, match="data set '': it must be NAME, NAME/CONFIG"):
-        open_source(config_of("", tmp_path), "train")
+        open_source("", "train", str(tmp_path))
     for name in ("test_photos:9.9.9", "test_unlabelled/nope", "folder"):
         with pytest.raises(DataError, match=name):
             prepare(name, str(tmp_path))
@@ -154,7 +148,7 @@ def test_unknown_names_get_suggestions(tmp_path):
 
 def test_missing_imagenet_says_what_to_do(tmp_path):
     with pytest.raises(DataNotFound) as raised:
-        open_source(config_of("imagenet2012", tmp_path), "train")
+        open_source("imagenet2012", "train", str(tmp_path))
     message = str(raised.value)
     assert "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" in message
     assert f"prepare --dataset=imagenet2012 --data_dir={tmp_path} --manual_dir=" in message
@@ -163,7 +157,7 @@ def test_missing_imagenet_says_what_to_do(tmp_path):
 
 def test_buckets_are_refused_with_advice():
     with pytest.raises(DataError, match="gcsfuse"):
-        open_source(config_of("imagenet2012", "gs://bucket/data"), "train")
+        open_source("imagenet2012", "train", "gs://bucket/data")
 
 
 @pytest.mark.parametrize("name", ["imagenet_v2", "imagenet_a", "imagenet_r", "imagenet2012_real"])
@@ -179,7 +173,6 @@ def test_the_other_test_sets_number_classes_as_imagenet_does(name, tmp_path):
 
 
 def test_digits_are_scikit_learns(tmp_path):
-    config = config_of("digits", tmp_path)
     intensities, labels = load_digits(return_X_y=True)
     expected = collections.Counter(
         (tuple(image.astype(int)), int(label))
@@ -187,7 +180,7 @@ def test_digits_are_scikit_learns(tmp_path):
     )
     found, sizes = collections.Counter(), []
     for split in ("train", "validation"):
-        source = open_source(config, split)
+        source = open_source("digits", split, str(tmp_path))
         sizes.append(len(source))
         assert source.num_classes == 10
         assert source.class_names == tuple("0123456789")
@@ -233,17 +226,16 @@ def test_wrong_labels_of_arrays(labels, message):
 
 
 def test_fake_is_as_long_as_imagenet_and_a_function_of_the_index():
-    config = config_of("fake")
-    train, validation = open_source(config, "train"), open_source(config, "validation")
+    train, validation = open_source("fake", "train"), open_source("fake", "validation")
     assert (len(train), len(validation)) == (1_281_167, 50_000)
-    assert train[1_281_166] == open_source(config, "train")[1_281_166]
+    assert train[1_281_166] == open_source("fake", "train")[1_281_166]
     assert train.num_classes == 1000
     assert {train[i][1] for i in range(1000)} == set(range(1000))
     assert len({train[i][0] for i in range(1000)}) > 8
-    assert len(open_source(config, "train[:10]+validation[5:9]")) == 14
+    assert len(open_source("fake", "train[:10]+validation[5:9]")) == 14
     for split in ("test", "train[3:3]"):
         with pytest.raises(DataError, match="fake"):
-            open_source(config, split)
+            open_source("fake", split)
 
 
 def test_fake_images_resemble_photographs():

@@ -12,11 +12,12 @@ import pytest
 import simplejpeg
 from sklearn.datasets import load_sample_images
 
-from configs.base import get_config
 from inception.data import DataError
-from inception.data.decode import BadImage
+from inception.data.crops import eval_crops
+from inception.data.decode import BadImage, decode
 from inception.data.sources import ArraySource
-from inception.data.stream import eval_stream, train_stream
+from inception.data.stream import eval_stream, predict_stream, train_stream
+from inception.preprocessing import Preprocessing
 
 N = 53  # a prime: it fits no batch
 
@@ -39,10 +40,13 @@ def source(files) -> ArraySource:
     return ArraySource(files, np.arange(N) % 7)
 
 
-def make_config(**fields):
-    config = get_config()
-    config.update({"image_size": 32, "batch_size": 24, "data_threads": 2, **fields})
-    return config
+def train(source, **changes):
+    arguments = {"seed": 0, "image_size": 32, "batch_size": 24, "threads": 2, **changes}
+    return train_stream(source, **arguments)
+
+
+def evaluate(source, **changes):
+    return eval_stream(source, Preprocessing(32), **{"batch_size": 60, "threads": 2, **changes})
 
 
 def take(stream, count: int) -> list[dict[str, np.ndarray]]:
@@ -65,7 +69,7 @@ def join(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def test_shapes_and_types(source):
-    (batch,) = take(train_stream(make_config(), source), 1)
+    (batch,) = take(train(source), 1)
     assert {name: (a.dtype.name, a.shape) for name, a in batch.items()} == {
         "image": ("uint8", (24, 32, 32, 3)),
         "label": ("int32", (24,)),
@@ -78,9 +82,7 @@ def test_shapes_and_types(source):
 @pytest.mark.parametrize("batch_size", [24, N, 3 * N + 1])
 def test_every_example_comes_once_an_epoch(source, batch_size):
     epochs = 5
-    batches = take(
-        train_stream(make_config(batch_size=batch_size), source), -(-epochs * N // batch_size)
-    )
+    batches = take(train(source, batch_size=batch_size), -(-epochs * N // batch_size))
     everything = join(batches)
     orders = []
     for epoch in range(epochs):
@@ -92,20 +94,18 @@ def test_every_example_comes_once_an_epoch(source, batch_size):
 
 
 def test_a_seed_decides_order_and_crops(source):
-    first, again, other = (
-        take(train_stream(make_config(seed=seed), source), 2) for seed in (3, 3, 4)
-    )
+    first, again, other = (take(train(source, seed=seed), 2) for seed in (3, 3, 4))
     assert_equal(first, again)
     assert not np.array_equal(first[0]["example"], other[0]["example"])
     places = [
         int(np.flatnonzero(join(batches)["example"] == 5)[0])
-        for batches in (take(train_stream(make_config(seed=seed), source), 3) for seed in (3, 4))
+        for batches in (take(train(source, seed=seed), 3) for seed in (3, 4))
     ]
     assert len(set(places)) == 2
 
 
 def test_crops_differ_between_epochs(source):
-    everything = join(take(train_stream(make_config(batch_size=N), source), 2))
+    everything = join(take(train(source, batch_size=N), 2))
     first, second = (everything["image"][everything["epoch"] == epoch] for epoch in (0, 1))
     order = [np.argsort(everything["example"][everything["epoch"] == epoch]) for epoch in (0, 1)]
     same = (first[order[0]] == second[order[1]]).all((1, 2, 3))
@@ -114,35 +114,29 @@ def test_crops_differ_between_epochs(source):
 
 @pytest.mark.parametrize("start", [1, 2, 5, 11])
 def test_resuming_at_any_step_continues_bit_for_bit(source, start):
-    config = make_config()
-    assert_equal(
-        take(train_stream(config, source, start_step=start), 3),
-        take(train_stream(config, source), start + 3)[start:],
-    )
+    assert_equal(take(train(source, start_step=start), 3), take(train(source), start + 3)[start:])
 
 
 @pytest.mark.parametrize("count", [2, 4, 8])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_processes_share_the_same_batches(source, count, threads):
-    whole = take(train_stream(make_config(data_threads=2), source, start_step=1), 4)
-    config = make_config(data_threads=threads)
+    whole = take(train(source, start_step=1), 4)
     parts = [
-        take(train_stream(config, source, start_step=1, process_index=i, process_count=count), 4)
+        take(train(source, threads=threads, start_step=1, process_index=i, process_count=count), 4)
         for i in range(count)
     ]
     assert_equal([join(list(step)) for step in zip(*parts, strict=True)], whole)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("threads", [1, 3, 7])
 def test_threads_change_nothing(source, threads):
-    config = make_config(batch_size=40)  # more than a thread takes at a time, and no multiple of it
-    expected = take(train_stream(config, source), 4)
-    config.data_threads = threads
-    assert_equal(take(train_stream(config, source), 4), expected)
+    size = 40  # more than a thread takes at a time, and no multiple of it
+    expected = take(train(source, batch_size=size), 4)
+    assert_equal(take(train(source, batch_size=size, threads=threads), 4), expected)
 
 
 def test_batches_are_not_written_to_after_they_are_handed_out(source):
-    stream = train_stream(make_config(), source)
+    stream = train(source)
     first = next(stream)
     kept = {name: array.copy() for name, array in first.items()}
     for _ in range(10):
@@ -154,10 +148,8 @@ def test_batches_are_not_written_to_after_they_are_handed_out(source):
 @pytest.mark.parametrize("crops", [1, 12])
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_evaluation_counts_every_example_once(source, files, crops, count):
-    config = make_config()
-    config.eval.update({"batch_size": 60, "crops": crops})
     parts = [
-        list(eval_stream(config, source, process_index=i, process_count=count))
+        list(evaluate(source, crops=crops, process_index=i, process_count=count))
         for i in range(count)
     ]
     assert len({len(part) for part in parts}) == 1
@@ -173,22 +165,18 @@ def test_evaluation_counts_every_example_once(source, files, crops, count):
 
 
 def test_more_crops_than_a_batch_leave_one_image(source):
-    config = make_config()
-    config.eval.update({"batch_size": 60, "crops": 144})
-    batch = next(eval_stream(config, source))
+    batch = next(evaluate(source, crops=144))
     assert batch["image"].shape == (1, 144, 32, 32, 3)
 
 
 def test_multi_label_evaluation(files):
     labels = np.array([[1, 2, -1], [-1, -1, -1], [0, -1, -1]])
     source = ArraySource(files[:3], labels)
-    config = make_config()
-    config.eval.batch_size = 4
-    (batch,) = eval_stream(config, source)
+    (batch,) = evaluate(source, batch_size=4)
     np.testing.assert_array_equal(batch["label"], [*labels, [-1, -1, -1]])
     assert batch["mask"].tolist() == [True, True, True, False]
     with pytest.raises(DataError, match="multi-label"):
-        train_stream(config, source)
+        train(source)
 
 
 def spoil(files: list[bytes], *examples: int) -> ArraySource:
@@ -198,13 +186,13 @@ def spoil(files: list[bytes], *examples: int) -> ArraySource:
 
 def test_a_bad_record_fails_and_is_named(files):
     with pytest.raises(BadImage, match=r"image 17 of the arrays: JPEG of .* end"):
-        take(train_stream(make_config(batch_size=N), spoil(files, 17)), 1)
+        take(train(spoil(files, 17), batch_size=N), 1)
 
 
 def test_bad_records_are_skipped_for_the_next_of_the_permutation(files, source):
-    config = make_config(on_bad_record="skip", batch_size=N)
-    whole = take(train_stream(config, source), 2)
-    skipped = take(train_stream(config, spoil(files, 17, 30)), 2)
+    how = {"on_bad_record": "skip", "batch_size": N}
+    whole = take(train(source, **how), 2)
+    skipped = take(train(spoil(files, 17, 30), **how), 2)
     for before, after in zip(whole, skipped, strict=True):
         order = before["example"].tolist()
         expected = [
@@ -213,13 +201,12 @@ def test_bad_records_are_skipped_for_the_next_of_the_permutation(files, source):
         ]
         assert after["example"].tolist() == expected
         np.testing.assert_array_equal(after["label"], np.array(expected) % 7)
-    assert_equal(take(train_stream(config, spoil(files, 17, 30)), 2), skipped)
+    assert_equal(take(train(spoil(files, 17, 30), **how), 2), skipped)
 
 
 def test_skipped_records_are_counted_in_the_log(files, caplog):
-    config = make_config(on_bad_record="skip", batch_size=N, data_threads=1)
     with caplog.at_level("WARNING"):
-        take(train_stream(config, spoil(files, 17, 30)), 1)
+        take(train(spoil(files, 17, 30), on_bad_record="skip", batch_size=N, threads=1), 1)
     text = caplog.text
     assert "1 since this start" in text
     assert "2 since this start" in text
@@ -227,14 +214,13 @@ def test_skipped_records_are_counted_in_the_log(files, caplog):
 
 
 def test_nothing_but_bad_records_is_an_error(files):
-    config = make_config(on_bad_record="skip")
-    with pytest.raises(BadImage, match=f"{N} records in a row"):
-        take(train_stream(config, spoil(files, *range(N))), 1)
+    with pytest.raises(BadImage, match=f"{N} records"):
+        take(train(spoil(files, *range(N)), on_bad_record="skip"), 1)
 
 
 def test_evaluation_never_skips(files):
     with pytest.raises(BadImage, match="image 17"):
-        list(eval_stream(make_config(on_bad_record="skip"), spoil(files, 17)))
+        list(evaluate(spoil(files, 17)))
 
 
 class Lying(ArraySource):
@@ -251,18 +237,17 @@ class Lying(ArraySource):
         return super().__getitem__(index)[0], self.label
 
 
-@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+@pytest.mark.parametrize("stream", [train, evaluate])
 @pytest.mark.parametrize("label", [-1, 7])
 def test_a_label_outside_the_classes_is_an_error(files, stream, label):
     with pytest.raises(DataError, match=rf"image \d+ of the arrays: label {label} .* 7 classes"):
-        list(itertools.islice(stream(make_config(), Lying(files, label=label)), 1))
+        next(stream(Lying(files, label=label)))
 
 
-@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+@pytest.mark.parametrize("stream", [train, evaluate])
 def test_an_epoch_that_is_too_short_is_an_error(files, stream):
-    config = make_config(batch_size=N + 1)
     with pytest.raises(DataError, match=f"{N + 1} examples"):
-        list(itertools.islice(stream(config, Lying(files, extra=1)), 3))
+        list(itertools.islice(stream(Lying(files, extra=1), batch_size=N + 1), 3))
 
 
 class Vanished(ArraySource):
@@ -270,31 +255,31 @@ class Vanished(ArraySource):
         raise FileNotFoundError(2, "No such file or directory")
 
 
-@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+@pytest.mark.parametrize("stream", [train, evaluate])
 def test_a_file_that_is_gone_is_never_skipped(files, stream):
-    source = Vanished(files, np.zeros(N, int))
+    how = {"on_bad_record": "skip"} if stream is train else {}
     with pytest.raises(DataError, match=r"image \d+ of the arrays: .*No such file"):
-        next(stream(make_config(on_bad_record="skip"), source))
+        next(stream(Vanished(files, np.zeros(N, int)), **how))
 
 
-@pytest.mark.parametrize("stream", [train_stream, eval_stream])
+@pytest.mark.parametrize("stream", [train, evaluate])
 def test_an_empty_source_is_an_error_at_once(stream):
     with pytest.raises(DataError, match="no examples"):
-        stream(make_config(), ArraySource([], np.zeros(0, int)))
+        stream(ArraySource([], np.zeros(0, int)))
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error_at_once(source):
-    with pytest.raises(DataError, match=r"24.* 7 .*multiple of 7"):
-        train_stream(make_config(), source, process_count=7)
+    with pytest.raises(DataError, match=r"batch_size=24 .* 7 "):
+        train(source, process_count=7)
 
 
 def test_closing_and_abandoning_end_the_threads(source):
     before = threading.active_count()
     for _ in range(3):
-        stream = train_stream(make_config(), source)
+        stream = train(source)
         next(stream)
         stream.close()
-        abandoned = train_stream(make_config(), source)
+        abandoned = train(source)
         next(abandoned)
         del abandoned
     for thread in threading.enumerate():
@@ -304,16 +289,12 @@ def test_closing_and_abandoning_end_the_threads(source):
 
 
 LEFT_OPEN = """
-import inception
 import numpy as np
-from configs.base import get_config
 from inception.data.sources import ArraySource
 from inception.data.stream import train_stream
 
-config = get_config()
-config.update({"image_size": 32, "batch_size": 64, "data_threads": 2})
-stream = train_stream(config, ArraySource(np.zeros((9, 40, 40, 3), np.uint8), np.zeros(9, int)))
-next(stream)
+source = ArraySource(np.zeros((9, 40, 40, 3), np.uint8), np.zeros(9, int))
+next(train_stream(source, seed=0, image_size=32, batch_size=64, threads=2))
 print("done", flush=True)
 """
 
@@ -341,10 +322,151 @@ def test_memory_does_not_grow_over_an_epoch(files):
     image = np.ascontiguousarray(load_sample_images().images[0][:400, :500])
     file = simplejpeg.encode_jpeg(image, quality=50)
     source = ArraySource([file] * 5000, np.zeros(5000, int))
-    stream = train_stream(make_config(image_size=128, batch_size=50), source)
+    stream = train(source, image_size=128, batch_size=50)
     sizes = []
     for _ in range(100):
         next(stream)
         sizes.append(resident())
     stream.close()
     assert max(sizes[50:]) - max(sizes[20:50]) < 20e6
+
+
+# Prediction: no labels.
+
+
+def predict(images, **changes):
+    return predict_stream(images, Preprocessing(32), **{"batch_size": 24, "threads": 2, **changes})
+
+
+@pytest.mark.parametrize("crops", [1, 12])
+@pytest.mark.parametrize("kind", ["files", "paths", "pixels"])
+def test_prediction_sees_what_evaluation_sees(source, files, tmp_path, kind, crops):
+    images = files if kind == "files" else [decode(file) for file in files]
+    if kind == "paths":
+        images = [tmp_path / f"{i}.jpg" for i in range(N)]
+        for path, file in zip(images, files, strict=True):
+            path.write_bytes(file)
+    predicted = list(predict(images, crops=crops))
+    assert {name: (a.dtype.name, a.shape) for name, a in predicted[0].items()} == {
+        "image": ("uint8", (24 // crops, crops, 32, 32, 3)),
+        "index": ("int32", (24 // crops,)),
+    }
+    expected = list(evaluate(source, batch_size=24, crops=crops))
+    assert_equal(
+        [{"image": batch["image"], "index": batch["example"]} for batch in expected], predicted
+    )
+
+
+def test_preprocessing_reaches_the_crops(files):
+    preprocessing = Preprocessing(40, "resize_crop", 0.8, "bicubic")
+    (batch,) = predict_stream(files[:1], preprocessing, batch_size=1)
+    np.testing.assert_array_equal(batch["image"][0], eval_crops(decode(files[0]), preprocessing))
+
+
+def test_bad_images_are_reported_and_left_black(files):
+    images = [files[0], b"no image", "nowhere/a.jpg", files[1], np.zeros((3, 3, 2), np.uint8)]
+    errors = {}
+    (batch,) = predict(images, on_error=errors.__setitem__)
+    assert batch["index"].tolist() == [0, -1, -1, 3, *[-1] * 20]
+    assert batch["image"].any((1, 2, 3, 4)).tolist() == (batch["index"] >= 0).tolist()
+    assert sorted(errors) == [1, 2, 4]
+    assert all(type(error) is BadImage for error in errors.values())
+    assert str(errors[1]).startswith("image 1: ")
+    assert str(errors[2]).startswith("nowhere/a.jpg: ")
+
+
+def test_a_bad_image_is_an_error_where_nobody_is_told(files):
+    with pytest.raises(BadImage, match=r"nowhere/a\.jpg: "):
+        list(predict([*files, "nowhere/a.jpg"]))
+
+
+def test_no_images_are_no_batches():
+    assert list(predict([])) == []
+
+
+# Batches are the same for ever: these pixels are from before the streams took plain arguments.
+
+
+@pytest.fixture(scope="module")
+def mosaics() -> ArraySource:
+    """23 images of 4 x 4 blocks, each of one colour."""
+    rng = np.random.default_rng(5)
+    images = [
+        rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(height, 0).repeat(width, 1)
+        for height, width in rng.integers(5, 22, (23, 2))
+    ]
+    return ArraySource(images, np.arange(23) % 7)
+
+
+def assert_pixels(images: np.ndarray, expected: str) -> None:
+    """But for rounding, in which processors differ."""
+    pixels = np.frombuffer(bytes.fromhex(expected), np.uint8).reshape(images.shape)
+    np.testing.assert_allclose(images.astype(int), pixels, atol=2)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "expected"),
+    [
+        (
+            "inception",
+            "c1109ab7568fc1109ab7568fee5d4df5882fee5d4df5882f7d5cd7db9d69186cb60b71f156ee5dc3"
+            "d62331c0746ae26a8da3522c2e4251885875a66b",
+        ),
+        (
+            "inception_fast",
+            "bc1296b8548dbc1296b8548dee5d4df5882fee5d4df5882f7d5cd7db9d69186cb60b71f12af979ca"
+            "e92222d47898e548cee95b0103511e826483f047",
+        ),
+        (
+            "resnet",
+            "812d6bbb4b7979525aae3989bc8f31ea955e9d8656d3956e70768d8e80553147853b82c85cdf54b7"
+            "b5253bc87073e26491a555322f44518b5b73a46c",
+        ),
+        (
+            "flip",
+            "744480b296706b86449b2a9ba67a7d8aa15c78837cb99b8a6c7e57625f663754a2a69f7d76b57998"
+            "ab813fc8736f83698aab5655406169af6b749f6b",
+        ),
+        (
+            "none",
+            "744480b296706b86449b2a9ba67a7d8aa15c78837cb99b8a6c7e57625f663754a2a69f7d76b57998"
+            "ab813fc8736f83698aab5655406169af6b749f6b",
+        ),
+    ],
+)
+def test_training_batches_never_change(mosaics, augmentation, expected):
+    how = {"seed": 3, "image_size": 2, "batch_size": 5, "augmentation": augmentation}
+    (batch,) = take(train(mosaics, start_step=4, **how), 1)
+    assert batch["epoch"].tolist() == [0, 0, 0, 1, 1]
+    assert batch["example"].tolist() == [19, 21, 16, 17, 2]
+    assert_pixels(batch["image"], expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "crops", "expected"),
+    [
+        (
+            "inception",
+            1,
+            "ad24924b1fbe57ff8b313a85b5cdc25ec55909fa75dc800fcee95b3927061e82642726b03c08d248"
+            "0f382595e7c4cc0d030b815550f3dfd5adf81583",
+        ),
+        (
+            "resize_crop",
+            1,
+            "60859a4b66878e6c753f74aa72a29d85868c4fc4b273c08b739b5e5e5f656f9c6969905d67767284"
+            "9e9e777b87666c613f5aa08086daa2676bb382b4",
+        ),
+        (
+            "inception",
+            12,
+            "60859a4b66878e6c753f74aa4b668760859a3f74aa8e6c7560859a4b66878e6c753f74aa4b668760"
+            "859a3f74aa8e6c7560859a4b66878e6c753f74aa4b668760859a3f74aa8e6c7560859a4b66878e6c"
+            "753f74aa4b668760859a3f74aa8e6c7560859a4b66878e6c753f74aa4b668760859a3f74aa8e6c75"
+            "60859a4b66878e6c753f74aa4b668760859a3f74aa8e6c75",
+        ),
+    ],
+)
+def test_evaluation_batches_never_change(mosaics, method, crops, expected):
+    stream = eval_stream(mosaics, Preprocessing(2, method), batch_size=5, crops=crops)
+    assert_pixels(next(stream)["image"], expected)

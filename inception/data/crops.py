@@ -1,6 +1,6 @@
 """Crops and resizes on the host, uint8 in and out; flips and colours follow on the device.
 
-Training takes one random box an image (the released code's image_processing.py and slim's
+Training takes one random box per image (the released code's image_processing.py and slim's
 inception_preprocessing.py); evaluation takes one central crop, or the 12 or 144 of table 4.
 
 Pixels are half-pixel centred, as in OpenCV, Pillow and TensorFlow 2. TensorFlow 1's resize_images
@@ -11,10 +11,13 @@ one. We did not copy that.
 """
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
+
+from inception.preprocessing import Preprocessing
 
 Box = tuple[int, int, int, int]  # y, x, height, width in pixels
 
@@ -25,8 +28,15 @@ RESIZE_METHODS = {
     "bicubic": cv2.INTER_CUBIC,  # Keys's kernel with a = -0.75, as in TensorFlow 1
     "area": cv2.INTER_AREA,
 }
-AUGMENTATIONS = ("inception", "inception_fast", "resnet", "flip", "none")
-PREPROCESSINGS = ("inception", "resize_crop")
+# What the host does for each augmentation: arguments of `sample_distorted_box`; None: no crop.
+_BOXES: dict[str, dict[str, Any] | None] = {
+    "inception": {},
+    "inception_fast": {},
+    "resnet": {"area": (0.08, 1.0), "aspect": (3 / 4, 4 / 3), "min_object_covered": 0.0},
+    "flip": None,
+    "none": None,
+}
+AUGMENTATIONS = tuple(_BOXES)
 CROPS = (1, 12, 144)
 
 
@@ -129,7 +139,7 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
 def train_crop(
     rng: np.random.Generator, image: np.ndarray, augmentation: str, out: np.ndarray
 ) -> None:
-    """The part of `config.augmentation` that is done on the host.
+    """The part of an augmentation that is done on the host.
 
     'inception': a distorted box, one of four resize methods; 'inception_fast': the same box,
     bilinear; 'resnet': a box of 0.08 to 1 of the area, bilinear, or area where bilinear would skip
@@ -140,70 +150,43 @@ def train_crop(
       image: uint8 [height, width, 3].
       augmentation: a name of AUGMENTATIONS.
       out: uint8 [size, size, 3], where the crop is written.
-
-    Raises:
-      ValueError: for another augmentation.
     """
-    size = out.shape[0]
-    height, width = image.shape[:2]
-    match augmentation:
-        case "inception":
-            box = sample_distorted_box(rng, height, width)
-            method = tuple(RESIZE_METHODS)[_below(rng, len(RESIZE_METHODS))]
-        case "inception_fast":
-            box, method = sample_distorted_box(rng, height, width), "bilinear"
-        case "resnet":
-            box = sample_distorted_box(
-                rng, height, width, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), min_object_covered=0.0
-            )
-            # Bilinear reads two pixels a side, so from a factor of 2 on it reads only some of them.
-            method = "area" if min(box[2:]) >= 2 * size else "bilinear"
-        case "flip" | "none":
-            box, method = (0, 0, height, width), "bilinear"
-        case _:
-            raise ValueError(f"config.augmentation is {augmentation!r}; known: {AUGMENTATIONS}")
+    size, (height, width) = out.shape[0], image.shape[:2]
+    limits = _BOXES[augmentation]
+    whole = 0, 0, height, width
+    box = whole if limits is None else sample_distorted_box(rng, height, width, **limits)
+    method = "bilinear"
+    if augmentation == "inception":
+        method = tuple(RESIZE_METHODS)[_below(rng, len(RESIZE_METHODS))]
+    elif augmentation == "resnet" and min(box[2:]) >= 2 * size:
+        method = "area"  # bilinear reads two pixels a side, so from a factor of 2 on it skips some
     resize(crop(image, box), size, method, out)
 
 
-def eval_crops(
-    image: np.ndarray,
-    size: int,
-    preprocessing: str = "inception",
-    crop_fraction: float = 0.875,
-    crops: int = 1,
-) -> np.ndarray:
+def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) -> np.ndarray:
     """The crops of one image that are evaluated, all cut from one decode.
-
-    One crop, 'inception' (the released code): the central `crop_fraction` of each side, resized
-    bilinearly without antialiasing; the aspect ratio is not kept. One crop, 'resize_crop'
-    (torchvision, timm): the shorter side resized to size / crop_fraction, antialiased by Pillow as
-    theirs is, and the centre cut out. 12 or 144 crops: see `multi_crop`; the preprocessing and
-    the fraction play no part.
 
     Args:
       image: uint8 [height, width, 3].
-      size: of each crop, pixels.
-      preprocessing: a name of PREPROCESSINGS.
-      crop_fraction: in (0, 1].
-      crops: 1, 12 or 144.
+      preprocessing: what makes the one crop; of 12 or 144 crops (see `multi_crop`) only the size.
+      crops: one of CROPS.
 
     Returns:
       uint8 [crops, size, size, 3].
-
-    Raises:
-      ValueError: for another preprocessing, or fraction, or number of crops.
     """
-    if not 0 < crop_fraction <= 1:
-        raise ValueError(f"config.eval.crop_fraction is {crop_fraction}; it must be in (0, 1]")
-    if crops != 1:
+    size, interpolation = preprocessing.image_size, preprocessing.interpolation
+    if crops > 1:
         return multi_crop(image, size, crops)
-    match preprocessing:
+    match preprocessing.method:
         case "inception":
-            return resize(_central_crop(image, crop_fraction), size)[None]
+            image = _central_crop(image, preprocessing.crop_fraction)
+            return resize(image, size, interpolation)[None]
+        case "resize":
+            return resize(image, size, interpolation)[None]
         case "resize_crop":
-            image = _resize_shorter_side(image, round(size / crop_fraction))
-            return _centre(image, size)[None]
-    raise ValueError(f"config.eval.preprocessing is {preprocessing!r}; known: {PREPROCESSINGS}")
+            side = round(size / preprocessing.crop_fraction)
+            return _centre(_resize_shorter_side(image, side, interpolation), size)[None]
+    raise ValueError(f"unknown method in {preprocessing}")
 
 
 def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
@@ -222,12 +205,7 @@ def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
 
     Returns:
       uint8 [crops, size, size, 3].
-
-    Raises:
-      ValueError: for another number of crops.
     """
-    if crops not in (12, 144):
-        raise ValueError(f"config.eval.crops is {crops}; known: {CROPS}")
     result = []
     for scale in (256, 288, 320, 352) if crops == 144 else (256,):
         squares = _squares(_resize_shorter_side(image, round(scale * size / 224)))
@@ -265,15 +243,17 @@ def _centre(image: np.ndarray, size: int) -> np.ndarray:
     return crop(image, (y, x, size, size))
 
 
-def _resize_shorter_side(image: np.ndarray, side: int) -> np.ndarray:
+def _resize_shorter_side(image: np.ndarray, side: int, method: str = "bilinear") -> np.ndarray:
     """As torchvision's Resize: the longer side is truncated to whole pixels."""
     height, width = image.shape[:2]
     if height <= width:
-        return _antialiased(image, side, int(side * width / height))
-    return _antialiased(image, int(side * height / width), side)
+        return _antialiased(image, side, int(side * width / height), method)
+    return _antialiased(image, int(side * height / width), side, method)
 
 
-def _antialiased(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's bilinear resize, whose filter grows with the scale."""
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+def _antialiased(
+    image: np.ndarray, height: int, width: int, method: str = "bilinear"
+) -> np.ndarray:
+    """Pillow's resize, whose filters grow with the scale (all but nearest)."""
+    resampling = Image.Resampling[method.upper()]
+    return np.asarray(Image.fromarray(image).resize((width, height), resampling))

@@ -1,4 +1,4 @@
-"""Encoded images to pixels.
+"""Files to encoded images, and these to pixels.
 
 JPEG goes through libjpeg-turbo (simplejpeg), everything else through Pillow. The EXIF orientation
 is ignored, as TensorFlow and ImageNet pipelines do. Damaged files are errors: most decoders fill
@@ -15,6 +15,7 @@ import io
 
 import numpy as np
 import simplejpeg
+from etils import epath
 from PIL import Image
 
 from inception.data import DataError
@@ -30,6 +31,18 @@ _ODDITIES = ("extraneous bytes before marker", "unknown JFIF revision", "subsamp
 
 class BadImage(DataError):
     """An image that cannot be decoded, whole, into pixels."""
+
+
+def read_file(path: str) -> bytes:
+    """Reads a file on a disk or, gs://..., in a bucket; what keeps it from that is a BadImage."""
+    try:
+        if "://" in path:
+            return epath.Path(path).read_bytes()
+        with open(path, "rb") as file:  # noqa: PTH123 (a Path holds Python's lock thrice as long)
+            return file.read()
+    except Exception as error:  # a bucket's client raises all kinds
+        problem = getattr(error, "strerror", None) or error
+        raise BadImage(f"the file cannot be read: {problem}") from error
 
 
 def decode(image: bytes | np.ndarray) -> np.ndarray:

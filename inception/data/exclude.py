@@ -1,6 +1,6 @@
 """Images that an evaluation leaves out, such as the 1,762 of the challenge's blacklist (section 9).
 
-The list is a text file with one image a line: a file's name, with or without its suffix, and with
+The list is a text file with one image per line: a file's name, with or without its suffix, and with
 its class's folder where several classes have files of that name; or a number n, which is ImageNet's
 n-th validation image, ILSVRC2012_val_0000000n. That is how the development kit writes its
 blacklist. Empty lines and those that begin with # mean nothing.
@@ -25,7 +25,7 @@ class Excluded:
             lines = [line.strip() for line in Path(file).expanduser().read_text().splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise DataNotFound(
-                f"config.eval.exclude={str(file)!r} cannot be read: {error}"
+                f"list of excluded images {file}: it cannot be read: {error}"
             ) from error
         self._listed = {line for line in lines if line and not line.startswith("#")}
         numbers = (int(line) for line in self._listed if line.isdecimal())
@@ -47,10 +47,9 @@ class Excluded:
         """
         if any(source.file_name(index) in self for index in range(len(source))):
             return
-        called = (
-            f"are called {name!r} and so on" if (name := source.file_name(0)) else "have no names"
-        )
+        name = source.file_name(0)
+        called = f"are called as {name!r} is" if name else "have no names"
         raise DataError(
-            f"config.eval.exclude={str(self._file)!r} lists {len(self)} images, none of them among "
-            f"the {len(source)} that are evaluated, which {called}"
+            f"list of excluded images {self._file}: none of its {len(self)} is evaluated. The "
+            f"{len(source)} images of the data set {called}"
         )

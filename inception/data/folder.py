@@ -1,24 +1,25 @@
 """A folder of images, read in place: `ROOT/train/<class>/*.JPEG` and `ROOT/val/<class>/*`.
 
 The classes are the folders of ROOT/train in sorted order, for every split, so that a class has the
-same number everywhere. Files are JPEG, PNG or WebP; names that begin with a dot are ignored.
+same number everywhere. Files are JPEG, PNG or WebP; names that begin with a dot are ignored. ROOT
+may lie in a bucket: anything that etils.epath reads, as gs://bucket/folder.
 """
 
+import itertools
 import logging
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
 from pathlib import Path
 
+from etils import epath
+
 from inception.data import DataError, DataNotFound
-from inception.data.decode import BadImage, decode
-from inception.errors import local_path
+from inception.data.decode import BadImage, decode, read_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _THREADS = 32  # listing and checking wait for the disk, not for the processor
+_CHECKED = 256  # files that a thread checks at a time
 _TAIL = 4096  # bytes in which an image's end is looked for; where cameras write more, all is read
-_LISTED = 20  # bad files that an error names
 
 
 class FolderSource:
@@ -27,80 +28,70 @@ class FolderSource:
     label_width = 0
 
     def __init__(self, root: str | Path, split: str, *, on_bad_record: str = "fail"):
-        """Lists the files of `root`/`split` and looks at the head and the tail of each.
+        """Lists the files of `root`/`split`; none is opened.
 
         Args:
             root: the folder that holds the splits' folders.
             split: a folder's name; "validation" is also looked for as "val".
-            on_bad_record: "fail" or "skip", which only logs files that cannot be images.
+            on_bad_record: "fail", or "skip": leave out, and log, files whose suffix is no image's.
 
         Raises:
             DataNotFound: `root` or the split's folder is not there.
-            DataError: no images, classes that the training folder lacks, or, in one list, all
-                files that cannot be images.
+            DataError: no images, classes that the training folder lacks, or other files.
         """
-        self._root = _split_folder(local_path("data_dir", root, DataError), split)
-        self.class_names = self._class_names()
+        self._folder = folder = _split_folder(root, split)
+        own = _subfolders(folder)
+        self.class_names = _classes(folder, own)
         self.num_classes = len(self.class_names)
-        with ThreadPoolExecutor(_THREADS) as pool:  # a class a task: a file is too small for one
-            classes = list(pool.map(_scan_class, repeat(self._root), self.class_names))
-        self._paths = [path for paths, _ in classes for path in paths]
-        self._labels = [label for label, (paths, _) in enumerate(classes) for _ in paths]
-        if not self._paths:
-            raise DataError(f"{self._root}: its class folders hold no images")
-        if self._root.name == "train" and len(set(self._labels)) < self.num_classes:
-            empty = sorted(set(range(self.num_classes)) - set(self._labels))
-            names = [self.class_names[label] for label in empty[:5]]
-            raise DataError(f"{self._root}: {len(empty)} class folders are empty, as {names}")
-        if bad := [problem for _, problems in classes for problem in problems]:
-            self._report(bad, fail=on_bad_record == "fail")
+        with ThreadPoolExecutor(_THREADS) as pool:
+            listed = pool.map(_names, [f"{folder}/{name}" for name in own])
+        files = [
+            f"{name}/{file}" for name, names in zip(own, listed, strict=True) for file in names
+        ]
+        self._files = [file for file in files if file.lower().endswith(SUFFIXES)]
+        if others := [file for file in files if not file.lower().endswith(SUFFIXES)]:
+            message = f"{folder} holds {len(others)} files that are no images, as {others[:5]}"
+            if on_bad_record == "fail":
+                raise DataError(f"{message}. Remove them, or train with on_bad_record='skip'")
+            logging.warning("%s: they are left out", message)
+        if not self._files:
+            raise DataError(f"{folder}: its class folders hold no images ({', '.join(SUFFIXES)})")
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        self._labels = [numbers[file.partition("/")[0]] for file in self._files]
+        if folder.name == "train" and len(set(self._labels)) < self.num_classes:
+            empty = sorted(set(numbers) - {self.class_names[label] for label in self._labels})
+            raise DataError(f"{folder}: {len(empty)} class folders hold no images, as {empty[:5]}")
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        try:
-            with open(self.describe(index), "rb") as file:  # noqa: PTH123 (a Path costs more)
-                return file.read(), self._labels[index]
-        except OSError as error:
-            raise BadImage(f"the file cannot be read: {error.strerror}") from error
+        return read_file(self.describe(index)), self._labels[index]
 
     def describe(self, index: int) -> str:
         """Returns the path of the image."""
-        return f"{self._root}/{self._paths[index]}"
+        return f"{self._folder}/{self._files[index]}"
 
     def file_name(self, index: int) -> str:
         """Returns the file's name in its class's folder."""
-        return self._paths[index]
+        return self._files[index]
 
-    def _class_names(self) -> tuple[str, ...]:
-        """Returns the training folder's classes, or this split's if there is no such folder."""
-        own = _subfolders(self._root)
-        train = self._root.parent / "train"
-        if not train.is_dir():
-            logging.info("%s is not there: the classes are those of %s", train, self._root)
-            return own
-        classes = _subfolders(train)
-        if unknown := sorted(set(own) - set(classes)):
-            raise DataError(
-                f"{self._root} has {len(unknown)} class folders that {train} lacks, for example "
-                f"{unknown[:5]}; every split needs the same classes"
-            )
-        return classes
 
-    def _report(self, bad: list[str], *, fail: bool) -> None:
-        more = [f"and {len(bad) - _LISTED} more"] if len(bad) > _LISTED else []
-        message = "\n  ".join(
-            [
-                f"{len(bad)} of {len(self)} files in {self._root} cannot be images:",
-                *bad[:_LISTED],
-                *more,
-            ]
-        )
-        if fail:
-            advice = "Repair or remove them (on_bad_record='skip' is for images to train on)"
-            raise DataError(f"{message}\n{advice}")
-        logging.warning(message)
+def check_files(source: FolderSource) -> list[str]:
+    """Looks at the head and the tail of every file.
+
+    Returns:
+        For each that cannot be a whole image its path and what is wrong, "a/b.jpg: empty".
+    """
+
+    def check(indices: range) -> list[str]:
+        found = [(path, _problem(path)) for path in map(source.describe, indices)]
+        return [f"{path}: {problem}" for path, problem in found if problem]
+
+    every = range(len(source))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = pool.map(check, [every[i : i + _CHECKED] for i in every[::_CHECKED]])
+    return [line for part in parts for line in part]
 
 
 def printable(class_name: str) -> str:
@@ -108,60 +99,73 @@ def printable(class_name: str) -> str:
     return class_name.encode(errors="replace").decode()
 
 
-def _split_folder(root: Path, split: str) -> Path:
+def _split_folder(root: str | Path, split: str) -> epath.Path:
     """Returns the folder of a split; "validation" may be called "val"."""
     names = ["validation", "val"] if split == "validation" else [split]
     if not split or Path(split).name != split or "[" in split:
         raise DataError(f"split {split!r} of a folder must be a folder's name, as 'train' or 'val'")
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    problem = "is not there"
-    if root.is_dir():
-        found = ", ".join(_subfolders(root, required=False)) or "none"
-        problem = f"has no folder {' or '.join(names)} (its folders: {found})"
+    try:
+        parent = epath.Path(root).expanduser()
+        for name in names:
+            if (parent / name).is_dir():
+                return parent / name
+        found = ", ".join(_subfolders(parent)) if parent.is_dir() else ""
+    except (KeyError, ImportError) as error:  # epath's, of xyz:// and where gcsfs is missing
+        raise DataError(
+            f"data_dir {root} cannot be opened ({error!r}). Mount it and give the folder"
+        ) from error
+    problem = f"has no folder {' or '.join(names)}, only {found}" if found else "has no folders"
     raise DataNotFound(
-        f"{root} {problem}; a data set 'folder' needs images at DATA_DIR/train/<class>/ and "
+        f"{root} {problem}. A data set 'folder' needs images at DATA_DIR/train/<class>/ and "
         "DATA_DIR/val/<class>/"
     )
 
 
-def _visible(folder: Path | str) -> Iterator[os.DirEntry]:
-    with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
-
-
-def _subfolders(folder: Path, required: bool = True) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in _visible(folder) if entry.is_dir()))
-    if required and not names:
+def _classes(folder: epath.Path, own: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the training folder's classes; without one, a split's `own`."""
+    train = folder.parent / "train"
+    if not own:
         raise DataError(
-            f"{folder} has no class folders; images belong in {folder}/<class>/, one folder a class"
+            f"{folder} has no class folders. Images belong in {folder}/<class>/, one folder per "
+            "class"
         )
-    return names
+    if not train.is_dir():
+        logging.info("%s is not there: the classes are those of %s", train, folder)
+        return own
+    classes = _subfolders(train)
+    if unknown := sorted(set(own) - set(classes)):
+        raise DataError(
+            f"{folder} has {len(unknown)} class folders that {train} lacks, as {unknown[:5]}. "
+            "Every split needs the same classes"
+        )
+    return classes
 
 
-def _scan_class(root: Path, name: str) -> tuple[list[str], list[str]]:
-    """Returns a class's files relative to `root`, sorted, and a line for each that is no image."""
-    try:
-        files = sorted(f"{name}/{entry.name}" for entry in _visible(f"{root}/{name}"))
-    except FileNotFoundError:
-        return [], []  # a class of which this split has no example
-    checked = ((file, _problem(f"{root}/{file}")) for file in files)
-    return files, [f"{file}: {problem}" for file, problem in checked if problem]
+def _subfolders(folder: epath.Path) -> tuple[str, ...]:
+    names = _names(str(folder))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        are_folders = pool.map(lambda name: (folder / name).is_dir(), names)
+    return tuple(itertools.compress(names, are_folders))
+
+
+def _names(folder: str) -> list[str]:
+    """Returns what a folder holds, sorted, but what is hidden."""
+    if "://" in folder:
+        names = [path.name for path in epath.Path(folder).iterdir()]
+    else:
+        names = os.listdir(folder)  # noqa: PTH208 (Paths of a million files take ten times as long)
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _problem(path: str) -> str:
     """Returns why a file cannot be an image, or "" if it begins and ends like one."""
-    if not path.lower().endswith(SUFFIXES):
-        return f"not one of {', '.join(SUFFIXES)}"
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            head = os.pread(descriptor, 16, 0)
-            size = os.fstat(descriptor).st_size
-            tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
-        finally:
-            os.close(descriptor)
+        with epath.Path(path).open("rb") as file:
+            head = file.read(16)
+            file.seek(0, os.SEEK_END)
+            size = file.tell()
+            file.seek(max(0, size - _TAIL))
+            tail = file.read()
     except OSError as error:
         return error.strerror or str(error)
     if not size:
@@ -178,7 +182,7 @@ def _problem(path: str) -> str:
 
 def _decodes(path: str) -> bool:
     try:
-        decode(Path(path).read_bytes())
+        decode(read_file(path))
     except BadImage:
         return False
     return True

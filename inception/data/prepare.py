@@ -18,7 +18,6 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def convert(info: Any, *, progress: bool = False) -> None:
     Raises:
         DataError: a file is damaged, or holds another number of records than the metadata say.
     """
-    from tqdm import tqdm
+    from tqdm.contrib.concurrent import thread_map
 
     folder = Path(info.data_dir)
     files = _unconverted(info)
@@ -97,12 +96,8 @@ def convert(info: Any, *, progress: bool = False) -> None:
     for part in folder.glob(".*.part"):
         part.unlink()  # of a process that was killed: the lock says that nobody writes it
     print(f"converting {len(files)} TFRecord files in {folder}", flush=True)
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        results = pool.map(lambda file: _convert_file(*file), files)
-        list(tqdm(results, total=len(files), unit="file", disable=not progress))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    options = {"max_workers": os.cpu_count(), "unit": "file", "disable": not progress}
+    thread_map(lambda file: _convert_file(*file), files, **options)
 
 
 def _finished(name: str, data_dir: str) -> Any:

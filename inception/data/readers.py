@@ -1,44 +1,49 @@
-"""What stands at a position of a run: the example, decoded, cropped and written into its batch."""
+"""What stands at a position of a run: the image, decoded, cropped and written into its batch."""
 
 import functools
+import logging
+import os
 import threading
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 import numpy as np
-from absl import logging
-from ml_collections import ConfigDict
 
 from inception.data import DataError, crops
-from inception.data.decode import BadImage, decode
-from inception.data.exclude import Excluded
+from inception.data.decode import BadImage, decode, read_file
 from inception.data.sources import Source
+from inception.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
+Label = int | np.ndarray  # int32 [label_width] in a multi-label source
+# A file's path or content, or pixels: uint8 [height, width], or [height, width, 1 or 3].
+AnyImage = str | os.PathLike | bytes | np.ndarray
 
 _NO_EXAMPLE = 2**32 - 1  # in place of an example's number in the key of an epoch's permutation
 _MOST_SKIPS = 100  # bad records in a row that are still an accident
 
 
 class Reader(Protocol):
-    """Writes examples into batches."""
+    """Writes images into batches."""
 
     def empty(self, size: int) -> Batch:
-        """Returns room for a batch of `size` examples."""
+        """Returns room for a batch of `size` images."""
         ...
 
     def fill(self, batch: Batch, row: int, position: int) -> None:
-        """Writes the example at a position of the run into a row of each array."""
+        """Writes what stands at a position of the run into a row of each array."""
         ...
 
 
 class TrainReader:
-    """Examples in the order of the epochs, cropped at random."""
+    """Examples in the order of the epochs, cropped at random; see `stream.train_stream`."""
 
-    def __init__(self, config: ConfigDict, source: Source):
+    def __init__(
+        self, source: Source, seed: int, image_size: int, augmentation: str, on_bad_record: str
+    ):
         self._source, self._size = source, size_of(source)
-        self._seed = config.seed
-        self._image_size, self._augmentation = config.image_size, config.augmentation
-        self._skip = config.on_bad_record == "skip"
+        self._seed, self._image_size, self._augmentation = seed, image_size, augmentation
+        self._skip = on_bad_record == "skip"
         self._skipped, self._lock = 0, threading.Lock()
         # Two, because threads are on both sides of the end of an epoch for a while.
         self._order = functools.lru_cache(maxsize=2)(self._permutation)
@@ -62,13 +67,13 @@ class TrainReader:
         examples = np.arange(self._size, dtype=np.int32)
         return _generator(self._seed, epoch, _NO_EXAMPLE).permutation(examples)
 
-    def _load(self, order: np.ndarray, place: int) -> tuple[int, np.ndarray, int | np.ndarray]:
+    def _load(self, order: np.ndarray, place: int) -> tuple[int, np.ndarray, Label]:
         """The example at a place of the order, or the next one that can be decoded."""
         attempts = min(self._size, _MOST_SKIPS) if self._skip else 1
         for attempt in range(attempts):
             example = int(order[(place + attempt) % self._size])
             try:
-                return example, *_read(self._source, example)
+                return example, *read_example(self._source, example)
             except BadImage as error:
                 if not self._skip:
                     raise
@@ -82,20 +87,19 @@ class TrainReader:
 
 
 class EvalReader:
-    """Examples in the source's order, then padding."""
+    """Examples in the source's order, then padding; see `stream.eval_stream`."""
 
-    def __init__(self, config: ConfigDict, source: Source):
-        self._source = source
-        self._image_size, self._crops = config.image_size, config.eval.crops
-        self._preprocessing = config.eval.preprocessing
-        self._crop_fraction = config.eval.crop_fraction
-        self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else ()
+    def __init__(
+        self, source: Source, preprocessing: Preprocessing, crops: int, exclude: Container[str]
+    ):
+        self._source, self._exclude = source, exclude
+        self._preprocessing, self._crops = preprocessing, crops
 
     def empty(self, size: int) -> Batch:
         """Returns a batch of padding."""
         width = self._source.label_width
         return {
-            "image": np.zeros((size, self._crops, self._image_size, self._image_size, 3), np.uint8),
+            "image": _black(size, self._crops, self._preprocessing),
             "label": np.full((size, width), -1, np.int32) if width else np.zeros(size, np.int32),
             "example": np.full(size, -1, np.int32),
             "mask": np.zeros(size, np.bool_),
@@ -106,13 +110,56 @@ class EvalReader:
         if position >= len(self._source):
             return
         batch["example"][row] = position
-        if self._excluded and self._source.file_name(position) in self._excluded:
+        if self._exclude and self._source.file_name(position) in self._exclude:
             return
-        image, batch["label"][row] = _read(self._source, position)
-        batch["image"][row] = crops.eval_crops(
-            image, self._image_size, self._preprocessing, self._crop_fraction, self._crops
-        )
+        image, batch["label"][row] = read_example(self._source, position)
+        batch["image"][row] = crops.eval_crops(image, self._preprocessing, self._crops)
         batch["mask"][row] = True
+
+
+class PredictReader:
+    """Images without labels in their order, then padding; see `stream.predict_stream`."""
+
+    def __init__(
+        self,
+        images: Sequence[AnyImage],
+        preprocessing: Preprocessing,
+        crops: int,
+        on_error: Callable[[int, BadImage], object] | None,
+    ):
+        self._images, self._on_error = images, on_error
+        self._preprocessing, self._crops = preprocessing, crops
+
+    def empty(self, size: int) -> Batch:
+        """Returns a batch of padding."""
+        return {
+            "image": _black(size, self._crops, self._preprocessing),
+            "index": np.full(size, -1, np.int32),
+        }
+
+    def fill(self, batch: Batch, row: int, position: int) -> None:
+        """Writes the image at a position, unless it is bad or behind the last."""
+        if position >= len(self._images):
+            return
+        try:
+            pixels = self._read(position)
+        except BadImage as error:
+            if self._on_error is None:
+                raise
+            self._on_error(position, error)
+            return
+        batch["image"][row] = crops.eval_crops(pixels, self._preprocessing, self._crops)
+        batch["index"][row] = position
+
+    def _read(self, index: int) -> np.ndarray:
+        image, name = self._images[index], f"image {index}"
+        try:
+            if isinstance(image, (str, os.PathLike)):
+                name = os.fspath(image)
+                image = read_file(name)
+            return decode(image)
+        except BadImage as error:
+            raise BadImage(f"{name}: {error}") from error
 
 
 def size_of(source: Source) -> int:
@@ -122,8 +169,13 @@ def size_of(source: Source) -> int:
     return len(source)
 
 
-def _read(source: Source, example: int) -> tuple[np.ndarray, int | np.ndarray]:
-    """Reads and decodes one example; every error names it."""
+def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:
+    """Reads and decodes one example.
+
+    Raises:
+      BadImage: when it cannot be decoded.
+      DataError: when it is not there, or its label is outside the source's classes. Both name it.
+    """
     try:
         image, label = source[example]
         image = decode(image)
@@ -131,8 +183,8 @@ def _read(source: Source, example: int) -> tuple[np.ndarray, int | np.ndarray]:
         raise BadImage(f"{source.describe(example)}: {error}") from error
     except IndexError as error:
         raise DataError(
-            f"the data set says it has {len(source)} examples, but has no number {example}: an "
-            "epoch would be too short; prepare it again"
+            f"the data set says it has {len(source)} examples, but has no number {example}. An "
+            "epoch would be too short: prepare it again"
         ) from error
     except OSError as error:
         raise DataError(f"{source.describe(example)}: {error}") from error
@@ -142,9 +194,14 @@ def _read(source: Source, example: int) -> tuple[np.ndarray, int | np.ndarray]:
         inside = 0 <= label < source.num_classes
     if not inside:
         raise DataError(
-            f"{source.describe(example)}: label {label} is outside the {source.num_classes} classes"
+            f"{source.describe(example)}: label {label} is outside the {source.num_classes} "
+            "classes. Does this split have labels?"
         )
     return image, label
+
+
+def _black(size: int, crops: int, preprocessing: Preprocessing) -> np.ndarray:
+    return np.zeros((size, crops, preprocessing.image_size, preprocessing.image_size, 3), np.uint8)
 
 
 def _generator(seed: int, epoch: int, example: int) -> np.random.Generator:

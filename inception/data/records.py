@@ -15,7 +15,6 @@ import numpy as np
 
 from inception.data import DataError, DataNotFound
 from inception.data.decode import BadImage
-from inception.errors import local_path
 
 # Room for the labels of one image of a multi-label set, because a batch needs a fixed width.
 MAX_LABELS = 32
@@ -44,7 +43,8 @@ class RecordSource:
         self._label_feature, self.num_classes, self.class_names = _label_of(info)
         self.label_width = MAX_LABELS if self._label_feature == "real_label" else 0
 
-        shards = array_record_shards(info, split)
+        splits = [as_array_record(each) for each in info.splits.values()]
+        shards = file_instructions(name, splits, split)
         if missing := [shard.filename for shard in shards if not Path(shard.filename).exists()]:
             raise DataNotFound(
                 f"data set {name!r} in {info.data_dir} ({info.file_format.value}) lacks "
@@ -62,11 +62,6 @@ class RecordSource:
     def __getitem__(self, index: int) -> tuple[bytes, int | np.ndarray]:
         features = _parse(self._read(index))
         labels = features[self._label_feature].int64_list.value
-        if not all(0 <= label < self.num_classes for label in labels):
-            raise DataError(
-                f"{self.describe(index)} has label {list(labels)}, outside [0, "
-                f"{self.num_classes}): does this split have labels at all?"
-            )
         image = features["image"].bytes_list.value[0]
         return image, self._padded(labels, index) if self.label_width else labels[0]
 
@@ -143,27 +138,29 @@ def builder_class(name: str) -> Any:
     return tfds.builder_cls(base)
 
 
-def array_record_shards(info: Any, split: str) -> list:
-    """Returns tfds's file instructions (filename, skip, take) of a split expression.
+def file_instructions(name: str, splits: list, split: str) -> list:
+    """Returns tfds's file instructions (filename, skip, take, ...) of a split expression.
 
-    The names are those of ArrayRecord files, also where the data set was prepared as TFRecord:
-    its converted copy lies beside it.
+    Raises:
+        DataError: an unknown split, or an empty one; says what the data set `name` has.
     """
     from tensorflow_datasets.core.splits import SplitDict
 
-    splits = SplitDict([as_array_record(each) for each in info.splits.values()])
-    sizes = ", ".join(f"{each.name} ({each.num_examples:,})" for each in splits.values())
+    sizes = ", ".join(f"{each.name} ({each.num_examples:,})" for each in splits)
     try:
-        shards = splits[split].file_instructions
+        parts = SplitDict(splits)[split].file_instructions
     except ValueError as error:
-        raise DataError(f"split {split!r} of {info.name}: {error} It has {sizes}.") from None
-    if not shards:
-        raise DataError(f"split {split!r} of {info.name} is empty; it has {sizes}")
-    return shards
+        raise DataError(f"split {split!r} of {name}: {error} It has {sizes}") from None
+    if not parts:
+        raise DataError(f"split {split!r} of {name} is empty. It has {sizes}")
+    return parts
 
 
 def as_array_record(split_info: Any) -> Any:
-    """Returns tfds's SplitInfo with the names of ArrayRecord files."""
+    """Returns tfds's SplitInfo with the names of ArrayRecord files.
+
+    Also where the data set was prepared as TFRecord: its converted copy lies beside it.
+    """
     names = split_info.filename_template.replace(filetype_suffix="array_record")
     return split_info.replace(filename_template=names)
 
@@ -172,7 +169,13 @@ def data_root(data_dir: str) -> Path:
     """Returns the directory that `data_dir` means; if it is empty, tfds's default."""
     from tensorflow_datasets.core import constants
 
-    return local_path("data_dir", data_dir or constants.DATA_DIR, DataError)
+    data_dir = data_dir or str(constants.DATA_DIR)
+    if "://" in data_dir:
+        raise DataError(
+            f"data_dir {data_dir} is a bucket, from which ArrayRecord files cannot be read: mount "
+            "it (with gcsfuse, for example) and give the folder it is mounted on"
+        )
+    return Path(data_dir).expanduser()
 
 
 def prepare_command(name: str, data_dir: str, manual_dir: str = "") -> str:

@@ -1,19 +1,19 @@
 """What can be read: random access to encoded images and labels, whatever they come from.
 
-`open_source` turns a config into one of RecordSource (tfds, records.py), FolderSource (folder.py),
-FakeSource (generated images, for benchmarks) or, without a config, ArraySource (arrays in memory).
+`open_source` makes one of RecordSource (tfds, records.py), FolderSource (folder.py) and FakeSource
+(generated images, for benchmarks); ArraySource wraps arrays in memory.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import cv2
 import numpy as np
-from ml_collections import ConfigDict
 
 from inception.data import DataError, DataNotFound
 from inception.data.folder import FolderSource
-from inception.data.records import RecordSource
+from inception.data.records import RecordSource, file_instructions
 
 
 class Source(Protocol):
@@ -21,7 +21,7 @@ class Source(Protocol):
 
     num_classes: int
     class_names: tuple[str, ...]  # () when nobody named them
-    label_width: int  # 0: one label an image; L > 0: int32 [L], padded with -1
+    label_width: int  # 0: one label per image; L > 0: int32 [L], padded with -1
 
     def __len__(self) -> int:
         """Returns the number of examples."""
@@ -43,31 +43,36 @@ class Source(Protocol):
         ...
 
 
-def open_source(config: ConfigDict, split: str) -> Source:
-    """Opens a split of `config.dataset` in `config.data_dir`; prepares `digits` on first use.
+def open_source(
+    dataset: str, split: str, data_dir: str = "", *, on_bad_record: str = "fail"
+) -> Source:
+    """Opens a split of a data set; prepares `digits` on first use.
+
+    Args:
+        dataset: tfds's name, "digits", "folder" or "fake".
+        split: any tfds split expression; a folder's name for "folder".
+        data_dir: where the data set lies; empty for tfds's default.
+        on_bad_record: "fail", or "skip": leave out files of a folder that are no images by name.
 
     Raises:
         DataNotFound: the data is not there; the message says what to do.
         DataError: unknown data set or split, an empty one, or files that are not images.
     """
-    name, data_dir = str(config.dataset), str(config.data_dir)
-    if name == "fake":
+    if dataset == "fake":
         return FakeSource.of_split(split)
-    if name == "folder":
-        # What is evaluated must all be there: found now, not after an epoch of training.
-        on_bad_record = str(config.on_bad_record) if split == config.split else "fail"
+    if dataset == "folder":
         if not data_dir:
             raise DataNotFound(
-                "config.data_dir is empty: a data set 'folder' needs the folder that holds "
+                "data_dir is empty. A data set 'folder' needs the folder that holds "
                 "train/<class>/*.JPEG and val/<class>/*.JPEG"
             )
         return FolderSource(data_dir, split, on_bad_record=on_bad_record)
-    if name == "digits":
+    if dataset == "digits":
         # Not at the top: `python -m inception.data.prepare` must not find itself imported.
         from inception.data.prepare import prepare
 
         prepare("digits", data_dir)
-    return RecordSource(name, split, data_dir)
+    return RecordSource(dataset, split, data_dir)
 
 
 class ArraySource:
@@ -85,7 +90,7 @@ class ArraySource:
         Args:
             images: uint8 `[n, height, width, 3 or 1]`, or n arrays or encoded files.
             labels: integers `[n]`, or `[n, label_width]` padded with -1.
-            class_names: a name for each class; may be empty.
+            class_names: one per class; may be empty.
             num_classes: 0 for the number of names or, without names, the largest label + 1.
 
         Raises:
@@ -156,18 +161,12 @@ class FakeSource:
     @classmethod
     def of_split(cls, split: str) -> "FakeSource":
         """Returns a source as long as ImageNet's train or validation split, or a slice of it."""
-        from tensorflow_datasets.core.splits import AbstractSplit, SplitInfo
+        from tensorflow_datasets.core import naming, splits
 
         sizes = {"train": 1_281_167, "validation": 50_000}
-        infos = {name: SplitInfo(name, [size], num_bytes=0) for name, size in sizes.items()}
-        try:
-            parts = AbstractSplit.from_spec(split).to_absolute(infos)
-        except ValueError as error:
-            raise DataError(f"split {split!r} of 'fake': {error}") from None
-        length = sum(len(range(sizes[part.splitname])[part.from_ : part.to]) for part in parts)
-        if not length:
-            raise DataError(f"split {split!r} of 'fake' is empty; it has {sizes}")
-        return cls(length)
+        names = naming.ShardedFileTemplate(Path(), dataset_name="fake", filetype_suffix="jpeg")
+        infos = [splits.SplitInfo(name, [size], 0, names) for name, size in sizes.items()]
+        return cls(sum(part.take for part in file_instructions("fake", infos, split)))
 
     def __len__(self) -> int:
         return self._length

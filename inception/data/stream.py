@@ -16,119 +16,171 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Sequence
 
 import cv2
 import grain
-from ml_collections import ConfigDict
 
 from inception.data import DataError
-from inception.data.readers import Batch, EvalReader, Reader, TrainReader, size_of
+from inception.data.decode import BadImage
+from inception.data.exclude import Excluded
+from inception.data.readers import (
+    AnyImage,
+    Batch,
+    EvalReader,
+    PredictReader,
+    Reader,
+    TrainReader,
+    size_of,
+)
 from inception.data.sources import Source
+from inception.preprocessing import Preprocessing
 
 _ENDLESS = 2**40  # steps; Grain wants a length
 _CHUNK = 16  # crops that a thread makes at a time
 
+# Batches; `close` it, or let go of it, to end its threads.
+Stream = Generator[Batch, None, None]
+
 
 def train_stream(
-    config: ConfigDict,
     source: Source,
     *,
+    seed: int,
+    image_size: int,
+    batch_size: int,
+    augmentation: str = "inception",
+    on_bad_record: str = "fail",
+    threads: int = 0,
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Batch]:
+) -> Stream:
     """Reads training batches without end.
 
     Args:
-      config: seed, image_size, augmentation, batch_size, on_bad_record and data_threads are read.
       source: what is read; its examples may be fewer than a batch.
+      seed: of the order and the crops.
+      image_size: pixels, height and width of a crop.
+      batch_size: examples of a global batch, which all processes share.
+      augmentation: a name of `crops.AUGMENTATIONS`; what it does on the host.
+      on_bad_record: "fail", or "skip": log it and take the next of the permutation.
+      threads: that decode; 0: one per core.
       start_step: number of the first batch.
       process_index: this process's place among those that share each batch.
       process_count: how many they are.
 
     Returns:
-      An iterator (a generator: `close` it, or let go of it, to end its threads) over this process's
-      slice of the global batches start_step, start_step + 1, ..., b = batch_size / process_count:
-      "image" uint8 [b, size, size, 3], "label" int32 [b], "epoch" int32 [b], "example" int32 [b].
+      This process's slices of the global batches start_step, start_step + 1, ...,
+      b = batch_size / process_count: "image" uint8 [b, size, size, 3], "label" int32 [b],
+      "epoch" int32 [b], "example" int32 [b].
 
     Raises:
       DataError: at once, when batch_size does not divide by process_count or the source is empty
         or multi-label; later, for a label outside the source's classes or a record that is not
         there any more.
-      BadImage: when a record cannot be decoded and on_bad_record is 'fail', or 100 in a row.
+      BadImage: when a record cannot be decoded and on_bad_record is "fail", or 100 in a row.
     """
-    if config.batch_size % process_count:
+    if batch_size % process_count:
         raise DataError(
-            f"config.batch_size is {config.batch_size}, which {process_count} processes cannot "
-            f"share; take a multiple of {process_count}"
+            f"batch_size={batch_size} cannot be shared by {process_count} processes. Take a "
+            f"multiple of {process_count}"
         )
     if source.label_width:
         raise DataError("a multi-label data set can be evaluated, not trained on")
-    share = config.batch_size // process_count
-    reader = TrainReader(config, source)
-
-    def position(step: int, row: int) -> int:
-        return (start_step + step) * config.batch_size + process_index * share + row
-
-    return _batches(reader, position, _ENDLESS, share, _CHUNK, config.data_threads)
+    share = batch_size // process_count
+    reader = TrainReader(source, seed, image_size, augmentation, on_bad_record)
+    first = start_step * batch_size + process_index * share
+    return _batches(reader, _ENDLESS, share, first, batch_size, _CHUNK, threads)
 
 
 def eval_stream(
-    config: ConfigDict,
     source: Source,
+    preprocessing: Preprocessing,
     *,
+    batch_size: int,
+    crops: int = 1,
+    exclude: Excluded | None = None,
+    threads: int = 0,
     process_index: int = 0,
     process_count: int = 1,
     num_devices: int = 1,
-) -> Iterator[Batch]:
+) -> Stream:
     """Reads every example exactly once over all processes, in the source's order.
 
-    A global batch has eval.batch_size // crops examples, at least 1, rounded up to a multiple of
+    A global batch has batch_size // crops examples, at least 1, rounded up to a multiple of
     num_devices; every process sees as many batches.
 
     Args:
-      config: image_size, data_threads and eval.* but for split and every_epochs are read.
       source: what is read.
+      preprocessing: what makes an image the network's input.
+      batch_size: crops of a global batch.
+      crops: per example, one of `crops.CROPS`.
+      exclude: images to leave out.
+      threads: that decode; 0: one per core.
       process_index: this process's place among those that share each batch.
       process_count: how many they are.
       num_devices: that a global batch is split over, a multiple of process_count.
 
     Returns:
-      An iterator over this process's slices of b examples: "image" uint8 [b, crops, size, size, 3],
-      "label" int32 [b] (or [b, label_width], padded with -1), "example" int32 [b], "mask" bool [b].
-      Where the mask is False nothing is to be counted: the image is black and the label 0 (-1 in a
-      multi-label source). There the example is that of an image which config.eval.exclude leaves
-      out, or -1 in the padding of the last batch.
+      This process's slices of b examples: "image" uint8 [b, crops, size, size, 3], "label" int32
+      [b] (or [b, label_width], padded with -1), "example" int32 [b], "mask" bool [b]. Where the
+      mask is False nothing is to be counted: the image is black and the label 0 (-1 in a
+      multi-label source). There the example is that of an image which is left out, or -1 in the
+      padding of the last batch.
 
     Raises:
       DataError: at once for an empty source; later for a label outside the source's classes or a
         record that is not there any more.
-      BadImage: when a record cannot be decoded, whatever on_bad_record says, for every example
-        counts.
+      BadImage: when a record cannot be decoded, for every example counts.
     """
     devices = max(num_devices, process_count)
-    total = max(1, config.eval.batch_size // config.eval.crops)
-    share = -(-total // devices) * devices // process_count
-    steps = -(-size_of(source) // (share * process_count))
-    reader = EvalReader(config, source)
+    total = -(-max(1, batch_size // crops) // devices) * devices
+    share = total // process_count
+    steps = -(-size_of(source) // total)
+    reader = EvalReader(source, preprocessing, crops, exclude or ())
+    return _batches(
+        reader, steps, share, process_index * share, total, max(1, _CHUNK // crops), threads
+    )
 
-    def position(step: int, row: int) -> int:
-        return (step * process_count + process_index) * share + row
 
-    chunk = max(1, _CHUNK // config.eval.crops)
-    return _batches(reader, position, steps, share, chunk, config.data_threads)
+def predict_stream(
+    images: Sequence[AnyImage],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    crops: int = 1,
+    threads: int = 0,
+    on_error: Callable[[int, BadImage], object] | None = None,
+) -> Stream:
+    """Reads images that need neither labels nor folders, each once and in order.
+
+    Args:
+      images: paths (buckets' too), contents of files, or pixels uint8 [height, width, 1 or 3].
+      preprocessing: what makes an image the network's input.
+      batch_size: crops of a batch, which has batch_size // crops images, at least 1.
+      crops: per image, one of `crops.CROPS`.
+      threads: that decode; 0: one per core.
+      on_error: called with the place of an image that cannot be decoded and the error that names
+        it, from any thread and in any order. Without it the error is raised.
+
+    Returns:
+      "image" uint8 [b, crops, size, size, 3] and "index" int32 [b], the image's place in `images`.
+      It is -1, and the image black, in the padding of the last batch and for a bad image.
+
+    Raises:
+      BadImage: when an image cannot be decoded and there is no `on_error`.
+    """
+    share = max(1, batch_size // crops)
+    reader = PredictReader(images, preprocessing, crops, on_error)
+    steps = -(-len(images) // share)
+    return _batches(reader, steps, share, 0, share, max(1, _CHUNK // crops), threads)
 
 
 def _batches(
-    reader: Reader,
-    position: Callable[[int, int], int],
-    steps: int,
-    share: int,
-    chunk: int,
-    threads: int,
-) -> Generator[Batch, None, None]:
-    """Batches of `share` examples, of which row i of step s is the one at position(s, i).
+    reader: Reader, steps: int, share: int, first: int, stride: int, chunk: int, threads: int
+) -> Stream:
+    """Batches of `share` rows; row i of step s stands at position first + s * stride + i.
 
     A thread's unit of work is `chunk` rows, which it writes where they stay: to queue single images
     and to stack them took a fifth of the processor, and of Python's lock far more than that.
@@ -140,13 +192,13 @@ def _batches(
     lock = threading.Lock()
 
     def work(index: int) -> int:
-        step, first = index // chunks, index % chunks * chunk
+        step, start = index // chunks, index % chunks * chunk
         with lock:
             if step not in unfinished:
                 unfinished[step] = reader.empty(share)
             batch = unfinished[step]
-        for row in range(first, min(first + chunk, share)):
-            reader.fill(batch, row, position(step, row))
+        for row in range(start, min(start + chunk, share)):
+            reader.fill(batch, row, first + step * stride + row)
         return step
 
     # A whole batch ahead, so that no thread waits for another to finish the one before.
@@ -159,7 +211,7 @@ def _batches(
     return stream
 
 
-def _closing(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
+def _closing(iterator: grain.DatasetIterator) -> Stream:
     """Ends Grain's threads with the generator."""
     try:
         yield from iterator
@@ -167,7 +219,7 @@ def _closing(iterator: grain.DatasetIterator) -> Generator[Batch, None, None]:
         iterator.close()
 
 
-_open: weakref.WeakSet[Generator] = weakref.WeakSet()
+_open: weakref.WeakSet[Stream] = weakref.WeakSet()
 
 
 @atexit.register
