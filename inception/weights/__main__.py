@@ -1,0 +1,88 @@
+"""Anyone's Inception-v3 weights: import and verify them.
+
+import SOURCE FILE --output=DIRECTORY reads a file of weights and writes a directory that
+inception.load_pretrained and the other commands take.
+verify SOURCE FILE compares our network with the library that the file comes from, where that is
+installed, endpoint by endpoint; the status is 1 if they differ.
+
+SOURCE is auto, torchvision, timm (timm.tf_in1k, timm.tf_adv_in1k, timm.tv_in1k, timm.gluon_in1k),
+keras, slim, tensorflow-inception or fid.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from inception import command_line, weights
+from inception.weights import verify
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """Runs a subcommand."""
+    parser = command_line.parser("python -m inception.weights", __doc__)
+    commands = parser.add_subparsers(required=True, metavar="import | verify")
+    for name, run in (("import", _import), ("verify", _verify)):
+        command = commands.add_parser(name, help=run.__doc__)
+        command.add_argument("source", metavar="SOURCE")
+        command.add_argument("file", metavar="FILE")
+        command.add_argument("--raw", action="store_true", help="no running averages (TensorFlow)")
+        command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
+        command.add_argument("--labels", metavar="FILE", help="the classes' names, one per line")
+        command.set_defaults(run=run)
+    commands.choices["import"].add_argument("--output", metavar="DIRECTORY", required=True)
+    args, overrides = command_line.parse(parser, argv)
+    if overrides:
+        parser.error(f"weights have no config: leave out --config.{overrides[0]}")
+    return args.run(args)
+
+
+def _import(args: argparse.Namespace) -> None:
+    """Read a file, write a directory."""
+    pretrained = _read(args)
+    weights.save(args.output, pretrained)
+    print(summary(pretrained))
+    print(f"written to {args.output}")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Compare with the original library."""
+    pretrained = _read(args)
+    differences = verify.verify(pretrained, args.file)
+    print(verify.table(differences))
+    worst = max(differences, key=lambda difference: difference.relative)
+    same = worst.relative <= verify.TOLERANCE
+    print(
+        f"{'the same' if same else 'DIFFERENT'}: {worst.relative:.1e} at {worst.endpoint}, "
+        f"{verify.TOLERANCE:.0e} allowed, as {pretrained.source}"
+    )
+    return 0 if same else 1
+
+
+def _read(args: argparse.Namespace) -> weights.Pretrained:
+    labels = Path(args.labels).read_text().splitlines() if args.labels else ()
+    return weights.import_weights(
+        args.file, args.source, ema=not args.raw, background=args.background, labels=labels
+    )
+
+
+def summary(pretrained: weights.Pretrained) -> str:
+    """What was read and what is different about it, for a person."""
+    described = weights.describe(pretrained)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(pretrained.variables["params"]))
+    lines = {
+        "source": pretrained.source,
+        "sha256": pretrained.sha256,
+        "parameters": f"{parameters:,}",
+        "labels": ", ".join((*pretrained.labels[:3], "...")) if pretrained.labels else "none",
+        **{f"model.{name}": value for name, value in described["model"].items()},
+        **{f"preprocessing.{name}": v for name, v in described["preprocessing"].items()},
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

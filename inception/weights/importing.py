@@ -1,0 +1,139 @@
+"""From a file of a known source to our network; every tensor is accounted for."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from inception.model import Inception
+from inception.weights import files, names
+from inception.weights.files import Shapes, Tensors, WeightsError
+from inception.weights.labels import imagenet_labels
+from inception.weights.pretrained import Pretrained, shapes_of
+from inception.weights.sources import SOURCES, Source, recognize, timm_tag, unclear_tag
+
+_LOGITS = "params/Logits/bias"
+_MAX_CLASSES = 100_000
+_IMAGENET, _WITH_BACKGROUND = 1000, 1001
+
+
+def import_weights(
+    path: str | Path,
+    source: str = "auto",
+    *,
+    ema: bool = True,
+    background: bool = False,
+    labels: Sequence[str] = (),
+) -> Pretrained:
+    """Reads a file of weights of any source.
+
+    Args:
+      path: as `files.open_tensors` takes it.
+      source: of `sources.SOURCES`, or "timm" where the file's path or the config.json beside it
+        names the tag, or "auto".
+      ema: takes the running averages of TensorFlow's checkpoints, where they have them.
+      background: keeps class 0 of 1001.
+      labels: the classes' names; by default ImageNet's, if there are 1000.
+
+    Returns:
+      The network. A file without a head, as Keras's include_top=False, gives one of one class
+      whose logit is 0: its features can be used, and its head replaced.
+
+    Raises:
+      WeightsError: when the file cannot be read, or holds anything but this network.
+    """
+    with files.open_tensors(path) as tensors:
+        name = _source_name(source, tensors, path)
+        origin = SOURCES[name]
+        model, arrays = _read(origin, _averages(tensors, ema), path)
+    if origin.background and model.num_classes == _WITH_BACKGROUND and not background:
+        model = model.clone(num_classes=model.num_classes - 1)
+        heads = origin.naming.heads
+        arrays = {ours: a[..., 1:] if ours in heads else a for ours, a in arrays.items()}
+    return Pretrained(
+        model=model,
+        variables=unflatten_dict(arrays, sep="/"),
+        preprocessing=origin.preprocessing,
+        labels=_labels(labels, model.num_classes, path),
+        source=name,
+        sha256=files.sha256(path),
+    )
+
+
+def _source_name(source: str, tensors: Tensors, path: str | Path) -> str:
+    if source == "auto":
+        return recognize(tensors, path)
+    if source == "timm":
+        if tag := timm_tag(path):
+            return f"timm.{tag}"
+        raise unclear_tag(path)
+    if source in SOURCES:
+        return source
+    raise WeightsError(f"source {source!r} is not known: name auto, timm, {', '.join(SOURCES)}")
+
+
+def _averages(tensors: Tensors, ema: bool) -> Tensors:
+    """The tensors, each replaced by its running average where there is one, if `ema`."""
+    stored = {name: name for name in tensors.shapes if not name.endswith(names.EMA)}
+    if ema:
+        averaged = (name for name in tensors.shapes if name.endswith(names.EMA))
+        stored |= {name.removesuffix(names.EMA): name for name in averaged}
+    shapes = {name: tensors.shapes[place] for name, place in stored.items()}
+    return replace(tensors, shapes=shapes, read=lambda name: tensors.read(stored[name]))
+
+
+def _read(
+    source: Source, tensors: Tensors, path: str | Path
+) -> tuple[Inception, dict[str, np.ndarray]]:
+    """The network and its arrays by our names."""
+    naming = source.naming
+    found = {name: s for name, s in tensors.shapes.items() if not re.search(naming.extras, name)}
+    has_head = naming is not names.KERAS or any(head in found for head in naming.heads.values())
+    model = _model(source, found, has_head, path)
+    shapes = shapes_of(model)
+    theirs = names.table(naming, [name for name in shapes if has_head or name not in naming.heads])
+    expected = {
+        name: names.to_theirs(naming, ours, np.empty(shapes[ours], bool)).shape
+        for ours, name in theirs.items()
+    }
+    files.check_tensors(path, found, expected, {name: ours for ours, name in theirs.items()})
+    arrays = {name: np.zeros(shapes[name], np.float32) for name in shapes.keys() - theirs.keys()}
+    for ours, name in theirs.items():
+        arrays[ours] = names.to_ours(naming, ours, _floats(tensors.read(name), name, path))
+    return model, arrays
+
+
+def _model(source: Source, found: Shapes, has_head: bool, path: str | Path) -> Inception:
+    """The source's network with the classes and the side head that the file has."""
+    naming = source.naming
+    shape = found.get(naming.heads[_LOGITS], (_IMAGENET,)) if has_head else (1,)
+    if not (len(shape) == 1 and 1 <= shape[0] <= _MAX_CLASSES):
+        raise WeightsError(
+            f"{path}: {naming.heads[_LOGITS]} has shape {shape}, and a head has from 1 to "
+            f"{_MAX_CLASSES} classes"
+        )
+    side_head = any(name.startswith(naming.side_head) for name in found) and naming.side_head
+    return Inception(shape[0], aux_head="bn" if side_head else "none", **source.model)
+
+
+def _floats(array: np.ndarray, name: str, path: str | Path) -> np.ndarray:
+    if not np.can_cast(array.dtype, np.float64):
+        raise WeightsError(f"{path}: {name} is {array.dtype}, and weights are floats")
+    floats = array.astype(np.float32)
+    if not np.isfinite(floats).all():
+        raise WeightsError(f"{path}: {name} has values that are not finite: get the file again")
+    return floats
+
+
+def _labels(labels: Sequence[str], num_classes: int, path: str | Path) -> tuple[str, ...]:
+    if labels and len(labels) != num_classes:
+        raise WeightsError(
+            f"{path} has {num_classes} classes, and there are {len(labels)} labels: give as many"
+        )
+    if labels or num_classes not in (_IMAGENET, _WITH_BACKGROUND):
+        return tuple(labels)
+    background = ("background",) if num_classes == _WITH_BACKGROUND else ()
+    return background + imagenet_labels()

@@ -1,0 +1,15 @@
+"""The names of ImageNet's 1000 classes in the order of their WordNet ids, as all sources have them.
+
+imagenet_labels.txt holds an id and a name a line: the ids from TFDS's imagenet2012 (Apache 2.0),
+the names, each used once, from torchvision (BSD 3-clause).
+"""
+
+import functools
+from pathlib import Path
+
+
+@functools.cache
+def imagenet_labels() -> tuple[str, ...]:
+    """The names of the 1000 classes."""
+    lines = Path(__file__).with_name("imagenet_labels.txt").read_text().splitlines()
+    return tuple(line.split(maxsplit=1)[1] for line in lines)

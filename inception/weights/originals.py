@@ -1,0 +1,161 @@
+"""The original libraries' own networks, run on the weights of a file.
+
+PyTorch's modules take images [batch, channels, height, width]; here all images and endpoints are
+[batch, height, width, channels] and endpoints have our names. TensorFlow and PyTorch should not be
+loaded into one process: whichever comes second can crash.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from inception.weights import names
+from inception.weights.files import WeightsError, open_tensors
+
+Endpoints = dict[str, np.ndarray]
+
+_STEM_POOLS = ("MaxPool_3a_3x3", "MaxPool_5a_3x3")
+_TORCH_MODULES = {
+    **{name: name for name in (*names.STEM, *names.BLOCKS)},
+    **dict.fromkeys(("maxpool1", "Pool1"), _STEM_POOLS[0]),
+    **dict.fromkeys(("maxpool2", "Pool2"), _STEM_POOLS[1]),
+    **dict.fromkeys(("avgpool", "global_pool"), "pooled"),
+    "fc": "logits",
+}
+
+
+def endpoints(source: str, path: str | Path, images: np.ndarray) -> Endpoints:
+    """What the original network of a source puts out at every stage, and "logits".
+
+    Args:
+      source: of `sources.SOURCES`.
+      path: of a file of its weights.
+      images: float32 [batch, height, width, 3].
+
+    Raises:
+      WeightsError: when there is no library with the network, or it is not installed.
+    """
+    try:
+        if source == "keras":
+            return _keras_endpoints(path, images)
+        if source in ("slim", "tensorflow-inception"):
+            raise WeightsError(
+                f"no package holds the original network of source {source}: convert the weights "
+                "and verify those of another source"
+            )
+        return _torch_endpoints(source, path, images)
+    except ImportError as error:
+        raise WeightsError(
+            f"the original network of source {source} is not installed ({error}): "
+            "pip install -r requirements-oracles.txt"
+        ) from error
+
+
+def _torch_endpoints(source: str, path: str | Path, images: np.ndarray) -> Endpoints:
+    import torch
+
+    with open_tensors(path) as tensors:
+        state = {name: torch.from_numpy(tensors.read(name)) for name in tensors.shapes}
+    network = torch_network(source, state).eval()
+    with torch.no_grad(), recorded(network) as found:
+        network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+        if network.AuxLogits is not None:
+            found["aux_logits"] = network.AuxLogits(found["Mixed_6e"])
+    return {name: channels_last(tensor) for name, tensor in found.items()}
+
+
+def torch_network(source: str, state: dict[str, Any]) -> Any:
+    """The module of torchvision, timm or pytorch-fid with a state dict loaded, all of it."""
+    if source == "fid":
+        from pytorch_fid import inception
+
+        # It would download its weights.
+        with mock.patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state):
+            return inception.fid_inception_v3()
+    head = {
+        "num_classes": len(state["fc.bias"]),
+        "aux_logits": any(name.startswith(names.TORCH.side_head) for name in state),
+    }
+    if source == "torchvision":
+        import torchvision
+
+        network = torchvision.models.inception_v3(weights=None, init_weights=False, **head)
+    else:
+        import timm
+
+        network = timm.create_model("inception_v3", **head)
+    network.load_state_dict(state)
+    return network
+
+
+@contextmanager
+def recorded(network: Any) -> Iterator[dict[str, Any]]:
+    """Collects what the stages of a PyTorch network put out, by our names."""
+    found: dict[str, Any] = {}
+
+    def keep(name: str) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            found[name] = output.flatten(1) if name == "pooled" else output
+
+        return hook
+
+    hooks = [
+        child.register_forward_hook(keep(_TORCH_MODULES[name]))
+        for name, child in network.named_children()
+        if name in _TORCH_MODULES
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def channels_last(tensor: Any) -> np.ndarray:
+    """A PyTorch tensor [batch, channels, height, width] as an array of ours; others as they are."""
+    array = tensor.detach().numpy()
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+
+
+def _keras_endpoints(path: str | Path, images: np.ndarray) -> Endpoints:
+    with open_tensors(path) as tensors:
+        classes = tensors.shapes.get("predictions/bias", (0,))[0]
+    network = keras_network(images.shape[1:], classes)
+    network.load_weights(path)
+    outputs = keras_outputs(network)
+    values = type(network)(network.inputs, outputs)(images, training=False)
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+def keras_network(shape: tuple[int, ...], classes: int) -> Any:
+    """keras.applications' network for images of a shape, with logits of `classes` if any."""
+    import keras
+
+    body = keras.applications.InceptionV3(weights=None, include_top=False, input_shape=shape)
+    if not classes:
+        return body
+    pooled = keras.layers.GlobalAveragePooling2D(name="avg_pool")(body.output)
+    return keras.Model(body.input, keras.layers.Dense(classes, name="predictions")(pooled))
+
+
+def keras_outputs(network: Any) -> dict[str, Any]:
+    """Keras's symbolic outputs of the stages, by our names."""
+    layers = {layer.name: layer for layer in network.layers}
+    relus = [name for name in layers if re.fullmatch(r"activation(_\d+)?", name)]
+    pools = [name for name in layers if re.fullmatch(r"max_pooling2d(_\d+)?", name)]
+    theirs = {
+        **dict(zip(names.STEM, sorted(relus, key=_number), strict=False)),
+        **dict(zip(_STEM_POOLS, sorted(pools, key=_number), strict=False)),
+        **{block: f"mixed{number}" for number, block in enumerate(names.BLOCKS)},
+        **{"pooled": "avg_pool", "logits": "predictions"},
+    }
+    return {ours: layers[name].output for ours, name in theirs.items() if name in layers}
+
+
+def _number(name: str) -> int:
+    return int((re.findall(r"_(\d+)$", name) or [0])[0])

@@ -1,0 +1,131 @@
+"""Weights with all that one needs to use them, and the directory they are kept in.
+
+DIRECTORY/weights.safetensors holds the variables by their paths ("params/Logits/bias"),
+DIRECTORY/model.json the rest as text.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from inception.model import Inception
+from inception.preprocessing import Preprocessing
+from inception.weights.files import WeightsError, check_tensors, open_tensors
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+_NOT_SAVED = {"parent", "name", "dtype"}  # Flax's own, and how a run computes
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights that can be used.
+
+    Attributes:
+      model: the network that computes what the weights' source does.
+      variables: "params" and "batch_stats", float32 NumPy arrays.
+      preprocessing: how an image becomes the network's input.
+      labels: the classes' names, or () where they are not known.
+      source: of `sources.SOURCES`.
+      sha256: of the file that they were imported from.
+    """
+
+    model: Inception
+    variables: dict[str, Any]
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    source: str
+    sha256: str
+
+
+def save(directory: str | Path, pretrained: Pretrained) -> None:
+    """Writes `directory`, all of it or nothing.
+
+    Raises:
+      WeightsError: when there is a directory or file of that name.
+    """
+    from safetensors.numpy import save_file
+
+    directory = Path(directory).expanduser()
+    if directory.exists():
+        raise WeightsError(f"{directory} exists and is not overwritten: name another directory")
+    scratch = directory.with_name(f".{directory.name}-{os.getpid()}")
+    scratch.mkdir(parents=True)
+    try:
+        arrays = flatten_dict(pretrained.variables, sep="/")
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, scratch / WEIGHTS)
+        (scratch / DESCRIPTION).write_text(json.dumps(describe(pretrained), indent=2) + "\n")
+        scratch.rename(directory)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def describe(pretrained: Pretrained) -> dict[str, Any]:
+    """Everything but the arrays, as plain data: the content of model.json."""
+    model = pretrained.model
+    fields = [field.name for field in dataclasses.fields(model) if field.name not in _NOT_SAVED]
+    return {
+        "format": FORMAT,
+        "source": pretrained.source,
+        "sha256": pretrained.sha256,
+        "model": {name: getattr(model, name) for name in fields},
+        "preprocessing": dataclasses.asdict(pretrained.preprocessing),
+        "labels": list(pretrained.labels),
+    }
+
+
+def load(directory: str | Path) -> Pretrained:
+    """Reads what `save` wrote.
+
+    Raises:
+      WeightsError: when it is incomplete, damaged, or written by a newer version.
+    """
+    directory = Path(directory).expanduser()
+    rest = _read_description(directory / DESCRIPTION)
+    with open_tensors(directory / WEIGHTS) as tensors:
+        check_tensors(directory / WEIGHTS, tensors.shapes, shapes_of(rest["model"]))
+        arrays = {name: tensors.read(name) for name in tensors.shapes}
+    return Pretrained(variables=unflatten_dict(arrays, sep="/"), **rest)
+
+
+def _read_description(file: Path) -> dict[str, Any]:
+    """The fields of `Pretrained` that stand in model.json: all but the variables."""
+    try:
+        content = json.loads(file.read_text())
+        if content["format"] != FORMAT:
+            raise WeightsError(
+                f"{file} has format {content['format']!r}, and this version reads {FORMAT}: "
+                "import the weights again"
+            )
+        preprocessing = content["preprocessing"]
+        scaling = {name: tuple(preprocessing[name]) for name in ("mean", "std")}
+        return {
+            "model": Inception(**content["model"]),
+            "preprocessing": Preprocessing(**(preprocessing | scaling)),
+            "labels": tuple(content["labels"]),
+            "source": content["source"],
+            "sha256": content["sha256"],
+        }
+    except WeightsError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{file} is missing or damaged ({error}): import the weights again"
+        ) from error
+
+
+def shapes_of(model: Inception) -> dict[str, tuple[int, ...]]:
+    """The shape of every variable of the network by its path, "params/Logits/bias"."""
+    images = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    return {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}

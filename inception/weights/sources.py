@@ -1,0 +1,131 @@
+"""Where weights come from, and what is different about the network of each place.
+
+Read off the sources' own code: torchvision.models.inception and its Inception_V3_Weights,
+timm.models.inception_v3, pytorch_fid.inception, keras.applications.inception_v3 and its
+imagenet_utils, slim/nets/inception_v3.py and inception_utils.py, and research/inception.
+"""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from inception.preprocessing import Preprocessing
+from inception.weights import names
+from inception.weights.files import Tensors, WeightsError
+from inception.weights.names import Naming
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# The released code's evaluation.
+_RELEASED = Preprocessing()
+# Inception_V3_Weights scales by ImageNet's mean and standard deviation, and the network with
+# transform_input=True, which is how torchvision loads these weights, back to [-1, 1].
+_TORCHVISION = Preprocessing(method="resize_crop", crop_fraction=299 / 342)
+# timm rounds 299 / 0.875 down.
+_TIMM = replace(_TORCHVISION, crop_fraction=299 / 341, interpolation="bicubic")
+_WHOLE = Preprocessing(method="resize", crop_fraction=1.0)
+
+_COMMON: dict[str, Any] = {"batch_norm_epsilon": 1e-3, "batch_norm_group": 0}  # the whole batch
+_KERAS_MODEL = _COMMON | {"batch_norm_decay": 0.99, "dropout_rate": 0.0}
+_TENSORFLOW_MODEL = _COMMON | {"batch_norm_decay": 0.9997, "dropout_rate": 0.2}
+_TORCH_MODEL = _COMMON | {
+    "batch_norm_scale": True,
+    "batch_norm_decay": 0.9,
+    "dropout_rate": 0.5,
+    "avg_pool_counts_padding": True,
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place that weights come from.
+
+    Attributes:
+      naming: of its tensors.
+      model: the fields of `Inception` that make it the source's network, in training too.
+      preprocessing: that its weights expect.
+      background: whether class 0 of 1001 is the background.
+    """
+
+    naming: Naming
+    model: dict[str, Any]
+    preprocessing: Preprocessing
+    background: bool = False
+
+
+_TIMM_SOURCE = Source(names.TORCH, _TORCH_MODEL | {"dropout_rate": 0.0}, _TIMM)
+SOURCES: dict[str, Source] = {
+    "torchvision": Source(names.TORCH, _TORCH_MODEL, _TORCHVISION),
+    "timm.tf_in1k": _TIMM_SOURCE,
+    "timm.tf_adv_in1k": _TIMM_SOURCE,
+    "timm.tv_in1k": _TIMM_SOURCE,
+    "timm.gluon_in1k": replace(
+        _TIMM_SOURCE, preprocessing=replace(_TIMM, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    ),
+    "keras": Source(names.KERAS, _KERAS_MODEL, _WHOLE),
+    "slim": Source(names.SLIM, _TENSORFLOW_MODEL, _RELEASED, background=True),
+    "tensorflow-inception": Source(names.RESEARCH, _TENSORFLOW_MODEL, _RELEASED, background=True),
+    "fid": Source(
+        names.TORCH,
+        _TORCH_MODEL | {"avg_pool_counts_padding": False, "mixed_7c_pool": "max"},
+        _WHOLE,
+    ),
+}
+
+_FID_CLASSES = 1008
+_TAG = re.compile(r"(tf|tf_adv|tv|gluon)_in1k|(tf|adv|gluon)_inception_v3")
+
+
+def recognize(tensors: Tensors, path: str | Path) -> str:
+    """The source of a file, of `SOURCES`.
+
+    torchvision's and timm's tensors have the same names. A file is timm's where its path or the
+    config.json beside it, as on Hugging Face, names one of timm's tags; otherwise PyTorch's own
+    format is taken for torchvision's.
+
+    Raises:
+      WeightsError: when the names are no Inception-v3's, or which of timm's weights is not clear.
+    """
+    for name in ("torchvision", "keras", "slim", "tensorflow-inception"):
+        sample = names.table(SOURCES[name].naming, ["params/Mixed_5b/branch1x1/conv/kernel"])
+        if not tensors.shapes.keys().isdisjoint(sample.values()):
+            return _torch_source(tensors, path) if name == "torchvision" else name
+    found = ", ".join(sorted(tensors.shapes)[:5])
+    raise WeightsError(
+        f"{path} holds no Inception-v3 of {', '.join(SOURCES)}: its {len(tensors.shapes)} tensors "
+        f"are {found}, ..."
+    )
+
+
+def _torch_source(tensors: Tensors, path: str | Path) -> str:
+    if tag := timm_tag(path):
+        return f"timm.{tag}"
+    side_head = any(name.startswith(names.TORCH.side_head) for name in tensors.shapes)
+    if not side_head and tensors.shapes.get("fc.bias") == (_FID_CLASSES,):
+        return "fid"
+    if tensors.format == "safetensors":
+        raise unclear_tag(path)
+    return "torchvision"
+
+
+def timm_tag(path: str | Path) -> str:
+    """timm's name for the weights, from the config.json beside the file or its path; or ""."""
+    config = Path(path).with_name("config.json")
+    tag = ""
+    if config.is_file():
+        try:
+            tag = json.loads(config.read_text())["pretrained_cfg"]["tag"]
+        except (ValueError, KeyError, TypeError):
+            pass  # another program's
+    for found in _TAG.finditer(str(Path(path).absolute())):
+        old = {"adv": "tf_adv"}.get(found[2], found[2])
+        tag = tag or f"{found[1] or old}_in1k"
+    return tag if f"timm.{tag}" in SOURCES else ""
+
+
+def unclear_tag(path: str | Path) -> WeightsError:
+    """What to say where timm's tag is needed, as its weights differ in the scaling of the input."""
+    choices = ", ".join(name for name in SOURCES if name.startswith("timm."))
+    return WeightsError(f"{path} does not say which of timm's weights it holds: name {choices}")

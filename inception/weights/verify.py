@@ -1,0 +1,83 @@
+"""Compares our network with the original library's, endpoint by endpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from inception.weights import originals
+from inception.weights.pretrained import Pretrained
+
+TOLERANCE = 1e-5  # of the largest value of an endpoint; float32 on a CPU
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between an endpoint of ours and of theirs.
+
+    Attributes:
+      endpoint: its name.
+      shape: of the array.
+      largest: absolute difference.
+      relative: to the largest absolute value of theirs.
+    """
+
+    endpoint: str
+    shape: tuple[int, ...]
+    largest: float
+    relative: float
+
+
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+    """The differences of all arrays that both have, in the order of ours."""
+    return [
+        difference(name, np.asarray(array), np.asarray(theirs[name]))
+        for name, array in ours.items()
+        if name in theirs
+    ]
+
+
+def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
+    """Of two arrays of one shape."""
+    if ours.shape != theirs.shape:
+        return Difference(name, ours.shape, np.inf, np.inf)
+    largest = float(np.abs(ours - theirs).max())
+    return Difference(name, ours.shape, largest, largest / max(float(np.abs(theirs).max()), 1e-30))
+
+
+def verify(pretrained: Pretrained, path: str | Path, batch: int = 2) -> list[Difference]:
+    """Compares the network read from a file with the original library's that read the same file.
+
+    Both see the same random images, of the size that the weights are for.
+
+    Raises:
+      WeightsError: when the original library is not installed.
+    """
+    size = pretrained.preprocessing.image_size
+    images = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
+    theirs = originals.endpoints(pretrained.source, path, images)
+    return compare(our_endpoints(pretrained.model, pretrained.variables, images), theirs)
+
+
+def our_endpoints(model: Any, variables: Any, images: np.ndarray) -> dict[str, Any]:
+    """All endpoints at inference, the side head's and "logits" among them."""
+    forward = jax.jit(lambda variables, images: model.apply(variables, images, side_head=True))
+    logits, endpoints = forward(variables, images)
+    return endpoints | {"logits": logits}
+
+
+def table(differences: list[Difference]) -> str:
+    """As text, a line per endpoint."""
+    rows = [("endpoint", "shape", "largest difference", "relative")]
+    rows += [
+        (d.endpoint, "x".join(map(str, d.shape)), f"{d.largest:.1e}", f"{d.relative:.1e}")
+        for d in differences
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}  {d:>{widths[3]}}"
+        for a, b, c, d in rows
+    )
