@@ -12,19 +12,18 @@ under its name only when it is complete, a converted file only when it was compa
 
 import contextlib
 import fcntl
-import hashlib
 import io
+import operator
 import os
 import shutil
+import sys
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
+from inception import command_line
 from inception.data import DataError, DataNotFound, records
-from inception.errors import UserError
 
 # The archives that image-net.org gives after registration: how many files are in each.
 _IMAGENET_TARS = {"ILSVRC2012_img_train.tar": 1000, "ILSVRC2012_img_val.tar": 50_000}
@@ -145,11 +144,12 @@ def _generate(name: str, root: Path, manual: Path, staging: Path, progress: bool
     _check_manual_files(name, manual, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
     print(f"preparing data set {name!r} in {root}", flush=True)
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds names the staging folder as final
-        builder.download_and_prepare(
-            download_dir=root / "downloads",
-            download_config=tfds.download.DownloadConfig(manual_dir=manual),
-        )
+    config = tfds.download.DownloadConfig(manual_dir=manual)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # tfds names the staging folder as final
+            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+    except ImportError as error:  # some data sets need packages that the others do without
+        raise DataError(f"data set {name!r} cannot be made: {error}") from error
     final.parent.mkdir(parents=True, exist_ok=True)
     made.rename(final)
     shutil.rmtree(staging)
@@ -190,15 +190,9 @@ def _unconverted(info: Any) -> list[tuple[Path, Path, int]]:
     """Returns (original, ArrayRecord file, number of records) for each file to be converted."""
     files: list[tuple[Path, Path, int]] = []
     for split in info.splits.values():
-        originals, targets = (
-            [
-                each.filename_template.sharded_filepath(shard_index=i, num_shards=split.num_shards)
-                for i in range(split.num_shards)
-            ]
-            for each in (split, records.as_array_record(split))
-        )
-        files += zip(originals, targets, split.shard_lengths, strict=True)
-    return [(Path(a), Path(b), count) for a, b, count in files if count and not b.exists()]
+        targets = records.as_array_record(split).filepaths
+        files += zip(split.filepaths, targets, split.shard_lengths, strict=True)
+    return [file for file in files if file[2] and not file[1].exists()]
 
 
 def _convert_file(source: Path, target: Path, expected: int) -> None:
@@ -207,16 +201,19 @@ def _convert_file(source: Path, target: Path, expected: int) -> None:
     from array_record.python.array_record_module import ArrayRecordWriter
 
     part = target.with_name(f".{target.name}.part")
-    writer = ArrayRecordWriter(str(part), "group_size:1")
+    writer, written = ArrayRecordWriter(str(part), "group_size:1"), 0
     try:
-        written, digest = _digest(_write_through(writer, _tfrecords(source)))
+        for record in _tfrecords(source):
+            writer.write(record)
+            written += 1
     finally:
         writer.close()
     if written != expected:
         raise DataError(f"{source} holds {written:,} records; dataset_info.json says {expected:,}")
     with ArrayRecordDataSource(str(part)) as copy:
-        if _digest(copy) != (written, digest):
-            raise OSError(f"{part} differs from {source} after writing: is the disk sound?")
+        same = len(copy) == written and all(map(operator.eq, copy, _tfrecords(source)))
+    if not same:
+        raise OSError(f"{part} differs from {source} after writing: is the disk sound?")
     part.replace(target)
 
 
@@ -231,43 +228,25 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
         raise DataError(f"{path} cannot be read: {error.message}") from error
 
 
-def _write_through(writer, items: Iterable[bytes]) -> Iterator[bytes]:
-    for item in items:
-        writer.write(item)
-        yield item
-
-
-def _digest(items: Iterable[bytes]) -> tuple[int, str]:
-    """Returns the number of records and the SHA-256 of all, lengths included."""
-    digest, count = hashlib.sha256(), 0
-    for item in items:
-        digest.update(len(item).to_bytes(8, "little"))
-        digest.update(item)
-        count += 1
-    return count, digest.hexdigest()
-
-
-def _define_flags() -> None:
-    flags.DEFINE_string("dataset", None, "tfds's name of the data set", required=True)
-    flags.DEFINE_string("data_dir", "", "where data sets lie; empty: ~/tensorflow_datasets")
-    flags.DEFINE_string("manual_dir", "", "where the archives lie that you downloaded yourself")
-
-
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    del argv
+    parser = command_line.parser("python -m inception.data.prepare", __doc__)
+    parser.epilog = None  # there is no config
+    parser.add_argument("--dataset", required=True, help="tfds's name of the data set, or digits")
+    parser.add_argument(
+        "--data_dir", default="", help="where data sets lie; without it ~/tensorflow_datasets"
+    )
+    parser.add_argument(
+        "--manual_dir", default="", help="where the archives lie that you downloaded yourself"
+    )
+    args = parser.parse_args(argv)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow takes the GPU's memory
-    args = flags.FLAGS
-    try:
-        if (info := _finished(args.dataset, args.data_dir)) is not None:
-            print(f"nothing to do: {args.dataset!r} is complete in {info.data_dir}")
-            return
-        folder = prepare(args.dataset, args.data_dir, args.manual_dir, progress=True)
-    except (UserError, OSError, ImportError) as error:
-        raise SystemExit(f"error: {error}") from None
+    if (info := _finished(args.dataset, args.data_dir)) is not None:
+        print(f"nothing to do: {args.dataset!r} is complete in {info.data_dir}")
+        return
+    folder = prepare(args.dataset, args.data_dir, args.manual_dir, progress=True)
     print(f"{args.dataset!r} is ready in {folder}")
 
 
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    sys.exit(command_line.run(main))
