@@ -12,14 +12,14 @@ also for values outside [0, 1], which appear between one operation and the next.
 inside [0, 1], but turns pixels darker than 0 grey when it rotates the hue.)
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-
-from inception.data.crops import AUGMENTATIONS
 
 MAX_BRIGHTNESS = 32 / 255  # added to values in [0, 1]
 SATURATION = (0.5, 1.5)
@@ -69,7 +69,7 @@ def augment(keys: Array, images: ArrayLike, augmentation: str) -> Array:
       float32 [batch, height, width, 3] in [-1, 1].
 
     Raises:
-      ValueError: for another augmentation, or images that are not such a batch.
+      ValueError: for images that are not such a batch.
     """
     images = jnp.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or keys.shape != images.shape[:1]:
@@ -80,21 +80,25 @@ def augment(keys: Array, images: ArrayLike, augmentation: str) -> Array:
     choices = choose(keys)
     if augmentation != "none":
         images = jnp.where(_per_image(choices.flip), images[:, :, ::-1], images)
-    match augmentation:
-        case "inception":
-            return 2 * distort_color(_float(images) / 255, choices) - 1
-        case "inception_fast":
-            return 2 * distort_color_fast(_float(images) / 255, choices) - 1
-        case "resnet" | "flip" | "none":
-            return normalize(images)
-        case _:
-            raise ValueError(f"config.augmentation is {augmentation!r}; known: {AUGMENTATIONS}")
+    if augmentation == "inception":
+        return 2 * distort_color(_float(images) / 255, choices) - 1
+    if augmentation == "inception_fast":
+        return 2 * distort_color_fast(_float(images) / 255, choices) - 1
+    return normalize(images)
 
 
-def normalize(images: ArrayLike) -> Array:
-    """Scales uint8 [..., height, width, 3] to float32 in [-1, 1]; all that evaluation needs."""
+def normalize(
+    images: ArrayLike,
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.5, 0.5, 0.5),
+) -> Array:
+    """Scales uint8 [..., height, width, 3] to float32, (x / 255 - mean) / std in each channel.
+
+    That is the device's half of a Preprocessing; its defaults scale to [-1, 1].
+    """
     # In this form 0 and 255 become -1 and 1 exactly, however the compiler rounds.
-    return (_float(images) - 127.5) / 127.5
+    centre, scale = (np.multiply(255, each).astype(np.float32) for each in (mean, std))
+    return (_float(images) - centre) / scale
 
 
 def choose(keys: Array) -> Choices:
@@ -197,7 +201,7 @@ def adjust_hue(images: Array, turns: Array | float) -> Array:
 def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array, Array]:
     """Mixes each image and its label with a partner's (Zhang et al., arXiv 1710.09412).
 
-    One weight a batch, from Beta(alpha, alpha), as in the Gluon recipe
+    One weight per batch, from Beta(alpha, alpha), as in the Gluon recipe
     (gluon-cv/scripts/classification/imagenet/train_imagenet.py). There the partners are a device's
     images in reverse; here they are neighbours, 0 with 1, 2 with 3. On shuffled batches both pair
     images at random and use each pair twice, with weights w and 1 - w, but neighbours share a
@@ -213,10 +217,8 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
       Mixed images and labels, as they came.
 
     Raises:
-      ValueError: for alpha <= 0, an odd batch, or labels that are not one row an image.
+      ValueError: for an odd batch, or labels that are not one row per image.
     """
-    if alpha <= 0:
-        raise ValueError(f"mixup_alpha={alpha}: mixup needs a number above 0")
     batch = images.shape[0]
     if batch % 2:
         raise ValueError(f"mixup pairs neighbouring images: the batch of {batch} has to be even")
