@@ -11,14 +11,18 @@ import pytest
 from PIL import Image
 
 import inception
-from inception.cost import __main__ as cost
-from inception.cost import counting
-from inception.cost import diagram as cost_plot
+from inception import command_line
+from inception.cost import __main__ as command
+from inception.cost import counting, diagram
 
 
 @functools.cache
-def _cost(name: str, *overrides: str) -> counting.Cost:
-    return cost.cost(inception.load_config(f"configs/{name}.py", overrides))
+def _cost(name: str, *overrides: str) -> counting.NetworkCost:
+    return counting.count_network(inception.load_config(f"configs/{name}.py", overrides))
+
+
+def _total(name: str) -> int:
+    return _cost(name).total.multiply_adds
 
 
 def _chain(*layers, size: int = 16, channels: int = 64) -> int:
@@ -61,14 +65,13 @@ def test_the_costs_of_a_reduction():
     pool_first = _chain(((1, 1), 2 * k, 1), size=d // 2, channels=k)
     assert convolve_first == 2 * d**2 * k**2
     assert pool_first == 2 * (d // 2) ** 2 * k**2
-    costs = [_cost(name).multiply_adds for name in ("figure9_pool_first", "v3")]
-    assert costs[0] < costs[1] < _cost("figure9_convolve_first").multiply_adds
+    costs = [_total(name) for name in ("figure9_pool_first", "v3", "figure9_convolve_first")]
+    assert costs == sorted(costs)
 
 
 def test_the_released_modules_are_cheaper_than_what_they_replace():
-    v3 = _cost("v3").multiply_adds
-    assert v3 < _cost("figure6_3x3").multiply_adds < _cost("figure6_full").multiply_adds
-    assert v3 < _cost("figure7_unexpanded").multiply_adds
+    assert _total("v3") < _total("figure6_3x3") < _total("figure6_full")
+    assert _total("v3") < _total("figure7_unexpanded")
 
 
 # What is counted, against arithmetic and against XLA.
@@ -161,25 +164,25 @@ def test_multiply_adds_of_every_block():
     ],
 )
 def test_totals(name, giga):
-    assert _cost(name).multiply_adds / 1e9 == pytest.approx(giga, abs=0.0005)
+    assert _total(name) / 1e9 == pytest.approx(giga, abs=0.0005)
 
 
 def test_table_1_has_the_parameters_that_the_paper_says():
-    assert _cost("table1").parameters < 25e6  # section 3
+    assert _cost("table1").total.parameters < 25e6  # section 3
 
 
 def test_parameters_with_and_without_the_side_head():
-    assert _cost("v3").parameters == 23_817_352
-    assert _cost("v3").with_side_head.parameters == 27_143_152
+    assert _cost("v3").total.parameters == 23_817_352
+    assert _cost("v3").total_with_side_head.parameters == 27_143_152
     none = _cost("figure8_none")
     assert none.side_head is None
-    assert none.with_side_head.parameters == none.parameters == 23_817_352
+    assert none.total_with_side_head.parameters == none.total.parameters == 23_817_352
 
 
 def test_receptive_fields_of_table_2():
     full, half = _cost("resolution_299"), _cost("resolution_151")
     assert [s.multiply_adds for s in full.stages] == [s.multiply_adds for s in half.stages]
-    ratio = _cost("resolution_79").multiply_adds / full.multiply_adds
+    ratio = _total("resolution_79") / full.total.multiply_adds
     assert ratio == pytest.approx(1 - 0.061, abs=0.001)
 
 
@@ -217,6 +220,7 @@ def test_stages_are_in_order_with_their_figures_and_shapes():
         ("figure6_3x3", "Mixed_6e", "figure 6 with 3x3"),
         ("figure7_unexpanded", "Mixed_7c", "figure 7 unexpanded"),
         ("figure9_pool_first", "Mixed_6a", "figure 9"),
+        ("figure8_plain", "Mixed_7a", "figure 10"),
     ],
 )
 def test_variants_are_told_from_the_figures(name, stage, kind):
@@ -234,12 +238,35 @@ def test_activations_follow_the_dtype():
     assert single.stages[7].activation_bytes == 35 * 35 * widths * 4
 
 
+def test_layers_know_what_they_read():
+    """Whatever the layers are called: a figure's tree is found in the computation itself."""
+
+    def diamond(x):
+        one = x @ jnp.zeros((20, 30))
+        left = jax.jit(lambda y: y @ jnp.zeros((30, 40)))(jax.nn.relu(one))
+        right = one @ jnp.zeros((30, 50))
+        return jnp.concatenate([left, right], axis=-1) @ jnp.zeros((90, 2))
+
+    layers, _ = counting.trace(diamond, jnp.zeros((1, 20)))
+    assert [layer.inputs for layer in layers] == [(), (0,), (0,), (1, 2)]
+
+    figure10, figure9 = _cost("v3"), _cost("figure9_convolve_first")
+    for network, inputs in (
+        (figure10, [(), (), (1,), (2,), ()]),  # the last is the pool, beside the branches
+        (figure9, [(), (), (), (2,), (3,), (0, 1, 4)]),  # or behind all
+    ):
+        (stage,) = [stage for stage in network.stages if stage.name == "Mixed_6a"]
+        reads = [layer.inputs for layer in stage.layers]
+        assert sorted(reads) == sorted(inputs)
+        assert stage.layers[-1].kind == "max pool"
+
+
 # The command and the picture.
 
 
 def test_the_command_compares_configs(capsys):
     paths = [f"--config=configs/{name}.py" for name in ("v3", "v2", "figure8_none")]
-    assert cost.main(paths) == 0
+    assert command_line.run(lambda: command.main(paths)) == 0
     output = capsys.readouterr().out
     assert "23,817,352" in output
     assert "cannot be matched" in output  # the 3.8 G of table 3
@@ -252,23 +279,23 @@ def test_the_command_compares_configs(capsys):
 
 
 def test_the_papers_figure_is_not_shown_beside_another_network(capsys):
-    assert cost.main(["--config=configs/v3.py", "--config.batch_size=32"]) == 0
+    command.main(["--config=configs/v3.py", "--config.batch_size=32"])
     assert "4.8 G" in capsys.readouterr().out
-    assert cost.main(["--config=configs/v3.py", "--config.image_size=151"]) == 0
+    command.main(["--config=configs/v3.py", "--config.image_size", "151"])
     assert "4.8 G" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--config.image_size=60", "must be at least 75"),
-        ("--config.model.stm=7x7", "config.model.stem"),
+        ("--config.image_size=60", "config.image_size=60"),
+        ("--config.model.stm=7x7", "config.model.stm"),
         ("--num_classes=0", "num_classes=0"),
         ("--plot=no/such/folder.png", "no/such/folder.png"),
     ],
 )
 def test_errors_are_one_line(argument, message, capsys):
-    assert cost.main(["--config=configs/digits.py", argument]) == 1
+    assert command_line.run(lambda: command.main(["--config=configs/digits.py", argument])) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -277,34 +304,38 @@ def test_errors_are_one_line(argument, message, capsys):
 @pytest.mark.parametrize("name", ["v3", "table1", "figure9_convolve_first", "figure8_none"])
 def test_the_picture_names_every_stage_once_and_is_small(name, tmp_path):
     counted = _cost(name)
-    figure = cost_plot.draw(counted, name)
-    texts = [text.get_text() for text in figure.axes[0].texts]
+    figure = diagram.draw(counted, name)
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     for stage in counted.stages:
         # In the outline; a reduction also heads the card that shows its branches.
         assert texts.count(stage.name) == 1 + (stage.kind in ("figure 9", "figure 10"))
     assert any("side head" in text for text in texts[2:]) == (counted.side_head is not None)
     file = tmp_path / "architecture.png"
-    cost_plot.save(figure, file)
+    diagram.save(figure, file)
     assert file.stat().st_size < 200_000
     assert np.asarray(Image.open(file).convert("L")).std() > 10  # something is drawn
 
 
 def test_the_picture_draws_the_branches_of_a_figure():
-    (module,) = [m for m in cost_plot._modules(_cost("v3").stages) if m[0].kind == "figure 7"]
-    branches = [
-        [[label.replace("\n", " ") for label, _ in level] for level in branch]
-        for branch in cost_plot._branches(module)
-    ]
-    assert branches == [
-        [["1x1 448"], ["3x3 384"], ["1x3 384", "3x1 384"]],
-        [["1x1 384"], ["1x3 384", "3x1 384"]],
-        [["avg pool 3x3"], ["1x1 192"]],
-        [["1x1 320"]],
-    ]
+    """Figure 7, the longest branch first; a layer stands in the middle below those that read it."""
+    (stage, _) = [stage for stage in _cost("v3").stages if stage.kind == "figure 7"]
+    places = diagram.place_layers(stage.layers)
+    found = {
+        place: f"{str(stage.layers[number]).split(' ')[-1]} {stage.layers[number].shape[-1]}"
+        for number, place in places.items()
+        if number >= 0
+    }
+    assert found == {
+        **{(0.5, 1): "1x1/1 448", (0.5, 2): "3x3/1 384"},
+        **{(0, 3): "1x3/1 384", (1, 3): "3x1/1 384"},
+        **{(2.5, 1): "1x1/1 384", (2, 2): "1x3/1 384", (3, 2): "3x1/1 384"},
+        **{(4, 1): "3x3/1 1280", (4, 2): "1x1/1 192"},
+        (5, 1): "1x1/1 320",
+    }
 
 
 def test_nothing_slow_is_imported():
     slow = ("tensorflow", "tensorflow_datasets", "matplotlib")
-    code = f"import sys, inception.cost; print([m for m in {slow} if m in sys.modules])"
+    code = f"import sys, inception.cost.__main__; print([m for m in {slow} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

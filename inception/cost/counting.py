@@ -6,17 +6,26 @@ count like pixels, and normalization, ReLU and pools count nothing.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
+from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 from ml_collections import ConfigDict
 
+from inception.modules import Figure5, Figure6, Figure7
 from inception.state import make_model
+
+# What is said of a figure with a field of another value than the paper draws.
+VARIANTS = {
+    (Figure5, "short", 5): " with a 5x5",
+    (Figure6, "factorization", "full"): " with 7x7",
+    (Figure6, "factorization", "3x3"): " with 3x3",
+    (Figure7, "expanded", False): " unexpanded",
+}
 
 
 def format_shape(*sizes: int) -> str:
@@ -25,12 +34,13 @@ def format_shape(*sizes: int) -> str:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerCost:
     """A convolution, a pool or a matrix product, on one image.
 
     Attributes:
       stage: of the network that it belongs to, "Mixed_5b"; "" outside of any.
-      name: its own, "branch3x3dbl_2".
+      inputs: positions of the layers of its stage that it reads, in their order of computation; ()
+        if it reads what enters the stage.
       kind: "conv", "max pool", "average pool" or "linear".
       kernel: (height, width) of the filter or window.
       stride: in both directions.
@@ -41,7 +51,7 @@ class Layer:
     """
 
     stage: str
-    name: str
+    inputs: tuple[int, ...]
     kind: str
     kernel: tuple[int, int]
     stride: int
@@ -59,8 +69,8 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A row of the network's outline.
+class StageCost:
+    """A row of the network's outline, or the sum of several.
 
     Attributes:
       name: slim's, "Mixed_5b".
@@ -74,16 +84,16 @@ class Stage:
     kind: str
     shape: tuple[int, ...]
     parameters: int
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerCost, ...]
 
     @property
     def multiply_adds(self) -> int:
-        """For one image."""
+        """Of the forward pass of one image."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """What the stage's convolutions, pools and matrix products put out for one image.
+        """What its convolutions, pools and matrix products put out for one image.
 
         In the config's dtype. The backward pass needs at least that; the training step that XLA
         compiles keeps about twice as much (measured on a CPU, float32).
@@ -92,7 +102,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Cost:
+class NetworkCost:
     """A network's stages from the input to the logits, and sums over them.
 
     Attributes:
@@ -102,31 +112,26 @@ class Cost:
     """
 
     image: tuple[int, ...]
-    stages: tuple[Stage, ...]
-    side_head: Stage | None
+    stages: tuple[StageCost, ...]
+    side_head: StageCost | None
 
     @property
-    def with_side_head(self) -> "Cost":
-        """The network as it is trained, the side head as its last stage."""
-        return replace(self, stages=(*self.stages, *filter(None, [self.side_head])), side_head=None)
+    def total(self) -> StageCost:
+        """All stages together."""
+        return _sum("total", self.stages)
 
     @property
-    def parameters(self) -> int:
-        """Trainable ones."""
-        return sum(stage.parameters for stage in self.stages)
-
-    @property
-    def multiply_adds(self) -> int:
-        """Of the forward pass of one image."""
-        return sum(stage.multiply_adds for stage in self.stages)
-
-    @property
-    def activation_bytes(self) -> int:
-        """For one image, see `Stage.activation_bytes`."""
-        return sum(stage.activation_bytes for stage in self.stages)
+    def total_with_side_head(self) -> StageCost:
+        """All stages and the side head together: the network as it is trained."""
+        return _sum("total with side head", [*self.stages, *filter(None, [self.side_head])])
 
 
-def cost(config: ConfigDict, num_classes: int = 1000) -> Cost:
+def _sum(name: str, stages: Sequence[StageCost]) -> StageCost:
+    layers = tuple(layer for stage in stages for layer in stage.layers)
+    return StageCost(name, "", (), sum(stage.parameters for stage in stages), layers)
+
+
+def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     """Counts what the config's network costs at the config's image size and dtype.
 
     Args:
@@ -138,13 +143,10 @@ def cost(config: ConfigDict, num_classes: int = 1000) -> Cost:
     """
     model = make_model(config, num_classes)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
-    figures: dict[str, str] = {}
+    captions: dict[str, str] = {}
 
     def note_figure(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        module = type(context.module).__name__
-        if module.startswith("Figure"):
-            variant = getattr(context.module, "variant", "")
-            figures[context.module.name] = module.replace("Figure", "figure ") + variant
+        captions[context.module.name] = caption(context.module)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note_figure):
@@ -153,20 +155,31 @@ def cost(config: ConfigDict, num_classes: int = 1000) -> Cost:
     (logits, endpoints), variables = outputs
     endpoints |= {"Logits": logits, "AuxLogits": endpoints.get("aux_logits")}
 
-    def stage(name: str) -> Stage:
+    def stage(name: str) -> StageCost:
         own = tuple(layer for layer in layers if layer.stage == name)
-        kind = figures.get(name) or (str(own[0]) if own else "average pool")
+        kind = captions.get(name) or (str(own[0]) if own else "average pool")
         parameters = jax.tree.leaves(variables["params"].get(name, {}))
         shape = endpoints[name].shape[1:]
-        return Stage(name, kind, shape, sum(leaf.size for leaf in parameters), own)
+        return StageCost(name, kind, shape, sum(leaf.size for leaf in parameters), own)
 
     names = list(dict.fromkeys(layer.stage for layer in layers))
     head = stage(names.pop(names.index("AuxLogits"))) if "AuxLogits" in names else None
     names.insert(names.index("Logits"), "pooled")  # the one stage that is no layer
-    return Cost(image.shape[1:], tuple(map(stage, names)), head)
+    return NetworkCost(image.shape[1:], tuple(map(stage, names)), head)
 
 
-def trace(function: Callable, *args: Any) -> tuple[list[Layer], Any]:
+def caption(module: nn.Module) -> str:
+    """The figure that a module is, and how it differs from it: "figure 5 with a 5x5", or ""."""
+    figure = type(module).__name__
+    variants = (
+        text
+        for (kind, field, value), text in VARIANTS.items()
+        if isinstance(module, kind) and getattr(module, field) == value
+    )
+    return "".join([figure.replace("Figure", "figure "), *variants]) if "Figure" in figure else ""
+
+
+def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     """Finds the convolutions, pools and matrix products in a function of one image.
 
     Args:
@@ -177,20 +190,47 @@ def trace(function: Callable, *args: Any) -> tuple[list[Layer], Any]:
       The layers in the order of computation, and the shapes and types of what `function` returns.
     """
     jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
-    return [layer for equation in _equations(jaxpr.jaxpr) for layer in _layer(equation)], outputs
+    layers: list[LayerCost] = []
+    _walk(jaxpr.jaxpr, frozenset(), layers)
+    first: dict[str, int] = {}
+    for number, layer in enumerate(layers):
+        start = first.setdefault(layer.stage, number)
+        inputs = tuple(source - start for source in layer.inputs if source >= start)
+        layers[number] = replace(layer, inputs=inputs)
+    return layers, outputs
 
 
-def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
-    """All equations, also those inside of other ones (jit, custom derivatives)."""
+def _walk(jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost]) -> frozenset[int]:
+    """Appends the layers of `jaxpr`, also those inside of other functions (jit, derivatives).
+
+    Args:
+      jaxpr: to look through.
+      inputs: positions in `layers` of those that it reads.
+      layers: found so far.
+
+    Returns:
+      Positions of the layers that its outputs come from.
+    """
+    sources = dict.fromkeys(jaxpr.invars, inputs)
+
+    def read(values: Iterable[Any]) -> frozenset[int]:
+        known = [sources.get(value, frozenset()) for value in values if isinstance(value, Var)]
+        return frozenset().union(*known)
+
     for equation in jaxpr.eqns:
-        yield equation
-        for inner in jaxprs_in_params(equation.params):
-            yield from _equations(inner)
+        found = read(equation.invars)
+        if layer := _layer(equation, tuple(sorted(found))):
+            layers.append(layer)
+            found = frozenset({len(layers) - 1})
+        elif inner := list(jaxprs_in_params(equation.params)):
+            found = frozenset().union(*(_walk(each, found, layers) for each in inner))
+        sources |= dict.fromkeys(equation.outvars, found)
+    return read(jaxpr.outvars)
 
 
-def _layer(equation: JaxprEqn) -> list[Layer]:
-    """The equation as a layer, or nothing."""
-    inputs: list[Any] = [value.aval for value in equation.invars]
+def _layer(equation: JaxprEqn, inputs: tuple[int, ...]) -> LayerCost | None:
+    """The equation as a layer that reads the layers `inputs`, if it is one."""
+    operands: list[Any] = [value.aval for value in equation.invars]
     output: Any = equation.outvars[0].aval
     params = equation.params
     kernel, stride, products = (1, 1), 1, 0
@@ -199,37 +239,29 @@ def _layer(equation: JaxprEqn) -> list[Layer]:
         case "conv_general_dilated":
             kind, stride, padding = "conv", params["window_strides"][0], params["padding"]
             _, channels, height, width = (
-                inputs[1].shape[axis] for axis in params["dimension_numbers"].rhs_spec
+                operands[1].shape[axis] for axis in params["dimension_numbers"].rhs_spec
             )
             kernel, products = (height, width), channels * height * width
         case "dot_general":
             kind, ((contracted, _), _) = "linear", params["dimension_numbers"]
-            products = math.prod(inputs[0].shape[axis] for axis in contracted)
+            products = math.prod(operands[0].shape[axis] for axis in contracted)
         case "reduce_window_max" | "reduce_window_sum" as name:
             if output.shape[-1] == 1:  # flax's count of the pixels in each window
-                return []
+                return None
             kind = "max pool" if name == "reduce_window_max" else "average pool"
             kernel, stride = params["window_dimensions"][1:3], params["window_strides"][1]
             padding = params["padding"]
         case _:
-            return []
-    padded = any(before or after for before, after in padding)
-    return [
-        Layer(
-            *_names(equation),
-            kind,
-            kernel,
-            stride,
-            padded,
-            shape=output.shape[1:],
-            multiply_adds=output.size * products,
-            activation_bytes=output.size * output.dtype.itemsize,
-        )
-    ]
-
-
-def _names(equation: JaxprEqn) -> tuple[str, str]:
-    """Stage and layer from flax's scopes, "Inception/Mixed_7b/Mixed_7b._top/branch3x3_2a/conv"."""
-    scopes = str(equation.source_info.name_stack).split("/")
-    _, *names = [scope for scope in scopes if "." not in scope and scope != "conv"]
-    return (names[0], names[-1]) if names else ("", "")
+            return None
+    scopes = str(equation.source_info.name_stack).split("/")  # "Inception/Mixed_7b/branch1x1/conv"
+    return LayerCost(
+        stage=scopes[1] if len(scopes) > 1 else "",
+        inputs=inputs,
+        kind=kind,
+        kernel=kernel,
+        stride=stride,
+        padded=any(before or after for before, after in padding),
+        shape=output.shape[1:],
+        multiply_adds=output.size * products,
+        activation_bytes=output.size * output.dtype.itemsize,
+    )
