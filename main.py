@@ -1,17 +1,15 @@
 """Trains or evaluates: python main.py --config=configs/digits.py --workdir=runs/digits."""
 
-import argparse
 import sys
+from collections.abc import Sequence
 
 import inception
-from inception import config as config_lib
-from inception import sharding
-from inception.errors import UserError
+from inception import command_line, sharding
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, starts JAX's processes, and makes one call into the package."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = command_line.parser("python main.py", __doc__)
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--workdir", required=True, help="where the run is kept and continued")
     parser.add_argument("--mode", choices=("train", "eval"), default="train")
@@ -19,25 +17,17 @@ def main() -> int:
     parser.add_argument(
         "--distributed", action="store_true", help="one of several processes (TPU pods, clusters)"
     )
-    args, overrides = config_lib.parse_args(parser)
+    args, overrides = command_line.parse(parser, argv)
     if args.step is not None and args.mode == "train":
         parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
-    try:
-        config = inception.load_config(args.config, overrides)
-        if args.distributed:
-            sharding.connect()
-        if args.mode == "train":
-            inception.train(config, args.workdir)
-        else:
-            inception.evaluate(config, args.workdir, args.step)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stopped:
-        print(stopped or "interrupted", file=sys.stderr)
-        return 130
-    return 0
+    config = inception.load_config(args.config, overrides)
+    if args.distributed:
+        sharding.connect()
+    if args.mode == "train":
+        inception.train_and_evaluate(config, args.workdir)
+    else:
+        inception.evaluate_run(config, args.workdir, args.step)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.run(main))

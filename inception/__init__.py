@@ -30,6 +30,8 @@ def _avoid_ynnpack() -> None:
 
 
 _avoid_ynnpack()
+# Buckets are reached through fsspec, not through TensorFlow, which would be imported for it.
+os.environ.setdefault("EPATH_USE_TF", "false")
 
 if TYPE_CHECKING:
     from inception.config import load as load_config

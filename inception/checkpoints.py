@@ -60,6 +60,11 @@ class Checkpoints:
         """The steps that are there, in order."""
         return sorted(self._manager.all_steps())
 
+    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """The shape of every leaf of a checkpoint by its name, "params/Logits/bias"."""
+        stored = _by_name(self._manager.item_metadata(step).tree)
+        return {name: leaf.shape for name, leaf in stored.items()}
+
     def save(self, step: int, state: Any) -> None:
         """Saves `state` as `step`, in the background; does nothing if that step is there.
 
@@ -108,7 +113,7 @@ class Checkpoints:
           CheckpointError: if it is not there, cannot be read, was written by a newer version, or
             holds arrays of other names, shapes or types.
         """
-        step = self._existing(step)
+        step = self.existing(step)
         try:
             stored = self._manager.item_metadata(step).tree
             self._check(step, _describe(stored), _describe(like), fresh is not None, part)
@@ -122,7 +127,12 @@ class Checkpoints:
                 f"Without its folder, if you move it away, the others are used: {others or 'none'}"
             ) from error
 
-    def _existing(self, step: int | None) -> int:
+    def existing(self, step: int | None = None) -> int:
+        """The newest step, or `step` if it is there.
+
+        Raises:
+          CheckpointError: if it is not.
+        """
         steps = self.steps()
         if not steps or step not in (None, *steps):
             wanted = "a checkpoint" if step is None else f"step {step}"

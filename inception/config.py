@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from inception import defaults
 from inception.errors import ConfigError
 from inception.model import STEMS, Inception
+from inception.preprocessing import Preprocessing
 
 Fields = dict[str, bool | int | float | str]  # by full name: "seed", "model.stem"
 
@@ -71,6 +72,16 @@ def set_field(config: ConfigDict, name: str, text: str) -> None:
         value = _parse(kind, text)
     except ValueError as error:
         raise ConfigError(f"config.{name}={text!r} is not of type {kind.__name__}") from error
+    set_value(config, name, value)
+
+
+def set_value(config: ConfigDict, name: str, value: bool | int | float | str) -> None:
+    """Sets the field `name`, such as "model.stem".
+
+    Raises:
+      ConfigError: for a field that does not exist.
+    """
+    _default(name, flatten(defaults.get_config()))
     *groups, field = name.split(".")
     for group in groups:
         if group not in config:  # a new name in `evaluations`
@@ -104,6 +115,15 @@ def _parse(kind: type, text: str) -> bool | int | float | str:
 def flatten(config: ConfigDict) -> Fields:
     """All fields by their full names: {"seed": 0, ..., "model.stem": "factorized", ...}."""
     return traverse_util.flatten_dict(config.to_dict(), sep=".")
+
+
+def preprocessing(config: ConfigDict) -> Preprocessing:
+    """What the config's evaluation does to an image."""
+    return Preprocessing(
+        image_size=config.image_size,
+        method=config.eval.preprocessing,
+        crop_fraction=config.eval.crop_fraction,
+    )
 
 
 def named_evaluations(config: ConfigDict) -> dict[str, ConfigDict]:

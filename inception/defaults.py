@@ -10,6 +10,8 @@ a new field must be what was done before there was one.
 
 from ml_collections import ConfigDict
 
+from inception.preprocessing import METHODS
+
 
 def get_config() -> ConfigDict:
     """Returns the defaults of every field."""
@@ -120,7 +122,7 @@ CHOICES = {
     "on_bad_record": ("fail", "skip"),
     "optimizer": ("rmsprop", "momentum"),
     "schedule": ("staircase", "cosine"),
-    "eval.preprocessing": ("inception", "resize_crop", "resize"),
+    "eval.preprocessing": METHODS,
     "eval.crops": (1, 12, 144),
     "eval.classes": ("all", "present"),
 }

@@ -1,14 +1,22 @@
-"""What a run tells while it goes on: a progress line, metrics.jsonl and TensorBoard curves."""
+"""What a run tells while it goes on: a progress line, metrics.jsonl and TensorBoard curves.
+
+All files may be in a bucket. Buckets cannot append, and TensorFlow's event writer knows no buckets
+but Google's own: there metrics.jsonl is written anew each time, and the event file is written to
+the local disk and copied.
+"""
 
 import contextlib
 import json
 import logging
 import math
 import os
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from etils import epath
 
 from inception.errors import UserError
 from inception.sharding import is_main_process
@@ -28,17 +36,16 @@ class Logbook:
     """
 
     def __init__(
-        self, workdir: str | Path, first_step: int, num_steps: int, steps_per_epoch: float
+        self, workdir: epath.PathLike, first_step: int, num_steps: int, steps_per_epoch: float
     ):
         self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
-        self._workdir = workdir
-        self._file: Any = None
-        self._writer: Any = None
+        self._workdir = epath.Path(workdir)
+        self._lines: list[str] = []
+        self._writer: _Events | None = None
         if is_main_process():
             kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
-            self._file = (Path(workdir) / "metrics.jsonl").open("w")
-            self._file.writelines(_as_json(line) + "\n" for line in kept)
-            self._file.flush()
+            self._lines = [_as_json(line) + "\n" for line in kept]
+            self._file.write_text("".join(self._lines))
         self.restart_clock(first_step)
 
     def __enter__(self) -> "Logbook":
@@ -47,9 +54,8 @@ class Logbook:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for output in (self._file, self._writer):
-            if output:
-                output.close()
+        if self._writer:
+            self._writer.close()
 
     def restart_clock(self, step: int) -> None:
         """Measures speed from `step` and now: evaluation and saving do not count."""
@@ -82,12 +88,21 @@ class Logbook:
         }
         self._write(step, scalars)
 
+    @property
+    def _file(self) -> epath.Path:
+        return self._workdir / "metrics.jsonl"
+
     def _write(self, step: int, scalars: dict[str, float]) -> None:
-        if self._file:
-            self._file.write(_as_json({"step": step, **scalars}) + "\n")
-            self._file.flush()
-            self._writer = self._writer or _summary_writer(self._workdir)  # takes seconds, once
-            self._writer.write_scalars(step, scalars)
+        if not is_main_process():
+            return
+        self._lines.append(_as_json({"step": step, **scalars}) + "\n")
+        if _is_local(self._file):
+            with self._file.open("a") as file:
+                file.write(self._lines[-1])
+        else:
+            self._file.write_text("".join(self._lines))
+        self._writer = self._writer or _Events(self._workdir)  # takes seconds, once
+        self._writer.write(step, scalars)
 
 
 def log(line: str) -> None:
@@ -96,9 +111,9 @@ def log(line: str) -> None:
         print(line, flush=True)
 
 
-def read_metrics(workdir: str | Path) -> list[dict]:
+def read_metrics(workdir: epath.PathLike) -> list[dict]:
     """The lines of a run's metrics.jsonl, without what a crash has cut off or is something else."""
-    file = Path(workdir) / "metrics.jsonl"
+    file = epath.Path(workdir) / "metrics.jsonl"
     lines = []
     for text in file.read_text().splitlines() if file.exists() else []:
         with contextlib.suppress(ValueError):
@@ -106,7 +121,17 @@ def read_metrics(workdir: str | Path) -> list[dict]:
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
-def write_json(file: Path, content: Any) -> None:
+def read_json(file: epath.PathLike) -> Any:
+    """The content of a JSON file; None if there is no such file.
+
+    Raises:
+      ValueError: if it is no JSON.
+    """
+    file = epath.Path(file)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def write_json(file: epath.PathLike, content: Any) -> None:
     """Writes JSON for people and programs, whole or not at all, from one process.
 
     Raises:
@@ -114,11 +139,15 @@ def write_json(file: Path, content: Any) -> None:
     """
     if not is_main_process():
         return
+    file, text = epath.Path(file), _as_json(content, indent=2) + "\n"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(_as_json(content, indent=2) + "\n")
-        partial.replace(file)
+        if _is_local(file):
+            partial = file.with_suffix(".partial")
+            partial.write_text(text)
+            partial.replace(file)
+        else:
+            file.write_text(text)  # an object appears when all of it is there
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error}") from error
 
@@ -158,13 +187,33 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _summary_writer(workdir: str | Path):
-    """Clu's TensorBoard writer, imported here because it imports TensorFlow."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces them
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    import tensorflow as tf
-    from clu.metric_writers import SummaryWriter
+def _is_local(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
 
-    tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
-    return SummaryWriter(str(workdir))
+
+class _Events:
+    """TensorBoard's event file in a workdir, by clu's writer."""
+
+    def __init__(self, workdir: epath.Path):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces them
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        import tensorflow as tf  # which clu's writer imports, too
+        from clu.metric_writers import SummaryWriter
+
+        tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
+        self._workdir = workdir
+        self._local = None if _is_local(workdir) else tempfile.TemporaryDirectory()
+        self._writer = SummaryWriter(self._local.name if self._local else os.fspath(workdir))
+
+    def write(self, step: int, scalars: dict[str, float]) -> None:
+        self._writer.write_scalars(step, scalars)
+        if self._local:
+            self._writer.flush()
+            for file in Path(self._local.name).iterdir():
+                (self._workdir / file.name).write_bytes(file.read_bytes())
+
+    def close(self) -> None:
+        self._writer.close()
+        if self._local:
+            self._local.cleanup()

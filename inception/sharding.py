@@ -40,10 +40,13 @@ def connect() -> None:
         ) from error
 
 
-def make_mesh() -> Mesh:
+def make_mesh(local: bool = False) -> Mesh:
     """Gathers all devices, and keeps compiled programs on disk for the next start.
 
     They are kept in ~/.cache/inception, or where JAX_COMPILATION_CACHE_DIR says.
+
+    Args:
+      local: gathers only the devices of this process, one of several.
 
     Returns:
       A mesh of all devices with the one axis "data". Auto axes: flax's dropout fails on JAX's
@@ -51,7 +54,9 @@ def make_mesh() -> Mesh:
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "inception"))
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    devices = jax.local_devices() if local else jax.devices()
+    types = (AxisType.Auto,)
+    return jax.make_mesh((len(devices),), ("data",), axis_types=types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,6 +1,7 @@
 """All that a run is: its weights, statistics, optimizer state and their running averages."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,8 +11,11 @@ from flax import struct
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from inception import optimizers
 from inception.model import Inception
 from inception.sharding import replicated
+
+WEIGHTS = ("ema", "raw")
 
 
 @struct.dataclass
@@ -38,9 +42,7 @@ class TrainState:
 
     def variables(self, weights: str) -> dict:
         """The model's variables with the "raw" or the "ema" weights."""
-        if weights == "raw":
-            return {"params": self.params, "batch_stats": self.batch_stats}
-        return {"params": self.ema_params, "batch_stats": self.ema_batch_stats}
+        return variables_of(weights, vars(self))
 
     def apply_gradients(
         self, grads: Any, batch_stats: Any, optimizer: optax.GradientTransformation, decay: float
@@ -67,46 +69,92 @@ class TrainState:
         )
 
 
-def make_model(config: ConfigDict, num_classes: int) -> Inception:
-    """The config's network for a data set of `num_classes`."""
-    return Inception(num_classes=num_classes, dtype=jnp.dtype(config.dtype), **config.model)
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What a run is made of, see `build`.
 
+    Attributes:
+      config: of the run.
+      model: the network.
+      schedule: the learning rate by step.
+      optimizer: see `optimizers.make_optimizer`.
+      num_steps: of the whole run.
+    """
 
-def create_state(
-    config: ConfigDict, model: Inception, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """A run's first state, on every device of `mesh`; a pure function of config.seed."""
-    init = jax.jit(_init(config, model, optimizer), out_shardings=replicated(mesh))
-    return init(jnp.uint32(config.seed))
+    config: ConfigDict
+    model: Inception
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    num_steps: int
 
+    def create_state(self, mesh: Mesh) -> TrainState:
+        """The first state, on every device of `mesh`; a pure function of config.seed."""
+        init = jax.jit(self._init, out_shardings=replicated(mesh))
+        return init(jnp.uint32(self.config.seed))
 
-def abstract_state(
-    config: ConfigDict, model: Inception, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
-    """Shapes, types and shardings of the state, to restore into; computes nothing."""
-    shapes = jax.eval_shape(_init(config, model, optimizer), jnp.uint32(config.seed))
-    sharding = replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
-    )
+    def abstract_state(self, mesh: Mesh) -> TrainState:
+        """Shapes, types and shardings of the state, to restore into; computes nothing."""
+        return _on(mesh, jax.eval_shape(self._init, jnp.uint32(self.config.seed)))
 
-
-def _init(config: ConfigDict, model: Inception, optimizer: optax.GradientTransformation):
-    def init(seed: jax.Array) -> TrainState:
-        images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    def _init(self, seed: jax.Array) -> TrainState:
         # On JAX 0.12 the partitionable generator makes this program compile for minutes; the state
         # is not split, so the plain one gives the same weights on any number of devices.
         with jax.threefry_partitionable(False):
-            variables = model.init(jax.random.key(seed), images)
+            variables = self.model.init(jax.random.key(seed), _images(self.config.image_size))
         params, batch_stats = variables["params"], variables["batch_stats"]
         return TrainState(
             seed=seed,
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=batch_stats,
-            opt_state=optimizer.init(params),
+            opt_state=self.optimizer.init(params),
             ema_params=params,
             ema_batch_stats=batch_stats,
         )
 
-    return init
+
+def build(config: ConfigDict, num_classes: int, steps_per_epoch: float) -> Training:
+    """Puts a run together from its config and its data's sizes.
+
+    Args:
+      config: of the run.
+      num_classes: of the data set.
+      steps_per_epoch: training images over the batch size.
+    """
+    schedule = optimizers.learning_rate(config, steps_per_epoch)
+    return Training(
+        config=config,
+        model=make_model(config, num_classes),
+        schedule=schedule,
+        optimizer=optimizers.make_optimizer(config, schedule),
+        num_steps=optimizers.num_steps(config, steps_per_epoch),
+    )
+
+
+def make_model(config: ConfigDict, num_classes: int) -> Inception:
+    """The config's network for a data set of `num_classes`."""
+    return Inception(num_classes=num_classes, dtype=jnp.dtype(config.dtype), **config.model)
+
+
+def abstract_weights(model: Inception, image_size: int, mesh: Mesh) -> dict[str, Any]:
+    """The leaves of a `TrainState` that evaluation and prediction need, to restore into."""
+    variables = jax.eval_shape(model.init, jax.random.key(0), _images(image_size))
+    both = {name: variables[name] for name in ("params", "batch_stats")}
+    return _on(mesh, {**both, **{f"ema_{name}": tree for name, tree in both.items()}})
+
+
+def variables_of(weights: str, leaves: Mapping[str, Any]) -> dict:
+    """The model's variables with the "raw" or the "ema" weights, out of a state's leaves."""
+    prefix = {"raw": "", "ema": "ema_"}[weights]
+    return {name: leaves[prefix + name] for name in ("params", "batch_stats")}
+
+
+def _images(size: int) -> jax.Array:
+    return jnp.zeros((1, size, size, 3))
+
+
+def _on(mesh: Mesh, shapes: Any) -> Any:
+    sharding = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
+    )

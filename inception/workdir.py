@@ -1,26 +1,32 @@
-"""Runs and their workdirs: whose a workdir is, of what data, and the network that it has trained.
+"""Workdirs: whose a workdir is, of what data, and the network that its run has trained.
 
-A workdir holds one run: `config.json`, the resolved config, `data.json`, the classes and the number
-of images that it trains on, and `checkpoints/`. A run continues only where both are the same.
+A workdir is a folder on a disk or in a bucket, any path that etils.epath knows. It holds one run:
+`config.json`, the resolved config, `data.json`, the classes and the number of images that it trains
+on, and `checkpoints/`. A run continues only where both are the same; a field that an older version
+did not have counts as its default.
 """
 
-import json
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from inception import config as config_lib
-from inception import optimizers, sharding
+from inception import defaults, sharding
 from inception.checkpoints import Checkpoints
 from inception.data.sources import Source
-from inception.errors import CheckpointError, local_path
-from inception.logbook import log, write_json
+from inception.errors import CheckpointError
+from inception.logbook import log, read_json, write_json
 from inception.model import Inception
-from inception.state import TrainState, abstract_state, make_model
+from inception.preprocessing import Preprocessing
+from inception.state import abstract_weights, make_model, variables_of
+
+FORMAT = 2  # of config.json as this version writes it; without a number it is format 1
 
 # A run may go on with other values of these: where data lies, what stops it, what it reports.
 MAY_CHANGE = (
@@ -32,22 +38,50 @@ MAY_CHANGE = (
     "checkpoint_every_steps",
     "keep_checkpoints",
 )
+_FILE_SYSTEMS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 
-def claim(workdir: str | Path, config: ConfigDict, source: Source) -> None:
-    """Makes `workdir` the run of this config on this data, after `check`.
+def resolve_workdir(path: epath.PathLike) -> epath.Path:
+    """A workdir's path, with ~ expanded; a bucket's address, gs://BUCKET/RUN, is one too.
 
     Raises:
-      CheckpointError: see `check`.
+      CheckpointError: for an address that no installed package can read.
+    """
+    text = os.fspath(path)
+    scheme, is_address, _ = text.partition("://")
+    if not is_address:
+        return epath.Path(text).expanduser()
+    if scheme not in _FILE_SYSTEMS:
+        raise CheckpointError(
+            f"workdir {text}: {scheme}:// is unknown. Use a local path or one of "
+            + ", ".join(f"{known}://" for known in _FILE_SYSTEMS)
+        )
+    workdir = epath.Path(text)
+    try:
+        workdir.exists()
+    except ImportError as error:
+        raise CheckpointError(
+            f"workdir {text} needs a package that is not installed: pip install "
+            f"{_FILE_SYSTEMS[scheme]}"
+        ) from error
+    return workdir
+
+
+def start_or_resume(workdir: epath.PathLike, config: ConfigDict, source: Source) -> None:
+    """Makes `workdir` the run of this config on this data, after `check_resumable`.
+
+    Raises:
+      CheckpointError: see `check_resumable`.
       UserError: if it cannot be written.
     """
-    check(workdir, config, source)
+    check_resumable(workdir, config, source)
+    workdir = epath.Path(workdir)
+    write_json(workdir / "config.json", {"format": FORMAT, **config.to_dict()})
     data = {"training_images": len(source), "classes": list(source.class_names)}
-    write_json(Path(workdir) / "config.json", config.to_dict())
-    write_json(Path(workdir) / "data.json", data)
+    write_json(workdir / "data.json", data)
 
 
-def check(workdir: str | Path, config: ConfigDict, source: Source) -> None:
+def check_resumable(workdir: epath.PathLike, config: ConfigDict, source: Source) -> None:
     """Checks that `workdir` has no run, or one that this config and this data continue.
 
     A run that ended before it had trained leaves nothing worth keeping: another may replace it.
@@ -77,14 +111,15 @@ def check(workdir: str | Path, config: ConfigDict, source: Source) -> None:
         )
 
 
-def has_trained(workdir: str | Path) -> bool:
+def has_trained(workdir: epath.PathLike) -> bool:
     """Whether a run has left checkpoints or metrics."""
-    metrics = Path(workdir) / "metrics.jsonl"
-    logged = metrics.exists() and metrics.stat().st_size > 0
-    return logged or any(Path(workdir).glob("checkpoints/[0-9]*"))
+    metrics, checkpoints = (epath.Path(workdir) / name for name in ("metrics.jsonl", "checkpoints"))
+    if metrics.exists() and metrics.stat().length > 0:
+        return True
+    return checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir())
 
 
-def check_model(workdir: str | Path, config: ConfigDict) -> None:
+def check_model(workdir: epath.PathLike, config: ConfigDict) -> None:
     """Checks that the run in `workdir` has this config's network.
 
     Raises:
@@ -94,91 +129,106 @@ def check_model(workdir: str | Path, config: ConfigDict) -> None:
         raise CheckpointError(f"{workdir} holds a run of another network. Set:\n{changed}")
 
 
-def read_config(workdir: str | Path) -> ConfigDict:
-    """The config of the run in `workdir`.
+def read_config(workdir: epath.PathLike) -> ConfigDict:
+    """The config of the run in `workdir`, whatever version has written it.
+
+    A field that it lacks has its default, which is what was done before there was the field. A
+    field that is no more is named in a warning and left out.
 
     Raises:
-      CheckpointError: if there is no run.
+      CheckpointError: if there is no run, or a newer version wrote it.
     """
-    file = Path(workdir) / "config.json"
+    file = epath.Path(workdir) / "config.json"
     try:
-        return ConfigDict(json.loads(file.read_text()))
-    except OSError as error:
-        raise CheckpointError(f"{workdir} holds no run: {file}: {error.strerror}") from error
+        stored = read_json(file)
     except ValueError as error:
         raise CheckpointError(f"{file} is no config: {error}") from error
+    if not isinstance(stored, dict):
+        raise CheckpointError(f"{workdir} holds no run: there is no {file}")
+    if (version := stored.pop("format", 1)) > FORMAT:
+        raise CheckpointError(
+            f"{file} has format {version}, and this version reads up to {FORMAT}. Use the newer "
+            "version that wrote it"
+        )
+    config = defaults.get_config()
+    for name, value in config_lib.flatten(ConfigDict(stored)).items():
+        try:
+            config_lib.set_value(config, name, value)
+        except config_lib.ConfigError:
+            logging.warning("%s: the field %s=%r is no more and is ignored", file, name, value)
+    return config
 
 
-def as_workdir(path: str | Path) -> Path:
-    """A workdir's path, with ~ expanded.
-
-    Raises:
-      CheckpointError: for a bucket's address.
-    """
-    return local_path("workdir", path, CheckpointError)
-
-
-def check_classes(workdir: str | Path, names: Sequence[str]) -> None:
+def check_classes(run: "TrainedRun", source: Source) -> None:
     """Compares the run's classes with those of data to evaluate on, and says where they differ.
 
     Raises:
       CheckpointError: if they are more or fewer, or the same in another order, so that every label
         would be wrong.
     """
-    kept, names = _read_data(workdir).get("classes", []), list(names)
+    kept, names = list(run.class_names), list(source.class_names)
+    if run.model.num_classes != source.num_classes:
+        raise CheckpointError(
+            f"the run in {run.workdir} has {run.model.num_classes} classes and the data has "
+            f"{source.num_classes}. Evaluate it on data of the same classes"
+        )
     if not kept or not names or kept == names:
         return
-    if len(kept) != len(names):
-        raise CheckpointError(
-            f"the run in {workdir} has {len(kept)} classes and the data has {len(names)}: evaluate "
-            "it on data of the same classes"
-        )
     number = next(i for i, (old, new) in enumerate(zip(kept, names, strict=True)) if old != new)
-    differ = f"class {number} is {kept[number]!r} for {workdir} and {names[number]!r} in the data"
+    differ = (
+        f"class {number} is {kept[number]!r} for {run.workdir} and {names[number]!r} in the data"
+    )
     if sorted(kept) == sorted(names):
         raise CheckpointError(f"{differ}: the classes are in another order, sort them as the run's")
     log(f"warning: {differ}; the results mean something only if these are the same")
 
 
-def _read_data(workdir: str | Path) -> dict[str, Any]:
-    file = Path(workdir) / "data.json"
-    try:
-        return json.loads(file.read_text()) if file.exists() else {}
-    except ValueError as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
-
-
-def locate(path: str | Path) -> tuple[Path, int | None]:
+def resolve_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
     """The workdir and the step that WORKDIR/checkpoints/STEP means; WORKDIR means the newest."""
-    path = as_workdir(path)
+    path = resolve_workdir(path)
     if path.parent.name == "checkpoints" and path.name.isdecimal():
         return path.parent.parent, int(path.name)
     return path, None
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A run's network with the weights of one of its checkpoints."""
+class TrainedRun:
+    """A run's network with the weights of one of its checkpoints.
 
-    workdir: Path
+    Attributes:
+      workdir: of the run.
+      config: of the run.
+      step: of the checkpoint.
+      model: the network.
+      weights: the leaves of the state that `variables` picks from.
+      class_names: of the training data; () where nobody named them.
+      preprocessing: of the run's evaluation.
+    """
+
+    workdir: epath.Path
     config: ConfigDict
     step: int
     model: Inception
-    state: TrainState
+    weights: dict[str, Any]
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+    def variables(self, weights: str = "ema") -> dict:
+        """The model's variables with the "ema" or the "raw" weights."""
+        return variables_of(weights, self.weights)
 
 
-def restore(
-    workdir: str | Path,
-    num_classes: int,
+def restore_run(
+    path: epath.PathLike,
     step: int | None = None,
+    *,
     dtype: str = "float32",
     mesh: Mesh | None = None,
-) -> Trained:
-    """Reads a run's network, as its config.json describes it, and a checkpoint of it.
+) -> TrainedRun:
+    """Reads a run's network, as its config.json describes it, and the weights of a checkpoint.
 
     Args:
-      workdir: of the run.
-      num_classes: of the data set.
+      path: the run's workdir, or WORKDIR/checkpoints/STEP.
       step: which checkpoint; None for the newest.
       dtype: to compute in.
       mesh: the devices; None for all.
@@ -186,21 +236,33 @@ def restore(
     Raises:
       CheckpointError: if it is not there or does not fit.
     """
+    workdir, named = resolve_checkpoint(path)
     mesh = mesh or sharding.make_mesh()
     config = read_config(workdir)
     config.dtype = dtype
-    model = make_model(config, num_classes)
-    optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
     with Checkpoints(workdir) as saved:
-        step, state = saved.restore(abstract_state(config, model, optimizer, mesh), step)
-    return Trained(Path(workdir), config, step, model, state)
+        step = saved.existing(step if named is None else named)
+        model = make_model(config, num_classes=saved.shapes(step)["params/Logits/bias"][0])
+        like = abstract_weights(model, config.image_size, mesh)
+        step, weights = saved.restore(like, step, part=True)
+    names = tuple(_read_data(workdir).get("classes", ()))
+    preprocessing = config_lib.preprocessing(config)
+    return TrainedRun(workdir, config, step, model, weights, names, preprocessing)
+
+
+def _read_data(workdir: epath.PathLike) -> dict[str, Any]:
+    file = epath.Path(workdir) / "data.json"
+    try:
+        return read_json(file) or {}
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
 
 
 def _may_change(name: str) -> bool:
-    return name in MAY_CHANGE or name.startswith("eval.")
+    return name in MAY_CHANGE or name.startswith(("eval.", "evaluations."))
 
 
-def _changed(workdir: str | Path, config: ConfigDict, matters) -> str:
+def _changed(workdir: epath.PathLike, config: ConfigDict, matters: Callable[[str], bool]) -> str:
     stored = config_lib.flatten(read_config(workdir))
     changes = config_lib.differences(stored, config_lib.flatten(config))
     return "\n".join(

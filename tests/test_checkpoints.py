@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inception import checkpoints
 from inception.checkpoints import Checkpoints
 from inception.errors import CheckpointError
 
@@ -87,6 +88,39 @@ def test_other_shapes_types_and_names_are_refused(tmp_path, change, message):
         saved.restore(_like({**STATE, **change}))
 
 
+def test_weights_can_be_restored_alone(tmp_path):
+    with Checkpoints(tmp_path) as saved:
+        saved.save(1, STATE)
+    weights = {"w": _like()["w"]}
+    with Checkpoints(tmp_path) as saved:
+        _, restored = saved.restore(weights, part=True)
+        assert saved.shapes(1) == {"step": (), "w": (2, 3)}
+        with pytest.raises(CheckpointError, match=r"step is int32\[\]"):
+            saved.restore(weights)
+    assert restored.keys() == {"w"}
+    np.testing.assert_array_equal(restored["w"], STATE["w"])
+
+
+def test_leaves_that_the_state_has_gained_start_as_a_fresh_runs(tmp_path):
+    with Checkpoints(tmp_path) as saved:
+        saved.save(1, STATE)
+    now = {"step": jnp.int32(0), "w": jnp.zeros((2, 3)), "skipped": jnp.int32(5)}
+    with Checkpoints(tmp_path) as saved:
+        _, restored = saved.restore(_like(now), fresh=lambda: now)
+        with pytest.raises(CheckpointError, match="skipped is absent"):
+            saved.restore(_like(now))
+    jax.tree.map(np.testing.assert_array_equal, restored, {**STATE, "skipped": jnp.int32(5)})
+
+
+def test_checkpoints_of_newer_versions_are_refused_by_their_format(tmp_path, monkeypatch):
+    with monkeypatch.context() as newer:
+        newer.setattr(checkpoints, "FORMAT", 3)
+        with Checkpoints(tmp_path) as saved:
+            saved.save(1, STATE)
+    with Checkpoints(tmp_path) as saved, pytest.raises(CheckpointError, match="format 3"):
+        saved.restore(_like())
+
+
 def test_a_missing_step_is_answered_with_those_there(tmp_path):
     with Checkpoints(tmp_path) as saved:
         with pytest.raises(CheckpointError, match="does not hold a checkpoint"):
@@ -126,7 +160,7 @@ def test_a_save_that_fails_names_the_last_checkpoint_that_is_whole(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, unlimited[1]))
     try:
         noise = jax.random.normal(jax.random.key(0), (1 << 18,))  # does not compress
-        with pytest.raises(CheckpointError, match=r"cannot be saved in .* that is whole is 1"):
+        with pytest.raises(CheckpointError, match=r"cannot be saved in .* from 1"):
             save(2, {"w": noise})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)

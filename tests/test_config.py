@@ -1,8 +1,5 @@
 """Config files and overrides: every file loads, rows differ as table 3 says, errors name names."""
 
-import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -82,30 +79,37 @@ def test_overrides_keep_the_fields_type(override, field, value):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("override", "named"),
     [
-        ("batch_sizee=3", r"config\.batch_sizee .* did you mean config\.batch_size"),
-        ("model.aux_heads=bn", r"did you mean config\.model\.aux_head\?"),
-        ("batch_size=many", "config.batch_size='many' is not of type int"),
-        ("batch_size=1.5", "config.batch_size='1.5' is not of type int"),
-        ("model.batch_norm_scale=1", "is not of type bool"),
-        ("batch_size", "not of the form --config.FIELD=VALUE"),
-        ("learning_rate=nan", "config.learning_rate=nan; it must be a finite number"),
-        ("batch_size=0", "config.batch_size=0; it must be greater than 0"),
-        ("label_smoothing=1.0", "at least 0 and below 1"),
-        ("optimizer=adam", r"config.optimizer='adam'.*one of \('rmsprop', 'momentum'\)"),
-        ("eval.crops=10", r"config.eval.crops=10.*\(1, 12, 144\)"),
-        ("model.stem=5x5", "stem='5x5'"),
-        ("image_size=60", "config.image_size=60; it must be at least 75"),
-        ("batch_size=100", r"batch_size=100 does not split .*group=32: use 96 or 128"),
-        ("accumulation_steps=2000", r"batch_size=1536 does not split into .*=2000 .*: use 2000"),
-        ("warmup_epochs=100", "must be shorter than the run, config.num_epochs=100.0"),
-        ("model.batch_norm_decay=1.0", "batch_norm_decay=1.0"),
+        ("batch_sizee=3", ("config.batch_sizee", "config.batch_size?")),
+        ("model.aux_heads=bn", ("config.model.aux_heads", "config.model.aux_head?")),
+        ("eval=3", ("config.eval",)),
+        ("evaluations.v2=3", ("config.evaluations.v2",)),
+        ("evaluations.v2.crop=12", ("config.evaluations.v2.crop",)),
+        ("evaluations.v2.crops=10", ("config.evaluations.v2", "10", "(1, 12, 144)")),
+        ("batch_size=many", ("config.batch_size='many'", "int")),
+        ("batch_size=1.5", ("config.batch_size='1.5'", "int")),
+        ("model.batch_norm_scale=1", ("config.model.batch_norm_scale='1'", "bool")),
+        ("batch_size", ("'batch_size'", "--config.FIELD=VALUE")),
+        ("learning_rate=nan", ("config.learning_rate=nan", "finite")),
+        ("batch_size=0", ("config.batch_size=0", "greater than 0")),
+        ("label_smoothing=1.0", ("config.label_smoothing=1.0", "below 1")),
+        ("optimizer=adam", ("config.optimizer='adam'", "'rmsprop', 'momentum'")),
+        ("eval.crops=10", ("config.eval.crops=10", "(1, 12, 144)")),
+        ("model.stem=5x5", ("stem='5x5'", "'7x7'")),
+        ("model.mixed_7c_pool=min", ("mixed_7c_pool='min'", "'max'")),
+        ("image_size=60", ("config.image_size=60", "75")),
+        ("batch_size=100", ("config.batch_size=100", "96 or 128")),
+        ("accumulation_steps=2000", ("config.batch_size=1536", "=2000", "use 2000")),
+        ("warmup_epochs=100", ("config.warmup_epochs=100.0", "config.num_epochs=100.0")),
+        ("model.batch_norm_decay=1.0", ("batch_norm_decay=1.0",)),
     ],
 )
-def test_bad_overrides_are_refused_by_name(override, message):
-    with pytest.raises(ConfigError, match=message):
+def test_bad_overrides_are_refused_by_name(override, named):
+    with pytest.raises(ConfigError) as error:
         inception.load_config("configs/v3.py", [override])
+    for part in named:
+        assert part in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +121,25 @@ def test_bad_overrides_are_refused_by_name(override, message):
         ("eval.crops=12", "eval.preprocessing=resize_crop"),
     ],
 )
-def test_fields_that_play_no_part_must_be_left_alone(switch, idle):
+def test_fields_that_play_no_part_are_warned_of(switch, idle, caplog):
     inception.load_config("configs/v3.py", [idle])
-    message = rf"config\.{idle.partition('=')[0]}=.* plays no part with config\.{switch[:9]}"
-    with pytest.raises(ConfigError, match=message):
-        inception.load_config("configs/v3.py", [switch, idle])
+    assert not caplog.records
+    inception.load_config("configs/v3.py", [switch, idle])
+    (record,) = caplog.records
+    for name in (switch, idle):
+        assert f"config.{name.partition('=')[0]}" in record.getMessage()
+
+
+def test_named_evaluations_are_the_evaluation_with_a_change():
+    fields = ["evaluations.v2.dataset=imagenet_v2", "evaluations.v2.split=test", "eval.crops=12"]
+    config = inception.load_config("configs/v3.py", fields)
+    (named,) = config_lib.named_evaluations(config).items()
+    assert named[0] == "v2"
+    changed = config_lib.differences(config_lib.flatten(config), config_lib.flatten(named[1]))
+    assert {name for name in changed if not name.startswith("evaluations.")} == {
+        "eval.dataset",
+        "eval.split",
+    }
 
 
 @pytest.mark.parametrize(
@@ -150,7 +168,7 @@ def test_the_default_batch_divides_over_many_devices(devices):
 def test_fields_changed_in_python_are_checked_too():
     config = inception.load_config("configs/digits.py")
     config.batch_sise = 64
-    with pytest.raises(ConfigError, match=r"config\.batch_sise .* did you mean config\.batch_size"):
+    with pytest.raises(ConfigError, match=r"config\.batch_sise.* config\.batch_size"):
         config_lib.validate(config)
     del config.batch_sise, config.seed
     with pytest.raises(ConfigError, match=r"config\.seed is missing"):
@@ -179,26 +197,3 @@ def test_an_unknown_field_of_the_model_in_a_file_is_refused(tmp_path):
 def test_a_missing_file_is_answered_with_those_there():
     with pytest.raises(ConfigError, match=r"configs/v4\.py does not exist.*configs/v3\.py"):
         inception.load_config("configs/v4.py")
-
-
-def test_parse_args_separates_overrides_and_refuses_the_rest(capsys):
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--config")
-    args, overrides = config_lib.parse_args(parser, ["--config=a.py", "--config.seed=3"])
-    assert args.config == "a.py"
-    assert overrides == ["--config.seed=3"]
-    with pytest.raises(SystemExit):
-        config_lib.parse_args(parser, ["--batch_size=3"])
-    assert "unknown arguments: --batch_size=3" in capsys.readouterr().err
-
-
-def test_importing_inception_is_quick_and_free_of_tensorflow():
-    code = (
-        "import sys, time; start = time.perf_counter(); import inception; "
-        "print(time.perf_counter() - start, *sys.modules)"
-    )
-    output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert float(output[0]) < 4
-    assert not {"tensorflow", "tensorflow_datasets", "clu.metric_writers"} & set(output)

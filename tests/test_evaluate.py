@@ -16,8 +16,8 @@ from inception.data import DataError
 from inception.data.crops import eval_crops
 from inception.data.sources import ArraySource, FakeSource
 from inception.errors import CheckpointError, ConfigError
-from inception.evaluate import Evaluator, crops_per_pass, present_classes
-from inception.workdir import restore
+from inception.evaluator import Evaluator, crops_per_pass, present_classes
+from inception.preprocessing import Preprocessing
 from tests import processes
 from tests.conftest import TINY
 
@@ -34,7 +34,9 @@ def runs(tiny, digits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
         config = tiny("num_epochs=0.4", "model.batch_norm_decay=0.0", f"seed={seed}")
-        inception.train(config, folder / str(seed), digits(slice(0, 40)), digits(slice(40, 51)))
+        inception.train_and_evaluate(
+            config, folder / str(seed), digits(slice(0, 40)), digits(slice(40, 51))
+        )
     return folder
 
 
@@ -47,8 +49,8 @@ def config_of(tiny):
 @pytest.fixture(scope="module")
 def two(runs):
     """The model of the runs and the states of both."""
-    trained = [restore(runs / seed, num_classes=10) for seed in ("0", "1")]
-    return trained[0].model, [each.state for each in trained]
+    trained = [inception.restore_run(runs / seed) for seed in ("0", "1")]
+    return trained[0].model, trained
 
 
 def _probabilities(model, state, images: np.ndarray) -> np.ndarray:
@@ -92,19 +94,19 @@ def test_probabilities_are_averaged_over_an_images_crops(
     model, states = two
     passed = set()
 
-    def spy(images):
+    def spy(images, *scale):
         passed.add(len(images))
-        return normalize(images)
+        return normalize(images, *scale)
 
-    monkeypatch.setattr(sys.modules["inception.evaluate"], "normalize", spy)
+    monkeypatch.setattr(sys.modules["inception.predict"], "normalize", spy)
     config = tiny(f"eval.crops={crops}", f"eval.batch_size={batch_size}")
     source = digits(slice(0, 3))
     means, labels = [], []
     for index in range(3):
         image, label = source[index]
-        cut = eval_crops(np.repeat(image, 3, axis=-1), 75, "inception", 0.875, crops)
-        assert len(cut) == crops
-        means.append(_probabilities(model, states[0], cut).mean(axis=0))
+        crops_of = eval_crops(np.repeat(image, 3, axis=-1), Preprocessing(75), crops)
+        assert len(crops_of) == crops
+        means.append(_probabilities(model, states[0], crops_of).mean(axis=0))
         labels.append(label)
     results = _evaluate(config, source, [model], states[:1])
     assert (results["step"], results["examples"], results["excluded"]) == (7, 3, 0)
@@ -116,8 +118,7 @@ def test_probabilities_are_averaged_over_models(two, tiny, digits):
     model, states = two
     source = digits(slice(0, EXAMPLES))
     images = [
-        eval_crops(np.repeat(source[i][0], 3, -1), 75, "inception", 0.875, 1)
-        for i in range(EXAMPLES)
+        eval_crops(np.repeat(source[i][0], 3, -1), Preprocessing(75)) for i in range(EXAMPLES)
     ]
     labels = np.array([source[i][1] for i in range(EXAMPLES)])
     members = [_probabilities(model, state, np.concatenate(images)) for state in states]
@@ -158,31 +159,31 @@ def test_only_present_classes_may_be_the_answer(two, tiny, digits):
 def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
     source = digits(slice(40, 51))
     ensemble = f"eval.ensemble={runs}/0,{runs}/1/checkpoints/1"
-    results = inception.evaluate(config_of(ensemble), tmp_path / "new", source=source)
+    results = inception.evaluate_run(config_of(ensemble), tmp_path / "new", source=source)
     assert results["members"] == [f"{runs}/{seed}/checkpoints/1" for seed in (0, 1)]
     stored = json.loads((tmp_path / "new" / "eval_validation_ensemble_of_2.json").read_text())
     assert stored == results
     assert (tmp_path / "new" / "eval_validation_ensemble_of_2_confusion.png").exists()
     with pytest.raises(CheckpointError, match="nowhere holds no run"):
-        inception.evaluate(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
+        inception.evaluate_run(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
-        inception.evaluate(config_of(ensemble), tmp_path, step=1, source=source)
+        inception.evaluate_run(config_of(ensemble), tmp_path, step=1, source=source)
     for bad, message in (
         (",", "without gaps"),
         (f"{runs}/0,,{runs}/1", "without gaps"),
         (f"{runs}/0,{runs}/0/checkpoints/1", "twice"),
     ):
         with pytest.raises(ConfigError, match=message):
-            inception.evaluate(config_of(f"eval.ensemble={bad}"), tmp_path, source=source)
+            inception.evaluate_run(config_of(f"eval.ensemble={bad}"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="--mode=eval"):
-        inception.train(config_of(ensemble), tmp_path / "new", source, source)
+        inception.train_and_evaluate(config_of(ensemble), tmp_path / "new", source, source)
 
 
 def test_other_crops_and_data_do_not_overwrite_a_result(runs, config_of, digits):
-    inception.evaluate(config_of(), runs / "0", source=digits(slice(40, 51)))
-    inception.evaluate(config_of("eval.crops=12"), runs / "0", source=digits(slice(40, 43)))
+    inception.evaluate_run(config_of(), runs / "0", source=digits(slice(40, 51)))
+    inception.evaluate_run(config_of("eval.crops=12"), runs / "0", source=digits(slice(40, 43)))
     other = config_of("dataset=imagenet_a", "eval.split=test")
-    inception.evaluate(other, runs / "0", source=digits(slice(40, 43)))
+    inception.evaluate_run(other, runs / "0", source=digits(slice(40, 43)))
     names = {file.name for file in (runs / "0").glob("eval_*.json")}
     assert names == {
         "eval_validation_1.json",
@@ -198,7 +199,7 @@ def test_evaluations_of_other_settings_do_not_overwrite_each_other(
     (tmp_path / "list").write_text("1\n99\n")
     ensemble = f"eval.ensemble={runs}/0"
     for other in [(), (f"eval.exclude={tmp_path}/list",), ("data_dir=elsewhere",), ()]:
-        inception.evaluate(config_of(ensemble, *other), tmp_path / "new", source=source)
+        inception.evaluate_run(config_of(ensemble, *other), tmp_path / "new", source=source)
     whole, part, elsewhere = (
         json.loads((tmp_path / "new" / f"eval_validation_1{suffix}.json").read_text())
         for suffix in ("", "_2", "_3")
@@ -213,7 +214,7 @@ def test_evaluations_of_other_settings_do_not_overwrite_each_other(
 def test_nothing_left_to_count_is_refused(runs, config_of, tmp_path):
     (tmp_path / "list").write_text("1\n2\n")
     with pytest.raises(DataError, match="none of 2 images is left to count"):
-        inception.evaluate(
+        inception.evaluate_run(
             config_of(f"eval.exclude={tmp_path}/list"), runs / "0", source=FakeSource(2, 10, 90)
         )
 
@@ -222,9 +223,9 @@ def test_classes_in_another_order_are_refused(runs, config_of, digits, capsys):
     source = digits(slice(40, 44))
     source.class_names = source.class_names[::-1]
     with pytest.raises(CheckpointError, match=r"class 0 is '0' for .* and '9' in the data"):
-        inception.evaluate(config_of(), runs / "0", source=source)
+        inception.evaluate_run(config_of(), runs / "0", source=source)
     source.class_names = ("null", *map(str, range(1, 10)))
-    inception.evaluate(config_of("eval.split=renamed"), runs / "1", source=source)
+    inception.evaluate_run(config_of("eval.split=renamed"), runs / "1", source=source)
     assert "warning: class 0 is '0'" in capsys.readouterr().out
 
 
@@ -237,7 +238,7 @@ from inception.data.sources import FakeSource
 workdir, *overrides = sys.argv[1:]
 sharding.connect()
 config = inception.load_config("configs/digits.py", overrides)
-results = inception.evaluate(config, workdir, source=FakeSource(11, 10, 90))
+results = inception.evaluate_run(config, workdir, source=FakeSource(11, 10, 90))
 print(json.dumps({"devices": jax.device_count(), **results}))
 """
 

@@ -1,12 +1,21 @@
 """Layers against TensorFlow's operations and flax's own batch normalization."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception.layers import BatchNorm, ConvBN, MaxPool, avg_pool
+from inception.layers import (
+    BatchNorm,
+    ConvBN,
+    avg_pool_same,
+    fold_batch_norm,
+    max_pool,
+    max_pool_same,
+)
 
 
 def _images(*shape: int) -> np.ndarray:
@@ -100,7 +109,28 @@ def test_convolution_is_tensorflows(kernel, padding):
 def test_pools_are_tensorflows():
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is the oracle")
     x = _images(2, 9, 8, 3)
-    np.testing.assert_allclose(avg_pool(x), tf.nn.avg_pool2d(x, 3, 1, "SAME").numpy(), atol=1e-6)
-    np.testing.assert_array_equal(
-        MaxPool().apply({}, x), tf.nn.max_pool2d(x, 3, 2, "VALID").numpy()
-    )
+    expected = tf.nn.avg_pool2d(x, 3, 1, "SAME").numpy()
+    np.testing.assert_allclose(avg_pool_same(x), expected, atol=1e-6)
+    np.testing.assert_array_equal(max_pool(x), tf.nn.max_pool2d(x, 3, 2, "VALID").numpy())
+    np.testing.assert_array_equal(max_pool_same(x), tf.nn.max_pool2d(x, 3, 1, "SAME").numpy())
+
+
+def test_an_average_pool_that_counts_the_padding_divides_by_9_everywhere():
+    x = np.pad(_images(2, 7, 6, 3), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = np.asarray(nn.avg_pool(x, (3, 3), padding="VALID"))
+    actual = avg_pool_same(x[:, 1:-1, 1:-1], counts_padding=True)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_folded_batch_norm_is_the_same_function(scale):
+    x, rng = _images(2, 9, 9, 3), np.random.default_rng(1)
+    norm = functools.partial(BatchNorm, scale=scale, epsilon=0.01)
+    conv = ConvBN(16, (3, 3), batch_norm=norm)
+    shapes = jax.eval_shape(conv.init, jax.random.key(0), x)
+    variables = jax.tree.map(lambda s: rng.uniform(0.5, 1.5, s.shape).astype("f4"), shapes)
+    folded = fold_batch_norm(variables, 0.01)
+    assert folded.keys() == {"params"}
+    actual = ConvBN(16, (3, 3), batch_norm=None).apply(folded, x)
+    expected = conv.apply(variables, x)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)

@@ -26,20 +26,27 @@ def test_to_devices_keeps_order_and_content_and_stays_a_little_ahead():
 _PROGRAM = """
 import json, sys
 import jax, inception
-from inception import optimizers, sharding, state
+from inception import sharding
 from inception.data.sources import FakeSource
 from inception.data.stream import train_stream
-from inception.train import compile_step
+from inception.state import build
+from inception.train_step import compile_step
 
 config = inception.load_config("configs/digits.py", sys.argv[1:])
 source = FakeSource(64, num_classes=10, image_size=90)
 mesh = sharding.make_mesh()
-model = state.make_model(config, 10)
-schedule = optimizers.learning_rate(config, 4.0)
-optimizer = optimizers.make_optimizer(config, schedule)
-first = state.create_state(config, model, optimizer, mesh)
-step = compile_step(config, model, optimizer, schedule, mesh)
-batches = sharding.to_devices(mesh, train_stream(config, source))
+training = build(config, num_classes=10, steps_per_epoch=4.0)
+first, step = training.create_state(mesh), compile_step(training, mesh)
+batches = sharding.to_devices(
+    mesh,
+    train_stream(
+        source,
+        seed=config.seed,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        augmentation=config.augmentation,
+    ),
+)
 losses, norms = [], []
 for _ in range(10):
     first, metrics = step(first, next(batches))
@@ -79,6 +86,7 @@ def test_losses_on_8_devices_are_those_on_1(group, tolerance):
     )
     one, eight = (_train(devices, *overrides) for devices in (1, 8))
     assert len(set(one["losses"])) == 10
+    np.testing.assert_allclose(eight["losses"][0], one["losses"][0], rtol=1e-6)
     np.testing.assert_allclose(eight["losses"], one["losses"], rtol=tolerance)
     first = one["grad_norms"][0], eight["grad_norms"][0]
     np.testing.assert_allclose(*first, rtol=1e-4 if group == 8 else 0.1)

@@ -6,13 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from inception import optimizers, sharding, state
+from inception import sharding, state
 
 
-def _make(config):
-    model = state.make_model(config, 10)
-    optimizer = optimizers.make_optimizer(config, lambda _: 0.1)
-    return config, model, optimizer, sharding.make_mesh()
+def _build(config) -> state.Training:
+    return state.build(config, num_classes=10, steps_per_epoch=4.0)
 
 
 def _toy_state(optimizer) -> state.TrainState:
@@ -62,7 +60,9 @@ def test_variables_names_the_raw_and_the_averaged_weights():
 
 
 def test_the_first_state_is_a_function_of_the_seed(tiny):
-    first, again, other = (state.create_state(*_make(tiny(f"seed={s}"))) for s in (1, 1, 2))
+    first, again, other = (
+        _build(tiny(f"seed={seed}")).create_state(sharding.make_mesh()) for seed in (1, 1, 2)
+    )
     kernel = lambda s: np.asarray(s.params["Mixed_7c"]["branch1x1"]["conv"]["kernel"])  # noqa: E731
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), first, again)))
     assert not np.array_equal(kernel(first), kernel(other))
@@ -70,8 +70,8 @@ def test_the_first_state_is_a_function_of_the_seed(tiny):
 
 
 def test_the_abstract_state_describes_the_first_state(tiny):
-    made = _make(tiny())
-    concrete, abstract = state.create_state(*made), state.abstract_state(*made)
+    training, mesh = _build(tiny()), sharding.make_mesh()
+    concrete, abstract = training.create_state(mesh), training.abstract_state(mesh)
     assert jax.tree.structure(concrete) == jax.tree.structure(abstract)
     for real, described in zip(jax.tree.leaves(concrete), jax.tree.leaves(abstract), strict=True):
         assert (real.shape, real.dtype, real.sharding) == (
@@ -82,6 +82,20 @@ def test_the_abstract_state_describes_the_first_state(tiny):
 
 
 def test_weights_and_statistics_are_float32_in_a_bfloat16_run(tiny):
-    abstract = state.abstract_state(*_make(tiny("dtype=bfloat16")))
+    abstract = _build(tiny("dtype=bfloat16")).abstract_state(sharding.make_mesh())
     types = {str(leaf.dtype) for leaf in jax.tree.leaves(abstract)}
     assert types == {"float32", "int32", "uint32"}
+
+
+def test_a_run_is_put_together_from_its_data_s_sizes(tiny):
+    training = _build(tiny("num_epochs=3", "schedule=staircase", "decay_epochs=1"))
+    assert training.num_steps == 12
+    assert training.model.num_classes == 10
+    np.testing.assert_allclose(training.schedule(4) / training.schedule(0), 0.94, rtol=1e-6)
+
+
+def test_weights_are_described_as_the_state_has_them(tiny):
+    training, mesh = _build(tiny()), sharding.make_mesh()
+    whole, weights = training.abstract_state(mesh), state.abstract_weights(training.model, 75, mesh)
+    for name, tree in weights.items():
+        assert jax.tree.all(jax.tree.map(lambda a, b: a == b, tree, getattr(whole, name)))

@@ -4,39 +4,35 @@ import hashlib
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import inception
-from inception import optimizers, sharding
+from inception import sharding
 from inception.checkpoints import Checkpoints
-from inception.errors import CheckpointError
-from inception.state import abstract_state, create_state, make_model
-from inception.train import TrainingError, compile_step
+from inception.errors import CheckpointError, ConfigError
+from inception.state import build
+from inception.train import TrainingError
 
 TRAIN, HELD_OUT = slice(0, 40), slice(100, 120)
 STEPS_PER_EPOCH = 40 / 16  # epochs end inside batches
 
 
 def _run(config, digits, workdir):
-    return inception.train(config, workdir, digits(TRAIN), digits(HELD_OUT))
+    return inception.train_and_evaluate(config, workdir, digits(TRAIN), digits(HELD_OUT))
 
 
-def _parts(config):
-    model = make_model(config, 10)
-    schedule = optimizers.learning_rate(config, STEPS_PER_EPOCH)
-    return model, optimizers.make_optimizer(config, schedule), schedule, sharding.make_mesh()
+def _newest_state(config, workdir):
+    mesh = sharding.make_mesh()
+    with Checkpoints(workdir) as saved:
+        return saved.restore(build(config, 10, STEPS_PER_EPOCH).abstract_state(mesh))[1]
 
 
 def _final_hashes(config, workdir) -> dict[str, str]:
     """A digest of every leaf of the newest checkpoint."""
-    model, optimizer, _, mesh = _parts(config)
-    with Checkpoints(workdir) as saved:
-        _, state = saved.restore(abstract_state(config, model, optimizer, mesh))
     return {
         jax.tree_util.keystr(path): hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(_newest_state(config, workdir))
     }
 
 
@@ -51,7 +47,7 @@ def whole_run(tiny, digits, tmp_path_factory):
 def test_what_a_run_leaves_behind(whole_run):
     config, workdir, results = whole_run
     assert json.loads((workdir / "results.json").read_text()) == results
-    assert json.loads((workdir / "config.json").read_text()) == config.to_dict()
+    assert json.loads((workdir / "config.json").read_text()) == {"format": 2, **config.to_dict()}
     data = {"training_images": 40, "classes": [str(i) for i in range(10)]}
     assert json.loads((workdir / "data.json").read_text()) == data
     assert (results["step"], results["split"], results["examples"]) == (6, "validation", 20)
@@ -107,7 +103,7 @@ def test_a_run_does_not_go_on_with_other_classes(whole_run, digits):
     renamed = digits(TRAIN)
     renamed.class_names = (*renamed.class_names[:9], "ten")
     with pytest.raises(CheckpointError, match=r"data\.json lists .*'9', 'ten'"):
-        inception.train(config, workdir, renamed, digits(HELD_OUT))
+        inception.train_and_evaluate(config, workdir, renamed, digits(HELD_OUT))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, digits, tmp_path):
@@ -115,10 +111,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, digits, 
     config = tiny(*overrides, "learning_rate=1e12", "clip_norm=0.0", "optimizer=momentum")
     with pytest.raises(TrainingError, match=r"step \d+: the loss is .*at learning rate .*e\+11"):
         _run(config, digits, tmp_path)
-    model, optimizer, _, mesh = _parts(config)
-    with Checkpoints(tmp_path) as saved:
-        _, state = saved.restore(abstract_state(config, model, optimizer, mesh))
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    params = _newest_state(config, tmp_path).params
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(
@@ -126,58 +120,21 @@ def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(
 ):
     config = tiny()
     config.accumulation_steps = 3
-    with pytest.raises(inception.config.ConfigError, match="use 15 or 18"):
+    with pytest.raises(ConfigError, match="use 15 or 18"):
         _run(config, digits, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def _batch(size: int) -> dict:
-    rng = np.random.default_rng(0)
-    return {
-        "image": rng.integers(0, 256, (size, 75, 75, 3), np.uint8),
-        "label": rng.integers(0, 10, size).astype(np.int32),
-        "epoch": np.zeros(size, np.int32),
-        "example": np.arange(size, dtype=np.int32),
-    }
-
-
-def _step(config):
-    model, optimizer, schedule, mesh = _parts(config)
-    state = create_state(config, model, optimizer, mesh)
-    return compile_step(config, model, optimizer, schedule, mesh)(state, _batch(16))
-
-
-def test_accumulation_is_the_same_step(tiny):
-    """Whole groups are dealt out, so statistics, loss and gradient agree (without dropout)."""
-    overrides = ["model.batch_norm_group=4", "model.dropout_rate=0.0", "optimizer=momentum"]
-    once, once_metrics = _step(tiny(*overrides))
-    dealt, dealt_metrics = _step(tiny(*overrides, "accumulation_steps=2"))
-    norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(once.params)))
-    np.testing.assert_allclose(once_metrics["weight_norm"], norm, rtol=1e-5)
-    for name in ("loss", "aux_loss", "grad_norm", "top1"):
-        np.testing.assert_allclose(dealt_metrics[name], once_metrics[name], rtol=1e-4)
-    for ours, theirs in (
-        (dealt.params, once.params),
-        (dealt.batch_stats, once.batch_stats),
-        (dealt.ema_params, once.ema_params),
-    ):
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-5), ours, theirs
-        )
-
-
-@pytest.mark.slow
-def test_bfloat16_computes_in_it_and_keeps_float32_state(tiny):
-    state, metrics = _step(tiny("dtype=bfloat16"))
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves(state)} == {"float32", "int32", "uint32"}
-    assert metrics["loss"].dtype == jnp.float32
-    _, expected = _step(tiny())
-    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=0.05)
-
-
-def test_mixup_trains(tiny):
-    _, metrics = _step(tiny("mixup_alpha=0.2"))
-    assert np.isfinite(metrics["loss"])
+def test_a_run_ends_with_its_named_evaluations(tiny, digits, tmp_path, monkeypatch):
+    sources = {"few": digits(slice(100, 103)), "validation": digits(HELD_OUT)}
+    opened = lambda dataset, split, data_dir: sources[split]  # noqa: E731
+    monkeypatch.setattr("inception.evaluate.open_source", opened)
+    config = tiny("num_epochs=0.4", "evaluations.mine.split=few", "evaluations.mine.crops=12")
+    results = inception.train_and_evaluate(config, tmp_path, digits(TRAIN))
+    assert results["examples"] == 20
+    mine = results["evaluations"]["mine"]
+    assert (mine["split"], mine["examples"]) == ("few", 3)
+    assert json.loads((tmp_path / "results_mine.json").read_text()) == mine
 
 
 @pytest.mark.slow
@@ -193,6 +150,6 @@ def test_mixup_trains(tiny):
 def test_the_quick_start_learns_the_digits(overrides, least, tmp_path):
     config = inception.load_config("configs/digits.py", overrides)
     config.data_dir = str(tmp_path / "data")
-    results = inception.train(config, tmp_path / "run")
+    results = inception.train_and_evaluate(config, tmp_path / "run")
     assert results["examples"] == 360
     assert results["ema"]["top1"] >= least

@@ -3,10 +3,22 @@
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from inception import workdir as runs
+import inception
 from inception.errors import CheckpointError, UserError
+from inception.workdir import (
+    check_classes,
+    check_model,
+    check_resumable,
+    read_config,
+    resolve_checkpoint,
+    resolve_workdir,
+    restore_run,
+    start_or_resume,
+)
 
 
 @pytest.fixture
@@ -25,36 +37,36 @@ def workdir(tmp_path):
 def test_a_workdir_that_cannot_be_written(tmp_path, tiny, data):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        runs.claim(tmp_path / "file" / "below", tiny(), data)
+        start_or_resume(tmp_path / "file" / "below", tiny(), data)
 
 
 def test_a_workdir_belongs_to_its_config(tmp_path, tiny, data):
-    runs.claim(tmp_path, tiny("seed=1"), data)
+    start_or_resume(tmp_path, tiny("seed=1"), data)
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-    runs.claim(
+    start_or_resume(
         tmp_path, tiny("seed=1", "num_epochs=99.0", "eval.crops=12", "on_bad_record=skip"), data
     )
     with pytest.raises(CheckpointError) as error:
-        runs.claim(tmp_path, tiny("seed=2", "model.stem=7x7", "num_epochs=3.0"), data)
+        start_or_resume(tmp_path, tiny("seed=2", "model.stem=7x7", "num_epochs=3.0"), data)
     assert "config.seed: 1 in the workdir, 2 now" in str(error.value)
     assert "config.model.stem: 'factorized' in the workdir, '7x7' now" in str(error.value)
     assert "num_epochs" not in str(error.value)
 
 
 def test_a_run_that_has_not_trained_may_be_replaced(tmp_path, tiny, data):
-    runs.claim(tmp_path, tiny("seed=1"), data)
+    start_or_resume(tmp_path, tiny("seed=1"), data)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "metrics.jsonl").write_text("")
-    runs.claim(tmp_path, tiny("seed=2"), data)
+    start_or_resume(tmp_path, tiny("seed=2"), data)
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
 
 
 def test_a_run_does_not_go_on_with_more_images(tmp_path, tiny, digits, data):
-    runs.claim(tmp_path, tiny(), data)
-    runs.claim(tmp_path, tiny(), digits(slice(0, 65)))
+    start_or_resume(tmp_path, tiny(), data)
+    start_or_resume(tmp_path, tiny(), digits(slice(0, 65)))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(CheckpointError, match="trains on 65 images and the data now has 64"):
-        runs.claim(tmp_path, tiny(), data)
+        start_or_resume(tmp_path, tiny(), data)
 
 
 def test_a_run_does_not_go_on_with_other_classes(workdir, tiny, data):
@@ -65,47 +77,98 @@ def test_a_run_does_not_go_on_with_other_classes(workdir, tiny, data):
     ):
         (workdir / "data.json").write_text(json.dumps({"classes": classes}))
         with pytest.raises(CheckpointError, match=message):
-            runs.check(workdir, tiny(), data)
+            check_resumable(workdir, tiny(), data)
 
 
 def test_damaged_files_are_named(workdir, tiny, data):
     (workdir / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json is no config"):
-        runs.check(workdir, tiny(), data)
+        check_resumable(workdir, tiny(), data)
+    (workdir / "config.json").write_text(json.dumps(tiny().to_dict()))
     (workdir / "data.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"data\.json is damaged"):
-        runs.check_classes(workdir, ["0"])
+        check_resumable(workdir, tiny(), data)
 
 
 def test_evaluation_asks_only_for_the_same_network(tmp_path, tiny, data):
     (tmp_path / "file").write_text("")
     for nothing in (tmp_path, tmp_path / "file"):
         with pytest.raises(CheckpointError, match="holds no run"):
-            runs.check_model(nothing, tiny())
-    runs.claim(tmp_path, tiny(), data)
-    runs.check_model(tmp_path, tiny("batch_size=32", "image_size=99"))
+            check_model(nothing, tiny())
+    start_or_resume(tmp_path, tiny(), data)
+    check_model(tmp_path, tiny("batch_size=32", "image_size=99"))
     with pytest.raises(CheckpointError, match=r"config\.model\.aux_head"):
-        runs.check_model(tmp_path, tiny("model.aux_head=none"))
+        check_model(tmp_path, tiny("model.aux_head=none"))
 
 
-def test_evaluation_asks_for_as_many_classes(tmp_path, tiny, data):
-    runs.claim(tmp_path, tiny(), data)
-    runs.check_classes(tmp_path, data.class_names)
-    runs.check_classes(tmp_path, [])  # nobody knows their names
-    with pytest.raises(CheckpointError, match="has 10 classes and the data has 2"):
-        runs.check_classes(tmp_path, ["0", "1"])
+@pytest.fixture(scope="module")
+def trained(tiny, digits, tmp_path_factory):
+    """A run of one step, with momentum."""
+    workdir = tmp_path_factory.mktemp("trained")
+    config = tiny("num_epochs=0.4", "optimizer=momentum")
+    inception.train_and_evaluate(config, workdir, digits(slice(0, 40)), digits(slice(40, 44)))
+    return workdir
+
+
+def test_a_run_is_restored_without_its_data_or_optimizer(trained):
+    run = restore_run(trained)
+    assert (run.step, run.model.num_classes, run.preprocessing.image_size) == (1, 10, 75)
+    assert run.class_names == tuple(map(str, range(10)))
+    assert set(run.weights) == {"params", "batch_stats", "ema_params", "ema_batch_stats"}
+    chosen = restore_run(trained / "checkpoints" / "1")
+    for weights in ("ema", "raw"):
+        jax.tree.map(
+            np.testing.assert_array_equal, run.variables(weights), chosen.variables(weights)
+        )
+
+
+def test_weights_are_restored_whatever_the_optimizer_was(trained):
+    """A config.json that names another optimizer than the checkpoint's stands in for old code."""
+    config = json.loads((trained / "config.json").read_text())
+    (trained / "config.json").write_text(json.dumps({**config, "optimizer": "rmsprop"}))
+    assert restore_run(trained).step == 1
+    (trained / "config.json").write_text(json.dumps(config))
+
+
+def test_evaluation_asks_for_as_many_classes(trained, data, digits):
+    run = restore_run(trained)
+    check_classes(run, data)
+    nameless = digits(slice(0, 4))
+    nameless.class_names = ()
+    check_classes(run, nameless)
+    fewer = digits(slice(0, 4))
+    fewer.num_classes, fewer.class_names = 2, ("0", "1")
+    with pytest.raises(CheckpointError, match=r"10 classes .* 2\b"):
+        check_classes(run, fewer)
 
 
 def test_checkpoints_without_a_config_are_not_taken_over(tmp_path, tiny, data):
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match=r"config\.json: No such file"):
-        runs.claim(tmp_path, tiny(), data)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        start_or_resume(tmp_path, tiny(), data)
 
 
-def test_workdirs_are_local_and_checkpoints_have_paths(monkeypatch):
+def test_files_of_newer_versions_are_refused_by_their_format(tmp_path, tiny, data):
+    start_or_resume(tmp_path, tiny(), data)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["format"] == 2
+    (tmp_path / "config.json").write_text(json.dumps({**stored, "format": 3}))
+    with pytest.raises(CheckpointError, match=r"config\.json has format 3"):
+        read_config(tmp_path)
+
+
+def test_named_evaluations_are_kept_and_may_change(workdir, tiny, data):
+    config = tiny("evaluations.train.split=train")
+    start_or_resume(workdir.parent / "new", config, data)
+    assert read_config(workdir.parent / "new").evaluations.train.split == "train"
+    (workdir.parent / "new" / "metrics.jsonl").write_text('{"step": 1}\n')
+    check_resumable(workdir.parent / "new", tiny("evaluations.other.crops=12"), data)
+
+
+def test_paths_of_workdirs_and_checkpoints(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert runs.as_workdir("~/run") == Path("/home/me/run")
-    assert runs.locate("runs/a/checkpoints/90") == (Path("runs/a"), 90)
-    assert runs.locate("runs/a") == (Path("runs/a"), None)
-    with pytest.raises(CheckpointError, match=r"gs://bucket/run is not a local path: mount"):
-        runs.as_workdir("gs://bucket/run")
+    assert str(resolve_workdir("~/run")) == "/home/me/run"
+    assert resolve_checkpoint("runs/a/checkpoints/90") == (Path("runs/a"), 90)
+    assert resolve_checkpoint("runs/a") == (Path("runs/a"), None)
+    with pytest.raises(CheckpointError, match=r"ftp://host/run.*gs://"):
+        resolve_workdir("ftp://host/run")

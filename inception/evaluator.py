@@ -1,0 +1,180 @@
+"""Counts answers: every image once, its crops' probabilities averaged, then the models'.
+
+The same code serves the training loop, `--mode=eval` and notebooks.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from inception import config as config_lib
+from inception import metrics, sharding
+from inception.data import DataError
+from inception.data.exclude import Excluded
+from inception.data.sources import Source
+from inception.data.stream import eval_stream
+from inception.model import Inception
+from inception.predict import Predictor
+from inception.state import WEIGHTS
+
+
+class HasVariables(Protocol):
+    """A `state.TrainState` or a `workdir.TrainedRun`."""
+
+    def variables(self, weights: str) -> dict:
+        """Returns the model's variables with the "ema" or the "raw" weights."""
+        ...
+
+
+class Evaluator:
+    """Evaluates models on a source, again and again with other weights.
+
+    Args:
+      config: of the evaluation: image_size, eval.*.
+      source: the images and labels.
+      models: one, or several whose probabilities are averaged (section 9, table 5).
+      mesh: the devices.
+
+    Raises:
+      DataError: if config.eval.exclude names none of the images; when called, if nothing is left
+        to count.
+    """
+
+    def __init__(self, config: ConfigDict, source: Source, models: Sequence[Inception], mesh: Mesh):
+        self._config, self._source, self._mesh = config, source, mesh
+        self._models = tuple(models)
+        self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else None
+        if self._excluded:
+            self._excluded.check(source)
+        self._classes = present_classes(source) if config.eval.classes == "present" else None
+        self._count = jax.jit(_count, out_shardings=sharding.replicated(mesh))
+
+    @property
+    def listed(self) -> int:
+        """Number of images that config.eval.exclude names."""
+        return len(self._excluded or ())
+
+    def __call__(self, members: Sequence[HasVariables], step: int) -> dict:
+        """Counts every example of the source once.
+
+        Args:
+          members: what holds the weights, one per model.
+          step: that the results are said to be of.
+
+        Returns:
+          {"step", "split", "examples" (those counted), "excluded" (the others: on the list of
+          config.eval.exclude, or without a label), "ema": {...}, "raw": {...}}, see
+          `metrics.summarize`.
+        """
+        predictors = {weights: self._predictors(members, weights) for weights in WEIGHTS}
+        totals: dict[str, dict] = {weights: {} for weights in WEIGHTS}
+        for batch in sharding.to_devices(self._mesh, self._batches()):
+            for weights in WEIGHTS:
+                parts = self._parts(predictors[weights], batch["image"])
+                totals[weights] = metrics.add(totals[weights], self._count(parts, batch))
+        if not totals["ema"]["examples"]:
+            raise DataError(
+                f"{self._config.eval.split}: none of {len(self._source):,} images is left to "
+                f"count; config.eval.exclude={self._config.eval.exclude!r}"
+            )
+        return {
+            "step": step,
+            "split": self._config.eval.split,
+            "examples": int(totals["ema"]["examples"]),
+            "excluded": int(totals["ema"]["seen"] - totals["ema"]["examples"]),
+            **{weights: metrics.summarize(total) for weights, total in totals.items()},
+        }
+
+    def _batches(self):
+        config = self._config
+        return eval_stream(
+            self._source,
+            config_lib.preprocessing(config),
+            batch_size=config.eval.batch_size,
+            crops=config.eval.crops,
+            exclude=self._excluded,
+            threads=config.data_threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_devices=self._mesh.size,
+        )
+
+    def _predictors(self, members: Sequence[HasVariables], weights: str) -> list[Predictor]:
+        preprocessing = config_lib.preprocessing(self._config)
+        return [
+            Predictor(model, member.variables(weights), preprocessing, mesh=self._mesh)
+            for model, member in zip(self._models, members, strict=True)
+        ]
+
+    def _parts(self, predictors: Sequence[Predictor], images: jax.Array) -> list[jax.Array]:
+        """Every model's log-probabilities, for as many crops at a time as eval.batch_size says."""
+        batch, crops = images.shape[:2]
+        size = crops_per_pass(batch, crops, self._config.eval.batch_size)
+        return [
+            _log_probabilities(
+                predict.on_devices(_some_crops(images, first, size)), self._classes, size
+            )
+            for predict in predictors
+            for first in range(0, crops, size)
+        ]
+
+
+def crops_per_pass(images: int, crops: int, limit: int) -> int:
+    """How many crops of each image go through the network at once.
+
+    Args:
+      images: in a batch.
+      crops: of each image.
+      limit: crops in a pass, over all images; at least one of each image goes through.
+    """
+    fits = (n for n in range(crops, 1, -1) if crops % n == 0 and images * n <= limit)
+    return next(fits, 1)
+
+
+@partial(jax.jit, static_argnames="crops")
+def _some_crops(images: jax.Array, first: int, crops: int) -> jax.Array:
+    """From [batch, all crops, height, width, 3] `crops` of each image, the batch's first axis."""
+    images = jax.lax.dynamic_slice_in_dim(images, first, crops, axis=1)
+    return images.reshape(-1, *images.shape[2:])
+
+
+@partial(jax.jit, static_argnames="crops")
+def _log_probabilities(
+    outputs: dict[str, jax.Array], classes: np.ndarray | None, crops: int
+) -> jax.Array:
+    """Log of the class probabilities averaged over an image's crops, float32 [batch, classes].
+
+    `classes`, bool [classes], is False for those that cannot be the answer; None: all can.
+    """
+    logits = outputs["logits"]
+    if classes is not None:
+        logits = jnp.where(classes, logits, -jnp.inf)
+    by_crop = jax.nn.log_softmax(logits).reshape(-1, crops, logits.shape[-1])
+    return _log_mean(by_crop.swapaxes(0, 1))
+
+
+def _count(parts: Sequence[jax.Array], batch: dict) -> dict:
+    """Sums over a batch, of the mean of equally large parts [batch, classes] of the answer."""
+    sums = metrics.count(_log_mean(jnp.stack(parts)), batch["label"], batch["mask"])
+    return sums | {"seen": (batch["example"] >= 0).sum()}
+
+
+def _log_mean(log_p: jax.Array) -> jax.Array:
+    """Log of the mean over the first axis of probabilities given as logs, [n, batch, classes]."""
+    return jax.nn.logsumexp(log_p, axis=0) - jnp.log(log_p.shape[0])
+
+
+def present_classes(source: Source) -> np.ndarray:
+    """Which classes have an example, bool [classes].
+
+    ImageNet-A and -R hold 200 of ImageNet's 1,000 classes, and their authors let a network choose
+    among those alone.
+    """
+    labels = np.concatenate([np.atleast_1d(source[index][1]) for index in range(len(source))])
+    return np.isin(np.arange(source.num_classes), labels)

@@ -1,0 +1,115 @@
+"""The data-parallel training step (section 8)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from inception import augment, losses, sharding
+from inception.model import Inception
+from inception.state import Training, TrainState
+
+
+def train_step(
+    state: TrainState, batch: dict[str, jax.Array], training: Training
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step of section 8 on a global batch.
+
+    Args:
+      state: before the step.
+      batch: "image" uint8 [batch, size, size, 3], "label", "epoch" and "example" int32 [batch].
+      training: the network, the optimizer and the config.
+
+    Returns:
+      The state after it and the metrics: "loss", "main_loss", "aux_loss", "top1", "grad_norm"
+      (before clipping), "learning_rate", "weight_norm" (after the step, so that weights which are
+      not finite are noticed before they are saved).
+    """
+    config, model = training.config, training.model
+    images = augment.augment(
+        augment.keys(state.seed, batch["epoch"], batch["example"]),
+        batch["image"],
+        config.augmentation,
+    )
+    mixup_key, dropout_key = jax.random.split(
+        jax.random.fold_in(jax.random.key(state.seed), state.step)
+    )
+    targets = losses.smooth_targets(batch["label"], model.num_classes, config.label_smoothing)
+    if config.mixup_alpha:
+        images, targets = augment.mixup(mixup_key, images, targets, config.mixup_alpha)
+
+    steps = config.accumulation_steps
+    split = partial(_micro_batches, steps=steps, group=model.batch_norm_group)
+    grads, (batch_stats, metrics) = _mean_over(
+        partial(_gradients, state, config, model, dropout_key),
+        (jnp.arange(steps), split(images), split(targets), split(batch["label"])),
+    )
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    metrics["learning_rate"] = training.schedule(state.step)
+    state = state.apply_gradients(grads, batch_stats, training.optimizer, config.ema_decay)
+    metrics["weight_norm"] = optax.tree.norm(state.params)
+    return state, metrics
+
+
+def _gradients(state: TrainState, config: ConfigDict, model: Inception, key, micro_batch):
+    """Gradients, batch statistics and metrics of one micro-batch."""
+    number, images, targets, labels = micro_batch
+
+    def loss_function(params):
+        (logits, endpoints), updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(key, number)},
+        )
+        loss, parts = losses.heads_loss(logits, endpoints, targets, config.aux_loss_weight)
+        top1 = (logits.argmax(axis=-1) == labels).mean()
+        return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": top1})
+
+    grads, aux = jax.grad(loss_function, has_aux=True)(state.params)
+    return grads, aux
+
+
+def _micro_batches(array: jax.Array, steps: int, group: int) -> jax.Array:
+    """Splits a batch into micro-batches of whole groups, [steps, batch / steps, ...].
+
+    The groups go round robin, so that every device keeps its own images and a group is normalized
+    together whatever the number of micro-batches.
+    """
+    size = array.shape[0] // steps
+    group = group if group and size % group == 0 else size
+    groups = array.reshape(-1, steps, group, *array.shape[1:]).swapaxes(0, 1)
+    return groups.reshape(steps, size, *array.shape[1:])
+
+
+def _mean_over(function: Callable, micro_batches):
+    """The mean of function(micro_batch) over the leading axis, one micro-batch at a time."""
+    first = jax.tree.map(lambda array: array[0], micro_batches)
+    steps = len(jax.tree.leaves(micro_batches)[0])
+    if steps == 1:
+        return function(first)
+    zeros = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first)
+    )
+    total, _ = jax.lax.scan(
+        lambda total, micro_batch: (jax.tree.map(jnp.add, total, function(micro_batch)), None),
+        zeros,
+        micro_batches,
+        unroll=jax.default_backend() == "cpu",  # convolutions in a loop are very slow there
+    )
+    return jax.tree.map(lambda leaf: leaf / steps, total)
+
+
+def compile_step(training: Training, mesh: Mesh) -> Callable:
+    """`train_step` under jit: state replicated and donated, batch split over the mesh."""
+    return jax.jit(
+        partial(train_step, training=training),
+        in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
+        out_shardings=(sharding.replicated(mesh), sharding.replicated(mesh)),
+        donate_argnums=0,
+    )

@@ -1,0 +1,75 @@
+"""Flags and overrides in one style, and errors of one line."""
+
+import pytest
+
+from inception import command_line
+from inception.errors import ConfigError
+
+
+@pytest.fixture
+def parser():
+    parser = command_line.parser("python -m inception.any", "Does something.")
+    parser.add_argument("--config")
+    parser.add_argument("file", nargs="?")
+    return parser
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config=a.py", "--config.seed=3", "--config.model.stem=7x7", "x.png"],
+        ["--config", "a.py", "--config.seed", "3", "--config.model.stem", "7x7", "x.png"],
+        ["--config.seed", "3", "x.png", "--config.model.stem=7x7", "--config=a.py"],
+    ],
+)
+def test_overrides_are_separated_with_and_without_an_equals_sign(parser, words):
+    args, overrides = command_line.parse(parser, words)
+    assert (args.config, args.file) == ("a.py", "x.png")
+    assert overrides == ["seed=3", "model.stem=7x7"]
+
+
+def test_negative_values_and_empty_ones(parser):
+    assert command_line.parse(parser, ["--config.seed", "-1", "--config.data_dir="])[1] == [
+        "seed=-1",
+        "data_dir=",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--batch_size=3"], "--batch_size=3"),
+        (["--config.seed"], "--config.seed"),
+        (["--config.seed", "--config=a.py"], "--config.seed"),
+    ],
+)
+def test_the_rest_is_refused_by_name(parser, words, named, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command_line.parse(parser, words)
+    assert stopped.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ConfigError("config.seed=-1; it must be 0 or more"), 1, "error: config.seed=-1"),
+        (FileNotFoundError(2, "No such file", "a.png"), 1, "a.png"),
+        (KeyboardInterrupt("stopped at step 3"), 130, "stopped at step 3"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(error, status, text, capsys):
+    def main():
+        raise error
+
+    assert command_line.run(main) == status
+    assert text in capsys.readouterr().err
+
+
+def test_other_errors_keep_their_trace():
+    def main():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command_line.run(main)
+    assert command_line.run(lambda: None) == 0
