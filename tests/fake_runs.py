@@ -1,10 +1,10 @@
-"""Trains nothing: writes what `inception.train` leaves in a workdir, with errors made to order."""
+"""Trains nothing: writes what a finished run leaves in its workdir, with errors made to order."""
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from inception import metrics, optimizers
@@ -30,14 +30,14 @@ def evaluation(errors: int) -> dict:
     return metrics.summarize(total)
 
 
-def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int) -> dict:
-    """Leaves the files of a finished run whose last evaluation has so many wrong images."""
+def write_run(config: ConfigDict, workdir: epath.Path, ema_errors: int, raw_errors: int) -> dict:
+    """Writes the files of a finished run whose last evaluation has so many wrong images."""
     steps_per_epoch = TRAINING_EXAMPLES / config.batch_size
     last = optimizers.num_steps(config, steps_per_epoch)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").write_text(config.to_json())
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / "config.json").write_text(config.to_json())
     data = {"training_images": TRAINING_EXAMPLES, "classes": [str(i) for i in range(CLASSES)]}
-    (directory / "data.json").write_text(json.dumps(data))
+    (workdir / "data.json").write_text(json.dumps(data))
     noise = np.random.default_rng(config.seed)
     lines = []
     for step in [*range(config.log_every_steps, last, config.log_every_steps), last]:
@@ -50,8 +50,8 @@ def leave(config: ConfigDict, directory: Path, ema_errors: int, raw_errors: int)
         error = ema_errors / EXAMPLES if step == last else ema_errors / EXAMPLES + 0.9 * start
         lines += [{"step": step, "eval/ema_top1": 1 - error}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (directory / "metrics.jsonl").write_text(text)
+    (workdir / "metrics.jsonl").write_text(text)
     results = {"step": last, "split": config.eval.split, "examples": EXAMPLES, "excluded": 0}
     results |= {"ema": evaluation(ema_errors), "raw": evaluation(raw_errors)}
-    (directory / "results.json").write_text(json.dumps(results))
+    (workdir / "results.json").write_text(json.dumps(results))
     return results

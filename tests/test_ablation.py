@@ -1,4 +1,4 @@
-"""The ablation runner: which rows, which cells, what is run again, and a whole run, tiny."""
+"""The ablation runner: which rows, which runs, what is run again, and a whole run, tiny."""
 
 import json
 import shutil
@@ -6,37 +6,43 @@ import shutil
 import fake_runs
 import pytest
 from conftest import TINY
+from etils import epath
 
+from inception import command_line
 from inception.ablation import __main__ as ablation
-from inception.ablation.rows import load_rows, load_setting, make_cells
-from inception.config import ConfigError, differences, flatten, load
-from inception.errors import UserError
+from inception.ablation.rows import load_rows, load_setting, make_runs
+from inception.config import differences, flatten, load
+from inception.errors import CheckpointError, ConfigError, UserError
 from inception.logbook import Logbook
 
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
 
 
 @pytest.fixture
-def cells(tmp_path):
-    return make_cells(load_rows(("v2", "v3"), load_setting("digits")), 2, tmp_path)
+def runs(tmp_path):
+    return make_runs(load_rows(("v2", "v3"), load_setting("digits")), 2, epath.Path(tmp_path))
 
 
 class Trains:
-    """Stands in for `inception.train`, and remembers what it was asked for."""
+    """Stands in for `inception.train_and_evaluate`, and remembers what it was asked for."""
 
     def __init__(self, **raises: Exception):
         self.calls: list[str] = []
         self._raises = raises
 
-    def __call__(self, config, directory):
-        self.calls.append(f"{directory.parent.name}_{config.seed}")
+    def __call__(self, config, workdir):
+        self.calls.append(f"{workdir.parent.name}_{config.seed}")
         if error := self._raises.get(self.calls[-1]):
             raise error
-        return fake_runs.leave(config, directory, ema_errors=4, raw_errors=6)
+        return fake_runs.write_run(config, workdir, ema_errors=4, raw_errors=6)
 
 
 def nothing():
     pass
+
+
+def _main(argv):
+    return command_line.run(lambda: ablation.main(argv))
 
 
 def test_rows_of_table_3_differ_from_their_parents_in_one_field():
@@ -66,26 +72,26 @@ def test_setting_leaves_the_rows_differences_alone():
 
 def test_row_and_setting_must_not_change_the_same_field():
     digits = load_setting("digits")
-    with pytest.raises(ConfigError, match=r"resolution_151.* config.image_size, to 151 and 75"):
+    with pytest.raises(ConfigError, match=r"config.image_size.* 151 and 75"):
         load_rows(("resolution_299", "resolution_151"), digits)
-    rows = load_rows(("resolution_299", "resolution_151"), digits, ["--config.image_size=151"])
+    rows = load_rows(("resolution_299", "resolution_151"), digits, ["image_size=151"])
     assert [row.config.image_size for row in rows] == [151, 151]
     assert list(rows[1].changes) == ["model.stem"]
 
 
 def test_overrides_have_the_last_word():
-    (row,) = load_rows(("v2",), load_setting("digits"), ["--config.batch_size=64"])
+    (row,) = load_rows(("v2",), load_setting("digits"), ["batch_size=64"])
     assert row.config.batch_size == row.setting["batch_size"] == 64
 
 
 @pytest.mark.parametrize(
     ("names", "overrides", "message"),
     [
-        (("v2", "v2"), (), "names v2 twice"),
-        (("v2", "v2_rmsprop"), ["--config.optimizer=momentum"], "v2_rmsprop and v2 are the same"),
-        (("v2",), ["--config.seed=3"], "--seeds=N"),
-        (("v2", "v4"), (), r"configs/v4.py does not exist.*configs/v3.py"),
-        (("v2",), ["--config.batchsize=3"], "did you mean config.batch_size"),
+        (("v2", "v2"), (), "--configs.* v2"),
+        (("v2", "v2_rmsprop"), ["optimizer=momentum"], "--configs.* v2_rmsprop and v2"),
+        (("v2",), ["seed=3"], "--seeds=N"),
+        (("v2", "v4"), (), "configs/v4.py"),
+        (("v2",), ["batchsize=3"], "config.batchsize"),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(names, overrides, message):
@@ -102,130 +108,133 @@ def test_a_row_may_be_a_path(tmp_path):
     assert rows[1].changes == {"model.aux_head": ("bn", "none")}
 
 
-def test_cells_run_seed_after_seed_each_in_its_directory(cells, tmp_path):
+def test_runs_run_seed_after_seed_each_in_its_directory(runs, tmp_path):
     train = Trains()
-    assert ablation.run(cells, nothing, train)
+    assert ablation.run_all(runs, nothing, train)
     assert train.calls == ["v2_0", "v2_1", "v3_0", "v3_1"]
     assert (tmp_path / "v3" / "seed_1" / "results.json").exists()
     assert json.loads((tmp_path / "v3" / "seed_1" / "config.json").read_text())["seed"] == 1
 
 
-def test_finished_cells_are_not_run_again(cells, capsys):
-    ablation.run(cells[:3], nothing, Trains())
+def test_finished_runs_are_not_run_again(runs, capsys):
+    ablation.run_all(runs[:3], nothing, Trains())
     train, drawn = Trains(), []
-    assert ablation.run(cells, lambda: drawn.append(1), train)
+    assert ablation.run_all(runs, lambda: drawn.append(1), train)
     assert train.calls == ["v3_1"]
-    assert ablation.run(cells, lambda: drawn.append(2), train)
+    assert ablation.run_all(runs, lambda: drawn.append(2), train)
     assert (train.calls, drawn) == (["v3_1"], [1, 2])
-    assert "4 cells, 3 of them finished\n\ncell 4 of 4: v3, seed 1\n" in capsys.readouterr().out
+    assert "4 runs, 3 of them finished\n\nrun 4 of 4: v3, seed 1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("left", ["config.json", "results.json", "data.json"])
-def test_a_cell_whose_files_are_cut_off_is_not_finished(cells, left):
-    ablation.run(cells[:1], nothing, Trains())
-    assert cells[0].results
-    file = cells[0].directory / left
+def test_a_run_whose_files_are_cut_off_is_not_finished(runs, left):
+    ablation.run_all(runs[:1], nothing, Trains())
+    assert runs[0].results
+    file = runs[0].workdir / left
     file.write_text(file.read_text()[:20])
-    assert cells[0].results is None
+    assert runs[0].results is None
     file.unlink()
-    assert cells[0].results is None
+    assert runs[0].results is None
 
 
-def test_a_cell_of_another_config_or_length_is_not_finished(cells):
-    (cell, *_) = cells
-    ablation.run([cell], nothing, Trains())
-    cell.config.label_smoothing = 0.2
-    assert cell.results is None
-    cell.config.label_smoothing = 0.0
-    assert cell.results
-    # As `claim` leaves it when a longer run of the directory was begun and interrupted.
-    cell.config.num_epochs *= 2
-    (cell.directory / "config.json").write_text(cell.config.to_json())
-    assert cell.results is None
+def test_a_run_of_another_config_or_length_is_not_finished(runs):
+    (run, *_) = runs
+    ablation.run_all([run], nothing, Trains())
+    run.config.label_smoothing = 0.2
+    assert run.results is None
+    run.config.label_smoothing = 0.0
+    assert run.results
+    # As `start_or_resume` leaves it when a longer run of the directory was begun and interrupted.
+    run.config.num_epochs *= 2
+    (run.workdir / "config.json").write_text(run.config.to_json())
+    assert run.results is None
 
 
-def test_a_failed_cell_does_not_stop_the_others(cells, capsys):
+def test_a_failed_run_does_not_stop_the_others(runs, capsys):
     failing = Trains(v2_1=UserError("no such disk"), v3_0=RuntimeError("out of memory"))
-    assert not ablation.run(cells, nothing, failing)
+    assert not ablation.run_all(runs, nothing, failing)
     assert len(failing.calls) == 4
-    assert [cell.record["error"] for cell in cells] == [
+    assert [run.record["error"] for run in runs] == [
         "",
         "UserError: no such disk",
         "RuntimeError: out of memory",
         "",
     ]
     output = capsys.readouterr()
-    assert "cell 2 of 4 failed: UserError: no such disk" in output.out
+    assert "run 2 of 4 failed: UserError: no such disk" in output.out
     assert "Traceback" in output.err  # of the error that nobody foresaw
     assert "no such disk" not in output.err
-    assert "Traceback" in cells[2].record["traceback"]
+    assert "Traceback" in runs[2].record["traceback"]
     again = Trains()
-    assert ablation.run(cells, nothing, again)
+    assert ablation.run_all(runs, nothing, again)
     assert again.calls == ["v2_1", "v3_0"]
-    assert cells[2].record["error"] == ""
+    assert runs[2].record["error"] == ""
 
 
 @pytest.mark.parametrize("factor", [0.5, 2])
-def test_a_run_of_other_epochs_is_not_made_one_of_these(cells, factor):
+def test_a_run_of_other_epochs_is_not_made_one_of_these(runs, factor):
     """Its learning rate followed another schedule: a continued run is not a fresh one."""
-    ablation.run(cells[:1], nothing, Trains())
-    cells[0].config.num_epochs *= factor
+    ablation.run_all(runs[:1], nothing, Trains())
+    runs[0].config.num_epochs *= factor
     train = Trains()
-    assert not ablation.run(cells[:1], nothing, train)
+    assert not ablation.run_all(runs[:1], nothing, train)
     assert not train.calls
-    assert "holds a run of 32 epochs" in cells[0].record["error"]
+    error = runs[0].record["error"]
+    assert error.startswith(CheckpointError.__name__)
+    assert str(runs[0].workdir) in error
+    assert "32" in error
 
 
-def test_a_cell_whose_directory_cannot_be_written_does_not_stop_the_others(cells):
-    cells[0].directory.parent.mkdir(parents=True)
-    cells[0].directory.write_text("not a directory")
+def test_a_run_whose_directory_cannot_be_written_does_not_stop_the_others(runs):
+    runs[0].workdir.parent.mkdir(parents=True)
+    runs[0].workdir.write_text("not a directory")
     failing = Trains(v2_0=UserError("cannot be written"))
-    assert not ablation.run(cells, nothing, failing)
+    assert not ablation.run_all(runs, nothing, failing)
     assert len(failing.calls) == 4
-    assert [bool(cell.results) for cell in cells] == [False, True, True, True]
-    assert cells[0].record["error"] == "UserError: cannot be written"
+    assert [bool(run.results) for run in runs] == [False, True, True, True]
+    assert runs[0].record["error"] == "UserError: cannot be written"
 
 
-def test_interruption_stops_everything(cells):
+def test_interruption_stops_everything(runs):
     with pytest.raises(KeyboardInterrupt):
-        ablation.run(cells, nothing, Trains(v2_1=KeyboardInterrupt()))
+        ablation.run_all(runs, nothing, Trains(v2_1=KeyboardInterrupt()))
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--configs=v2,v9"], "configs/v9.py does not exist"),
+        (["--configs=v2,v9"], "configs/v9.py"),
         (["--configs=v2", "--config.optimizer=adam"], "config.optimizer='adam'"),
         (["--configs=v2,v3,", "--seeds=1", "--config.optimizer=adam"], "config.optimizer='adam'"),
         (["--configs=resolution_79", "--on=digits"], "config.image_size"),
     ],
 )
 def test_main_tells_mistakes_before_it_trains(argv, message, tmp_path, capsys):
-    assert ablation.main([*argv, f"--workdir={tmp_path / 'run'}"]) == 1
+    assert _main([*argv, f"--workdir={tmp_path / 'run'}"]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_the_workdir_may_be_at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    for cell in make_cells(load_rows(("v3",), {}), 1, tmp_path / "run"):
-        fake_runs.leave(cell.config, cell.directory, 4, 6)
-    assert ablation.main(["--configs=v3", "--seeds=1", "--workdir=~/run"]) == 0
+    for run in make_runs(load_rows(("v3",), {}), 1, epath.Path(tmp_path) / "run"):
+        fake_runs.write_run(run.config, run.workdir, 4, 6)
+    assert _main(["--configs=v3", "--seeds=1", "--workdir=~/run"]) == 0
     assert "1 of 1 runs are finished" in (tmp_path / "run" / "report.md").read_text()
 
 
-def test_a_cell_reads_what_the_logbook_writes(cells):
-    (cell, *_) = cells
-    results = fake_runs.leave(cell.config, cell.directory, 4, 6)
-    (cell.directory / "metrics.jsonl").unlink()
-    with Logbook(cell.directory, 0, results["step"], steps_per_epoch=44.90625) as log:
+def test_a_run_reads_what_the_logbook_writes(runs):
+    (run, *_) = runs
+    results = fake_runs.write_run(run.config, run.workdir, 4, 6)
+    (run.workdir / "metrics.jsonl").unlink()
+    with Logbook(run.workdir, 0, results["step"], steps_per_epoch=44.90625) as log:
         metrics = {"loss": 1.0, "top1": 0.5, "learning_rate": 0.1}
         log.train(45, 32, metrics)
         log.train(results["step"], 32, metrics | {"top1": 0.75})
         log.evaluation(results["step"], results)
-    assert cell.curve("train/top1") == {45: 0.5, results["step"]: 0.75}
-    assert cell.curve("eval/ema_top1") == {results["step"]: results["ema"]["top1"]}
-    assert cell.results == results
+    assert run.curve("train/top1") == {45: 0.5, results["step"]: 0.75}
+    assert run.curve("eval/ema_top1") == {results["step"]: results["ema"]["top1"]}
+    assert run.results == results
 
 
 @pytest.mark.slow
@@ -233,7 +242,7 @@ def test_main_trains_reports_and_then_only_redraws(tmp_path, capsys):
     fields = [*TINY, "num_epochs=0.05", "log_every_steps=2", f"data_dir={tmp_path / 'data'}"]
     argv = ["--configs=v3", "--on=digits", "--seeds=2"]
     argv += [f"--workdir={tmp_path / 'run'}", *(f"--config.{field}" for field in fields)]
-    assert ablation.main(argv) == 0
+    assert _main(argv) == 0
     page = (tmp_path / "run" / "report.md").read_text()
     assert "2 of 2 runs are finished" in page
     assert "1,437 images to train on, 360 of validation to evaluate" in page
@@ -243,7 +252,7 @@ def test_main_trains_reports_and_then_only_redraws(tmp_path, capsys):
     for file in [*pictures, tmp_path / "run" / "report.md"]:
         file.unlink()
     capsys.readouterr()
-    assert ablation.main(argv) == 0
-    assert "2 cells, 2 of them finished\n\n" in capsys.readouterr().out
+    assert _main(argv) == 0
+    assert "2 runs, 2 of them finished\n\n" in capsys.readouterr().out
     assert (tmp_path / "run" / "report.md").read_text() == page
     assert pictures == {file: file.read_bytes() for file in pictures}

@@ -7,11 +7,12 @@ import fake_runs
 import numpy as np
 import pytest
 import scipy.stats
+from etils import epath
 from PIL import Image
 
 from inception import paper
 from inception.ablation import report
-from inception.ablation.rows import config_file, load_rows, load_setting, make_cells
+from inception.ablation.rows import config_file, load_rows, load_setting, make_runs
 from inception.ablation.statistics import Estimate, compare
 
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
@@ -26,25 +27,25 @@ ERRORS = {  # wrong images of 360, seed by seed
 
 def make(names, workdir, seeds=3):
     rows = load_rows(names, load_setting("digits"))
-    return rows, make_cells(rows, seeds, workdir)
+    return rows, make_runs(rows, seeds, epath.Path(workdir))
 
 
 @pytest.fixture(scope="module")
 def table3(tmp_path_factory):
     """Table 3 as if it had been run."""
-    workdir = tmp_path_factory.mktemp("table3")
-    rows, cells = make(TABLE_3, workdir)
-    for cell in cells:
-        wrong = ERRORS[cell.row][cell.seed]
-        fake_runs.leave(cell.config, cell.directory, ema_errors=wrong, raw_errors=wrong + 2)
-        cell.note(error="", seconds=60, machine="1 x abacus")
-    return workdir, rows, cells
+    workdir = epath.Path(tmp_path_factory.mktemp("table3"))
+    rows, runs = make(TABLE_3, workdir)
+    for run in runs:
+        wrong = ERRORS[run.row][run.seed]
+        fake_runs.write_run(run.config, run.workdir, ema_errors=wrong, raw_errors=wrong + 2)
+        run.note(error="", seconds=60, machine="1 x abacus")
+    return workdir, rows, runs
 
 
 @pytest.fixture(scope="module")
 def written(table3):
-    workdir, rows, cells = table3
-    report.write(workdir, rows, cells, "python -m inception.ablation --the=command")
+    workdir, rows, runs = table3
+    report.write(workdir, rows, runs, "python -m inception.ablation --the=command")
     return workdir, json.loads((workdir / "report.json").read_text())
 
 
@@ -68,8 +69,8 @@ def test_one_seed_has_no_interval():
 
 
 def test_rows_are_measured(table3):
-    _, rows, cells = table3
-    compared = {row.name: row for row in compare(rows, cells).rows}
+    _, rows, runs = table3
+    compared = {row.name: row for row in compare(rows, runs).rows}
     for name, wrong in ERRORS.items():
         by_seed = [compared[name].error.by_seed[seed] for seed in range(3)]
         assert np.multiply(by_seed, 360) == pytest.approx(wrong)
@@ -78,8 +79,8 @@ def test_rows_are_measured(table3):
 
 
 def test_differences_are_paired_by_seed(table3):
-    _, rows, cells = table3
-    compared = {row.name: row for row in compare(rows, cells).rows}
+    _, rows, runs = table3
+    compared = {row.name: row for row in compare(rows, runs).rows}
     test = scipy.stats.ttest_rel(ERRORS["v2_rmsprop"], ERRORS["v2"])
     difference = compared["v2_rmsprop"].difference
     interval = test.confidence_interval(0.95)
@@ -88,11 +89,11 @@ def test_differences_are_paired_by_seed(table3):
 
 
 def test_seeds_without_partner_make_no_pair(tmp_path):
-    rows, cells = make(("v2", "v2_rmsprop"), tmp_path)
-    for cell in cells:
-        if (cell.row, cell.seed) not in (("v2", 1), ("v2_rmsprop", 0)):
-            fake_runs.leave(cell.config, cell.directory, 5, 5)
-    compared = compare(rows, cells)
+    rows, runs = make(("v2", "v2_rmsprop"), tmp_path)
+    for run in runs:
+        if (run.row, run.seed) not in (("v2", 1), ("v2_rmsprop", 0)):
+            fake_runs.write_run(run.config, run.workdir, 5, 5)
+    compared = compare(rows, runs)
     assert list(compared.rows[1].difference.by_seed) == [2]
     assert compared.not_run == ["v2, seed 1", "v2_rmsprop, seed 0"]
 
@@ -107,10 +108,10 @@ def test_facts_of_the_data_come_from_the_runs(table3):
 
 
 def test_costs_are_of_the_rows_networks(table3):
-    compared = {row.name: row.counts for row in compare(*table3[1:]).rows}
+    compared = {row.name: row.cost for row in compare(*table3[1:]).rows}
     assert compared["v2"] == compared["v2_rmsprop"] == compared["v2_label_smoothing"]
-    assert compared["v2"].multiply_adds < compared["v3"].multiply_adds
-    assert compared["v3"].parameters < compared["v3"].parameters_with_side_head
+    assert compared["v2"]["multiply_adds"] < compared["v3"]["multiply_adds"]
+    assert compared["v3"]["parameters"] < compared["v3"]["parameters_with_side_head"]
 
 
 def test_json_holds_everything(written):
@@ -125,30 +126,21 @@ def test_json_holds_everything(written):
 
 def test_page_shows_measured_beside_reported(written):
     page = (written[0] / "report.md").read_text()
-    (line,) = [line for line in page.splitlines() if line.startswith("| v2_rmsprop | optimizer")]
-    assert "momentum → rmsprop | 2.22 [1.53, 2.91] | 3 | 23.1 | 6.3 | table 3 |" in line
-    (line,) = [line for line in page.splitlines() if line.startswith("| v2_rmsprop | v2 |")]
-    assert "-1.11, -0.83, -1.39 | -0.3 |" in line
-    assert "-1.11 [-1.80, -0.42] | yes" in line
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    changed = "optimizer: momentum → rmsprop"
+    result = ["v2_rmsprop", changed, "2.22 [1.53, 2.91]", "3", "23.1", "6.3", "table 3"]
+    points = ["-1.11 [-1.80, -0.42]", "yes", "-1.11, -0.83, -1.39", "-0.3"]
+    assert result in cells
+    assert ["v2_rmsprop", "v2", changed, *points] in cells
     for said in ("--the=command", "1,437 images to train on", "360 of validation", "1 x abacus"):
         assert said in page
     assert "3.8 G (table 3). That cannot be matched" in page
 
 
-def test_tables_are_rectangular(written):
-    widths = set()
-    for block in (written[0] / "report.md").read_text().split("\n\n"):
-        if block.startswith("|"):
-            columns = {line.count(" | ") for line in block.splitlines()}
-            assert len(columns) == 1
-            widths |= columns
-    assert len(widths) > 1  # the tables are there, and not all alike
-
-
 def test_pictures_are_small_and_not_empty(written):
     for name in ("curves.png", "errors.png", "costs.png"):
         file = written[0] / name
-        assert file.stat().st_size < 200_000
+        assert len(file.read_bytes()) < 200_000
         pixels = np.asarray(Image.open(file).convert("RGB"))
         assert min(pixels.shape[:2]) > 200
         colours = {tuple(pixel) for pixel in pixels.reshape(-1, 3)}
@@ -157,11 +149,11 @@ def test_pictures_are_small_and_not_empty(written):
 
 
 def test_failures_are_told_with_their_reasons(tmp_path):
-    rows, cells = make(("v2", "v3"), tmp_path, seeds=2)
-    fake_runs.leave(cells[0].config, cells[0].directory, 5, 5)
-    for cell in cells[2:]:
-        cell.note(error="TrainingError: step 7: the loss is nan")
-    report.write(tmp_path, rows, cells, "python ...")
+    rows, runs = make(("v2", "v3"), tmp_path, seeds=2)
+    fake_runs.write_run(runs[0].config, runs[0].workdir, 5, 5)
+    for run in runs[2:]:
+        run.note(error="TrainingError: step 7: the loss is nan")
+    report.write(epath.Path(tmp_path), rows, runs, "python ...")
     page = (tmp_path / "report.md").read_text()
     assert "1 of 4 runs are finished, 2 failed (see below), 1 are still to be run" in page
     assert "v3, seed 0; v3, seed 1:\n\n```\nTrainingError: step 7: the loss is nan\n```" in page
@@ -170,14 +162,14 @@ def test_failures_are_told_with_their_reasons(tmp_path):
 
 
 def test_report_before_the_first_result(tmp_path):
-    rows, cells = make(("v2", "v3"), tmp_path, seeds=1)
-    report.write(tmp_path, rows, cells, "python ...")
+    rows, runs = make(("v2", "v3"), tmp_path, seeds=1)
+    report.write(epath.Path(tmp_path), rows, runs, "python ...")
     assert "0 of 2 runs are finished" in (tmp_path / "report.md").read_text()
     assert not (tmp_path / "curves.png").exists()
 
 
 def test_papers_numbers_fall_along_table_3():
-    rows = paper.REPORTED["table 3"]
+    rows = paper.RESULTS["table 3"]
     assert list(rows) == list(TABLE_3)
     errors = [row.top1 for row in rows.values()]
     assert errors == sorted(errors, reverse=True)
@@ -188,11 +180,11 @@ def test_papers_numbers_fall_along_table_3():
 
 
 def test_papers_number_is_of_the_experiment_that_is_compared():
-    assert paper.reported("v3", TABLE_3)[0] == "table 3"
-    experiment, result = paper.reported("v3", ["v3", "figure2_linear"])
+    assert paper.find_result("v3", TABLE_3)[0] == "table 3"
+    experiment, result = paper.find_result("v3", ["v3", "figure2_linear"])
     assert (experiment, result.top1) == ("figure 2", 22.8)
-    assert paper.reported("figure9_pool_first", ["v3", "figure9_pool_first"]) is None
+    assert paper.find_result("figure9_pool_first", ["v3", "figure9_pool_first"]) is None
 
 
 def test_every_reported_row_is_a_config():
-    assert all(config_file(name).is_file() for rows in paper.REPORTED.values() for name in rows)
+    assert all(config_file(name).is_file() for rows in paper.RESULTS.values() for name in rows)

@@ -1,25 +1,28 @@
-"""The rows of an ablation and their cells: which configs are compared, and what each run left.
+"""The rows of an ablation and their runs: which configs are compared, and what each run left.
 
-A row is a config, a cell one run of it with one seed, in a directory of its own.
+A row is a config; it is run once per seed, each time in a workdir of its own.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from inception import optimizers
-from inception.config import ConfigError, differences, flatten, load
-from inception.logbook import read_metrics, write_json
+from inception.config import differences, flatten, load
+from inception.errors import CheckpointError, ConfigError
+from inception.logbook import read_json, read_metrics, write_json
+from inception.workdir import read_config
 
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """A config that is compared with others.
 
     Attributes:
@@ -39,20 +42,26 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Cell:
+class AblationRun:
     """One run of a row.
 
     Attributes:
       row: the name of its row.
-      seed: of the run.
-      config: of the run.
-      directory: its workdir.
+      config: of the run, with its seed.
+      workdir: of the run.
     """
 
     row: str
-    seed: int
     config: ConfigDict
-    directory: Path
+    workdir: epath.Path
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.seed
+
+    def __str__(self) -> str:
+        return f"{self.row}, seed {self.seed}"
 
     @property
     def results(self) -> dict | None:
@@ -61,21 +70,21 @@ class Cell:
         It is finished when results.json is there and fits: every field of the config is the same,
         and so is the last step.
         """
-        stored = _read(self.directory / "config.json")
-        results = _read(self.directory / "results.json")
-        if stored is None or results is None:
+        results = _read(self.workdir / "results.json")
+        if results is None or self.steps_per_epoch is None:
             return None
-        if differences(flatten(ConfigDict(stored)), flatten(self.config)):
+        try:
+            stored = read_config(self.workdir)
+        except CheckpointError:
             return None
-        if self.steps_per_epoch is None:
-            return None
+        same = not differences(flatten(stored), flatten(self.config))
         last = optimizers.num_steps(self.config, self.steps_per_epoch)
-        return results if results["step"] == last else None
+        return results if same and results["step"] == last else None
 
     @property
     def training_images(self) -> int | None:
         """Number of them; None before the run has started."""
-        return (_read(self.directory / "data.json") or {}).get("training_images")
+        return (_read(self.workdir / "data.json") or {}).get("training_images")
 
     @property
     def steps_per_epoch(self) -> float | None:
@@ -84,8 +93,7 @@ class Cell:
 
     def curve(self, name: str) -> dict[int, float]:
         """A number that the run has logged, such as "eval/ema_top1", by step."""
-        lines = read_metrics(self.directory)
-        return {line["step"]: line[name] for line in lines if name in line}
+        return {line["step"]: line[name] for line in read_metrics(self.workdir) if name in line}
 
     @property
     def record(self) -> dict:
@@ -97,52 +105,50 @@ class Cell:
         write_json(self._record, self.record | facts)
 
     @property
-    def _record(self) -> Path:
+    def _record(self) -> epath.Path:
         """Beside the workdir, for the reason may be that this cannot be written."""
-        return self.directory.with_name(f"{self.directory.name}.json")
+        return self.workdir.parent / f"{self.workdir.name}.json"
 
 
-def _read(file: Path) -> Any:
+def _read(file: epath.Path) -> Any:
     """A JSON file, or None where there is none to be read or a crash has cut it off."""
-    try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
+    with contextlib.suppress(OSError, ValueError):
+        return read_json(file)
 
 
-def make_cells(rows: Sequence[Row], seeds: int, workdir: str | Path) -> list[Cell]:
-    """The cells in the order in which they run: a row's seeds follow each other.
+def make_runs(rows: Sequence[AblationRow], seeds: int, workdir: epath.Path) -> list[AblationRun]:
+    """The runs in their order: a row's seeds follow each other.
 
     A row's program does not depend on the seed, so the compilation cache serves all but the first.
     """
-    cells = []
+    runs = []
     for row in rows:
         for seed in range(seeds):
             config = row.config.copy_and_resolve_references()
             config.seed = seed
-            cells.append(Cell(row.name, seed, config, Path(workdir, row.name, f"seed_{seed}")))
-    return cells
+            runs.append(AblationRun(row.name, config, workdir / row.name / f"seed_{seed}"))
+    return runs
 
 
 def load_rows(
     names: Sequence[str], setting: Mapping[str, Any], overrides: Sequence[str] = ()
-) -> list[Row]:
+) -> list[AblationRow]:
     """Loads the configs of an ablation and finds each one's parent.
 
     Args:
       names: configs/NAME.py, or paths.
       setting: fields that all rows share, see `load_setting`.
-      overrides: "--config.FIELD=VALUE" for all rows; they have the last word.
+      overrides: "FIELD=VALUE" for all rows; they have the last word.
 
     Raises:
       ConfigError: for a config or field that makes no sense; for a field that a row and the
         setting both change, to different values; for two rows that are one and the same.
     """
-    overridden = {override.partition("=")[0].removeprefix("--config.") for override in overrides}
+    overridden = {override.partition("=")[0] for override in overrides}
     if "seed" in overridden:
         raise ConfigError("config.seed cannot be set here: --seeds=N runs seeds 0 to N-1")
     shared = [f"{name}={value}" for name, value in setting.items()]
-    rows: list[Row] = []
+    rows: list[AblationRow] = []
     for name in names:
         _check_setting(name, setting, overridden)
         file, name = config_file(name), Path(name).stem
@@ -152,9 +158,9 @@ def load_rows(
         changes = {row.name: differences(flatten(row.config), flatten(config)) for row in rows}
         parent = min(changes, key=lambda other: len(changes[other]), default=None)
         if parent and not changes[parent]:
-            raise ConfigError(f"{name} and {parent} are the same config here: leave one out")
+            raise ConfigError(f"--configs: {name} and {parent} are the same here. Leave one out")
         changed = changes[parent] if parent else {}
-        rows.append(Row(name, config, parent, changed, _changes(load(file), config)))
+        rows.append(AblationRow(name, config, parent, changed, _changes(load(file), config)))
     return rows
 
 
@@ -172,16 +178,16 @@ def _changes(old: ConfigDict, new: ConfigDict) -> dict[str, Any]:
 
 
 def config_file(name: str) -> Path:
-    """configs/NAME.py; a name that ends in .py is a path."""
+    """configs/NAME.py, from the working directory; a name that ends in .py is a path."""
     return Path(name) if name.endswith(".py") else Path("configs", f"{name}.py")
 
 
-def _check_setting(name: str, setting: Mapping[str, Any], settled: set[str]) -> None:
+def _check_setting(name: str, setting: Mapping[str, Any], settled: Collection[str]) -> None:
     """Refuses a row whose own change the setting would undo, or the row the setting's."""
     for field, value in load_setting(name).items():
         if field in setting and setting[field] != value and field not in settled:
             raise ConfigError(
                 f"{config_file(name)} and the setting of --on both change config.{field}, to "
-                f"{value!r} and {setting[field]!r}: say which with --config.{field}=..., for all "
+                f"{value!r} and {setting[field]!r}. Say which with --config.{field}=... for all "
                 "rows, or set fields one by one without --on"
             )
