@@ -214,7 +214,7 @@ def test_arrays_of_every_kind():
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1], "3 images but 2 labels"),
+        ([0, 1], "3 images and 2 labels"),
         ([0, 1, 3], r"image 2 .* label 3, outside \[0, 3\)"),
         ([0, -1, 1], "image 1 .* label -1"),
         ([0.0, 1.0, 2.0], "integers"),
@@ -223,6 +223,11 @@ def test_arrays_of_every_kind():
 def test_wrong_labels_of_arrays(labels, message):
     with pytest.raises(DataError, match=message):
         ArraySource(np.zeros((3, 5, 4, 3), np.uint8), labels, num_classes=3)
+
+
+def test_no_arrays_at_all():
+    with pytest.raises(DataError, match="0 images"):
+        ArraySource([], np.zeros(0, int))
 
 
 def test_fake_is_as_long_as_imagenet_and_a_function_of_the_index():

@@ -262,12 +262,6 @@ def test_a_file_that_is_gone_is_never_skipped(files, stream):
         next(stream(Vanished(files, np.zeros(N, int)), **how))
 
 
-@pytest.mark.parametrize("stream", [train, evaluate])
-def test_an_empty_source_is_an_error_at_once(stream):
-    with pytest.raises(DataError, match="no examples"):
-        stream(ArraySource([], np.zeros(0, int)))
-
-
 def test_a_batch_that_processes_cannot_share_is_an_error_at_once(source):
     with pytest.raises(DataError, match=r"batch_size=24 .* 7 "):
         train(source, process_count=7)

@@ -47,7 +47,6 @@ def sample_distorted_box(
     area: tuple[float, float] = (0.05, 1.0),
     aspect: tuple[float, float] = (0.75, 1.33),
     min_object_covered: float = 0.1,
-    attempts: int = 100,
 ) -> Box:
     """Draws a random box, in distribution as tf.image.sample_distorted_bounding_box does.
 
@@ -59,54 +58,39 @@ def sample_distorted_box(
 
     Args:
       rng: what decides.
-      height: of the image, pixels.
-      width: of the image, pixels.
+      height: of the image, pixels; so is the width.
+      width: of the image.
       area: the smallest and largest box, as fractions of the image.
       aspect: width / height, drawn uniformly from this range.
       min_object_covered: fraction of the image that the box must cover.
-      attempts: after so many failures the box is the whole image.
 
     Returns:
-      y, x, height, width in pixels.
+      y, x, height, width in pixels; after 100 failures the whole image.
     """
     smallest, largest = (fraction * height * width for fraction in area)
-    for _ in range(attempts):
+    for _ in range(100):
         ratio = aspect[0] + (aspect[1] - aspect[0]) * rng.random()
-        size = _sample_size(rng, height, width, ratio, smallest, largest)
-        if size and size[0] * size[1] >= min_object_covered * height * width:
-            y, x = _below(rng, height - size[0]), _below(rng, width - size[1])
-            return y, x, *size
+        high = round(math.sqrt(largest / ratio))
+        if round(high * ratio) > width:
+            high = int((width + 0.5 - 1e-7) / ratio)
+        high = min(high, height)
+        low = min(round(math.sqrt(smallest / ratio)), high)
+
+        h = low + _below(rng, high - low + 1)
+        if h * round(h * ratio) < smallest:  # by rounding alone
+            h += 1
+        if h * round(h * ratio) > largest:
+            h -= 1
+        w = round(h * ratio)
+        fits = 0 < h <= height and 0 < w <= width and smallest <= h * w <= largest
+        if fits and h * w >= min_object_covered * height * width:
+            return _below(rng, height - h), _below(rng, width - w), h, w
     return 0, 0, height, width
 
 
 def _below(rng: np.random.Generator, limit: int) -> int:
     """Uniform in [0, limit); 0 where that is empty."""
     return int(limit * rng.random())
-
-
-def _sample_size(
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    ratio: float,
-    smallest: float,
-    largest: float,
-) -> tuple[int, int] | None:
-    """A box's height and width for one aspect ratio, or None where the image has no room for it."""
-    high = round(math.sqrt(largest / ratio))
-    if round(high * ratio) > width:
-        high = int((width + 0.5 - 1e-7) / ratio)
-    high = min(high, height)
-    low = min(round(math.sqrt(smallest / ratio)), high)
-
-    h = low + _below(rng, high - low + 1)
-    if h * round(h * ratio) < smallest:  # by rounding alone
-        h += 1
-    if h * round(h * ratio) > largest:
-        h -= 1
-    w = round(h * ratio)
-    fits = 0 < h <= height and 0 < w <= width and smallest <= h * w <= largest
-    return (h, w) if fits else None
 
 
 def resize(

@@ -1,11 +1,13 @@
-"""What stands at a position of a run: the image, decoded, cropped and written into its batch."""
+"""What stands at a position of a run: the image, decoded, cropped and written into its batch.
+
+A reader makes room for a batch with `empty` and writes one row of each of its arrays with `fill`.
+"""
 
 import functools
 import logging
 import os
 import threading
 from collections.abc import Callable, Container, Sequence
-from typing import Protocol
 
 import numpy as np
 
@@ -23,25 +25,13 @@ _NO_EXAMPLE = 2**32 - 1  # in place of an example's number in the key of an epoc
 _MOST_SKIPS = 100  # bad records in a row that are still an accident
 
 
-class Reader(Protocol):
-    """Writes images into batches."""
-
-    def empty(self, size: int) -> Batch:
-        """Returns room for a batch of `size` images."""
-        ...
-
-    def fill(self, batch: Batch, row: int, position: int) -> None:
-        """Writes what stands at a position of the run into a row of each array."""
-        ...
-
-
 class TrainReader:
     """Examples in the order of the epochs, cropped at random; see `stream.train_stream`."""
 
     def __init__(
         self, source: Source, seed: int, image_size: int, augmentation: str, on_bad_record: str
     ):
-        self._source, self._size = source, size_of(source)
+        self._source, self._size = source, len(source)
         self._seed, self._image_size, self._augmentation = seed, image_size, augmentation
         self._skip = on_bad_record == "skip"
         self._skipped, self._lock = 0, threading.Lock()
@@ -162,11 +152,7 @@ class PredictReader:
             raise BadImage(f"{name}: {error}") from error
 
 
-def size_of(source: Source) -> int:
-    """The number of examples, which must not be 0."""
-    if not len(source):
-        raise DataError("the data set has no examples")
-    return len(source)
+Reader = TrainReader | EvalReader | PredictReader
 
 
 def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:

@@ -61,9 +61,15 @@ class RecordSource:
 
     def __getitem__(self, index: int) -> tuple[bytes, int | np.ndarray]:
         features = _parse(self._read(index))
-        labels = features[self._label_feature].int64_list.value
         image = features["image"].bytes_list.value[0]
-        return image, self._padded(labels, index) if self.label_width else labels[0]
+        labels = list(features[self._label_feature].int64_list.value)
+        if not self.label_width:
+            return image, labels[0]
+        if len(labels) > self.label_width:
+            raise DataError(
+                f"{self.describe(index)} has {len(labels)} labels; at most {self.label_width} fit"
+            )
+        return image, np.array(labels + [-1] * (self.label_width - len(labels)), np.int32)
 
     def describe(self, index: int) -> str:
         """Returns what an error message calls this example."""
@@ -71,9 +77,8 @@ class RecordSource:
 
     def file_name(self, index: int) -> str:
         """Returns the record's feature of that name; "" if it has none."""
-        features = _parse(self._read(index))
-        names = features["file_name"].bytes_list.value if "file_name" in features else [b""]
-        return names[0].decode()
+        names = _parse(self._read(index))["file_name"].bytes_list.value
+        return names[0].decode() if names else ""
 
     def _read(self, index: int) -> bytes:
         index = range(len(self))[index]  # IndexError ends an iteration, as for a list
@@ -81,15 +86,6 @@ class RecordSource:
             return self._records[index]
         except Exception as error:  # ArrayRecord raises all kinds
             raise BadImage(f"the record cannot be read: {error}") from error
-
-    def _padded(self, labels, index: int) -> np.ndarray:
-        if len(labels) > self.label_width:
-            raise DataError(
-                f"{self.describe(index)} has {len(labels)} labels; at most {self.label_width} fit"
-            )
-        padded = np.full(self.label_width, -1, np.int32)
-        padded[: len(labels)] = labels
-        return padded
 
 
 def find(name: str, data_dir: str = "") -> Any:

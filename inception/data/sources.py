@@ -94,7 +94,7 @@ class ArraySource:
             num_classes: 0 for the number of names or, without names, the largest label + 1.
 
         Raises:
-            DataError: lengths that differ, labels that are no integers or out of range.
+            DataError: lengths that differ or are 0, labels that are no integers or out of range.
         """
         self._images = images
         self._labels = np.asarray(labels)
@@ -104,8 +104,8 @@ class ArraySource:
                 "labels must be integers [n] or [n, label_width], not "
                 f"{self._labels.dtype} {list(self._labels.shape)}"
             )
-        if len(images) != len(self._labels):
-            raise DataError(f"{len(images)} images but {len(self._labels)} labels")
+        if not len(images) == len(self._labels) > 0:
+            raise DataError(f"{len(images)} images and {len(self._labels)} labels")
         self.label_width = 0 if self._labels.ndim == 1 else self._labels.shape[1]
         self.num_classes = num_classes or len(class_names) or int(self._labels.max(initial=0)) + 1
         lowest = -1 if self.label_width else 0
@@ -133,15 +133,12 @@ class ArraySource:
         return ""
 
 
-class FakeSource:
+class FakeSource(ArraySource):
     """Generated JPEG files of an ImageNet photograph's size, for benchmarks and dry runs.
 
-    A few images are made once and repeated, so that memory does not grow with the number of
-    examples; an example is a function of its index alone.
+    A few images are made once and repeated; an example is a function of its index alone.
     """
 
-    class_names: tuple[str, ...] = ()
-    label_width = 0
     _SHAPES = ((3, 4), (4, 3), (2, 3), (1, 1))  # height : width, as cameras have them
 
     def __init__(self, num_examples: int, num_classes: int = 1000, image_size: int = 500):
@@ -152,11 +149,12 @@ class FakeSource:
             num_classes: labels go round through [0, num_classes).
             image_size: pixels of an image's longer side.
         """
-        self._length = num_examples
-        self.num_classes = num_classes
         rng = np.random.default_rng(0)
         shapes = [np.array(shape) * image_size // max(shape) for shape in self._SHAPES * 4]
-        self._files = [_photograph(rng, *shape) for shape in shapes]
+        files = [_photograph(rng, *shape) for shape in shapes]
+        images = files * -(-num_examples // len(files))
+        labels = np.arange(num_examples, dtype=np.int32) % num_classes
+        super().__init__(images[:num_examples], labels, num_classes=num_classes)
 
     @classmethod
     def of_split(cls, split: str) -> "FakeSource":
@@ -167,13 +165,6 @@ class FakeSource:
         names = naming.ShardedFileTemplate(Path(), dataset_name="fake", filetype_suffix="jpeg")
         infos = [splits.SplitInfo(name, [size], 0, names) for name, size in sizes.items()]
         return cls(sum(part.take for part in file_instructions("fake", infos, split)))
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
-        index = range(self._length)[index]  # IndexError ends an iteration, as for a list
-        return self._files[index % len(self._files)], index % self.num_classes
 
     def describe(self, index: int) -> str:
         """Returns what an error message calls this example."""

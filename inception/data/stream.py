@@ -24,15 +24,7 @@ import grain
 from inception.data import DataError
 from inception.data.decode import BadImage
 from inception.data.exclude import Excluded
-from inception.data.readers import (
-    AnyImage,
-    Batch,
-    EvalReader,
-    PredictReader,
-    Reader,
-    TrainReader,
-    size_of,
-)
+from inception.data.readers import AnyImage, Batch, EvalReader, PredictReader, Reader, TrainReader
 from inception.data.sources import Source
 from inception.preprocessing import Preprocessing
 
@@ -76,9 +68,8 @@ def train_stream(
       "epoch" int32 [b], "example" int32 [b].
 
     Raises:
-      DataError: at once, when batch_size does not divide by process_count or the source is empty
-        or multi-label; later, for a label outside the source's classes or a record that is not
-        there any more.
+      DataError: at once, when batch_size does not divide by process_count or the source is
+        multi-label; later, for a label outside the source's classes or a record that is gone.
       BadImage: when a record cannot be decoded and on_bad_record is "fail", or 100 in a row.
     """
     if batch_size % process_count:
@@ -130,14 +121,13 @@ def eval_stream(
       padding of the last batch.
 
     Raises:
-      DataError: at once for an empty source; later for a label outside the source's classes or a
-        record that is not there any more.
+      DataError: for a label outside the source's classes or a record that is gone.
       BadImage: when a record cannot be decoded, for every example counts.
     """
     devices = max(num_devices, process_count)
     total = -(-max(1, batch_size // crops) // devices) * devices
     share = total // process_count
-    steps = -(-size_of(source) // total)
+    steps = -(-len(source) // total)
     reader = EvalReader(source, preprocessing, crops, exclude or ())
     return _batches(
         reader, steps, share, process_index * share, total, max(1, _CHUNK // crops), threads
