@@ -1,26 +1,27 @@
 """The doctor: a run that can start passes, and each reason why one cannot is found and said."""
 
 import importlib.util
-import sys
 
 import jax
 import pytest
 from conftest import TINY
+from etils import epath
+from PIL import Image
 
 import inception
 import main as main_program
+from inception import command_line
 from inception.data.sources import ArraySource
 from inception.doctor import __main__ as doctor
-from inception.doctor import checks
-from inception.doctor import speed as machine
-from inception.workdir import claim
+from inception.doctor import checks, speed
+from inception.workdir import start_or_resume
 
 OVERRIDES = [f"--config.{each}" for each in TINY]
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(machine, "SECONDS", 0.3)
+    monkeypatch.setattr(speed, "SECONDS", 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +35,16 @@ def found(tiny, digits, tmp_path):
 
     def make(check, *overrides: str, workdir=tmp_path / "run", **parts) -> checks.Finding:
         config = tiny(*overrides)
-        run = checks.Run(config, workdir)
-        step = machine.StepSpeed(100.0, config.batch_size, config.batch_size, 10**6, 10**6)
+        run = checks.PlannedRun(config, workdir)
+        step = speed.StepSpeed(100.0, config.batch_size, config.batch_size, 10**6, 10**6)
         run.__dict__.update({"train_source": digits(slice(0, 64)), "step": step} | parts)
         return doctor.attempt(check, run)
 
     return make
+
+
+def _main(argv):
+    return command_line.run(lambda: doctor.main(argv))
 
 
 # A whole table.
@@ -49,11 +54,11 @@ def test_the_quick_start_passes(data_dir, tmp_path, capsys):
     workdir = tmp_path / "runs" / "digits"
     data = f"--config.data_dir={data_dir}"
     command = ["--config=configs/digits.py", f"--workdir={workdir}", data, *OVERRIDES]
-    assert doctor.main(command) == 0
+    assert _main(command) == 0
     table = capsys.readouterr().out
     rows = {line[6:23].strip(): line for line in table.splitlines() if line[:4] in STATUSES}
     assert list(rows) == [
-        *("devices", "versions", "training data", "evaluation data", "batch", "workdir"),
+        *("devices", "versions", "training data", "evaluation data", "batch", "workdir", "files"),
         *("disk", "input speed", "step speed", "memory", "bottleneck", "duration"),
     ]
     assert {line[:4] for line in rows.values()} == {"PASS"}
@@ -68,13 +73,12 @@ def test_the_quick_start_passes(data_dir, tmp_path, capsys):
 STATUSES = ("PASS", "WARN", "FAIL")
 
 
-def test_missing_data_is_told_as_by_the_run_itself(tmp_path, capsys, monkeypatch):
+def test_missing_data_is_told_as_by_the_run_itself(tmp_path, capsys):
     command = ["--config=configs/v3.py", f"--workdir={tmp_path}", f"--config.data_dir={tmp_path}"]
-    monkeypatch.setattr(sys, "argv", ["main.py", *command])
-    assert main_program.main() == 1
+    assert command_line.run(lambda: main_program.main(command)) == 1
     error = capsys.readouterr().err.removeprefix("error: ")
     assert "ILSVRC2012_img_train.tar" in error
-    assert doctor.main(command) == 1
+    assert _main(command) == 1
     table = capsys.readouterr().out
     assert " ".join(error.split()) in " ".join(table.split())
     assert "as above" in table  # rather than the same again for the evaluation split
@@ -83,8 +87,8 @@ def test_missing_data_is_told_as_by_the_run_itself(tmp_path, capsys, monkeypatch
 
 
 def test_a_wrong_config_is_an_error(capsys):
-    assert doctor.main(["--config=configs/digits.py", "--config.batch_sise=3"]) == 1
-    assert "config.batch_size" in capsys.readouterr().err
+    assert _main(["--config=configs/digits.py", "--config.batch_sise=3"]) == 1
+    assert "config.batch_sise" in capsys.readouterr().err
 
 
 # What keeps a run from starting.
@@ -99,7 +103,7 @@ def test_a_workdir_that_cannot_be_made(found, tmp_path):
 
 def test_a_workdir_of_another_config(found, tiny, digits, tmp_path):
     """Or of other data; nothing in it is touched."""
-    claim(tmp_path, tiny("momentum=0.8"), digits(slice(0, 64)))
+    start_or_resume(tmp_path, tiny("momentum=0.8"), digits(slice(0, 64)))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     finding = found(checks.workdir, workdir=tmp_path)
@@ -115,7 +119,7 @@ def test_a_workdir_of_another_config(found, tiny, digits, tmp_path):
 
 def test_a_workdir_of_this_run(found, tiny, digits, tmp_path):
     """With more epochs, which may change; nothing in it is touched."""
-    claim(tmp_path, tiny(), digits(slice(0, 64)))
+    start_or_resume(tmp_path, tiny(), digits(slice(0, 64)))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     before = {file: file.read_bytes() for file in tmp_path.iterdir()}
     finding = found(checks.workdir, "num_epochs=100", workdir=tmp_path)
@@ -127,14 +131,95 @@ def test_a_workdir_of_this_run(found, tiny, digits, tmp_path):
 def test_what_training_refuses_the_doctor_refuses(found, digits, override):
     finding = found(checks.batch, override, eval_source=digits(slice(0, 9)))
     assert finding.status == "FAIL"
-    assert f"config.{override.partition('=')[0]}=" in finding.text
+    assert override.partition("=")[2] in finding.text
 
 
 def test_workdirs_are_those_of_training(monkeypatch, tmp_path, tiny, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert checks.Run(tiny(), "~/run").workdir == tmp_path / "run"
-    assert doctor.main(["--config=configs/digits.py", "--workdir=gs://bucket/run"]) == 1
-    assert "is not a local path" in capsys.readouterr().err
+    assert checks.PlannedRun(tiny(), "~/run").workdir == epath.Path(tmp_path / "run")
+    assert _main(["--config=configs/digits.py", "--workdir=xyz://bucket/run"]) == 1
+    assert "xyz://bucket/run" in capsys.readouterr().err
+
+
+class Bucket:
+    """Stands in for a path in a bucket: remembers what was written there and removed."""
+
+    def __init__(self, path: str = "gs://bucket/run", calls: list | None = None):
+        self.path, self.calls = path, [] if calls is None else calls
+
+    def __fspath__(self):
+        return self.path
+
+    __str__ = __fspath__
+
+    def __truediv__(self, name):
+        return Bucket(f"{self.path}/{name}", self.calls)
+
+    def write_bytes(self, content):
+        self.calls.append(("write", self.path))
+
+    def unlink(self):
+        self.calls.append(("remove", self.path))
+
+
+def test_a_workdir_in_a_bucket(tiny, digits, monkeypatch):
+    """It is written to, and nothing stays there; how much room is left nobody knows."""
+    monkeypatch.setattr(checks, "has_trained", lambda _: False)
+    run = checks.PlannedRun(tiny())
+    run.workdir, run.train_source = Bucket(), digits(slice(0, 64))
+    assert doctor.attempt(checks.workdir, run).status == "PASS"
+    (write, written), (remove, removed) = run.workdir.calls
+    assert (write, remove) == ("write", "remove")
+    assert written == removed
+    room = doctor.attempt(checks.disk, run)
+    assert room.status == "PASS"
+    assert "not known" in room.text
+
+    def refuse(*_):
+        raise RuntimeError("403 Forbidden")
+
+    monkeypatch.setattr(Bucket, "write_bytes", refuse)
+    assert doctor.attempt(checks.workdir, run).status == "FAIL"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of images with a file that was cut off in training, and none in validation."""
+    for split in ("train", "val"):
+        for number in range(3):
+            file = tmp_path / split / f"class_{number}" / f"{number}.png"
+            file.parent.mkdir(parents=True)
+            Image.new("RGB", (80, 80)).save(file)
+    cut = tmp_path / "train" / "class_1" / "1.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("on_bad_record", "split", "status"),
+    [("fail", "train", "FAIL"), ("skip", "train", "WARN"), ("skip", "val", "FAIL")],
+)
+def test_files_that_were_cut_off(folder, tiny, on_bad_record, split, status):
+    """Training can leave them out; an evaluation counts every image."""
+    if split == "val":
+        (folder / "train").rename(folder / "other")
+        (folder / "val").rename(folder / "train")
+        (folder / "other").rename(folder / "val")
+    data = ("dataset=folder", f"data_dir={folder}", f"on_bad_record={on_bad_record}")
+    finding = doctor.attempt(checks.files, checks.PlannedRun(tiny(*data)))
+    assert finding.status == status
+    assert str(folder / split / "class_1" / "1.png") in finding.text
+    assert len(finding.text.splitlines()) == 2
+    (folder / split / "class_1" / "1.png").write_bytes(b"")
+    (folder / split / "class_2" / "2.png").write_bytes(b"no image")
+    finding = doctor.attempt(checks.files, checks.PlannedRun(tiny(*data)))
+    assert len(finding.text.splitlines()) == 3
+
+
+def test_named_evaluations_are_examined(tiny):
+    run = checks.PlannedRun(tiny("dataset=fake", "evaluations.real.split=train"))
+    sizes = checks.evaluation_data(run).text.splitlines()
+    assert [line.split(": ")[0] for line in sizes] == ["fake:validation", "fake:train"]
 
 
 def test_without_a_workdir(found):
@@ -179,8 +264,8 @@ def test_a_step_that_runs_out_of_memory(monkeypatch):
     def measure_step(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating\n" * 100)
 
-    monkeypatch.setattr(machine, "measure_step", measure_step)
-    run = checks.Run(inception.load_config("configs/v3.py", ["dataset=fake"]))
+    monkeypatch.setattr(speed, "measure_step", measure_step)
+    run = checks.PlannedRun(inception.load_config("configs/v3.py", ["dataset=fake"]))
     finding = doctor.attempt(checks.step_speed, run)
     assert finding.status == "FAIL"
     assert "accumulation_steps" in finding.advice
@@ -200,23 +285,23 @@ def test_a_step_that_runs_out_of_memory(monkeypatch):
     ],
 )
 def test_memory(found, monkeypatch, limit, status, advice):
-    monkeypatch.setattr(machine, "device_memory", lambda: limit)
-    step = machine.StepSpeed(100.0, 64, 64, constant_bytes=10**8, temporary_bytes=2 * 10**9)
+    monkeypatch.setattr(speed, "device_memory", lambda: limit)
+    step = speed.StepSpeed(100.0, 64, 64, constant_bytes=10**8, temporary_bytes=2 * 10**9)
     finding = found(checks.memory, "batch_size=64", "model.batch_norm_group=16", step=step)
     assert (finding.status, finding.advice) == (status, advice)
 
 
 def test_memory_is_scaled_to_the_batch(found):
-    step = machine.StepSpeed(100.0, 8, 8, constant_bytes=2**30, temporary_bytes=2**30)
+    step = speed.StepSpeed(100.0, 8, 8, constant_bytes=2**30, temporary_bytes=2**30)
     finding = found(checks.memory, "batch_size=64", step=step)
     assert "about 9.00 of" in finding.text
     assert "scaled from a batch of 8" in finding.text
 
 
 def test_what_limits_the_run(found, monkeypatch):
-    monkeypatch.setattr(machine, "on_cpu", lambda: False)
-    monkeypatch.setattr(machine, "cores", lambda: 4)
-    step = machine.StepSpeed(1000.0, 16, 16, 1, 1)
+    monkeypatch.setattr(speed, "on_cpu", lambda: False)
+    monkeypatch.setattr(speed, "cores", lambda: 4)
+    step = speed.StepSpeed(1000.0, 16, 16, 1, 1)
     slow = found(checks.bottleneck, "data_threads=2", step=step, input=600.0)  # 300 a core
     assert slow.status == "WARN"
     assert "the input; to feed the step takes 4 cores" in slow.text
@@ -225,14 +310,14 @@ def test_what_limits_the_run(found, monkeypatch):
     assert "the step; to feed it takes 2 of 4 cores" in fast.text
 
 
-@pytest.mark.parametrize(("on_cpu", "speed"), [(False, "100.0"), (True, "80.0")])
-def test_duration(found, monkeypatch, on_cpu, speed):
+@pytest.mark.parametrize(("on_cpu", "images_per_second"), [(False, "100.0"), (True, "80.0")])
+def test_duration(found, monkeypatch, on_cpu, images_per_second):
     """Both at once, or in turns where they share the cores: 1/100 + 1/400 = 1/80."""
-    monkeypatch.setattr(machine, "on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(speed, "on_cpu", lambda: on_cpu)
     images = ArraySource([b""] * 864, [0] * 864)
     finding = found(checks.duration, "num_epochs=10000", train_source=images, input=400.0)
-    days = 8.64e6 / float(speed) / 86400
-    assert f"{days:.1f} days for 10000 epochs at {speed} images/s" in finding.text
+    days = 8.64e6 / float(images_per_second) / 86400
+    assert f"{days:.1f} days for 10000 epochs at {images_per_second} images/s" in finding.text
     assert finding.status == "PASS"
 
 
@@ -274,6 +359,6 @@ def test_modules_that_others_forgot_to_require(found, monkeypatch, module, statu
 
 def test_a_gpu_that_jax_does_not_use(monkeypatch):
     monkeypatch.setattr(checks.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
-    finding = checks.devices(checks.Run(None))
+    finding = checks.devices(checks.PlannedRun(None))
     assert finding.status == "WARN"
     assert "NVIDIA" in finding.advice

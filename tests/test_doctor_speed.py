@@ -6,14 +6,13 @@ import jax
 import pytest
 
 import inception
-from inception.doctor import speed as machine
-from inception.state import abstract_state
+from inception.doctor import speed
 from inception.train import Trainer
 
 
 @pytest.fixture
 def short(monkeypatch):
-    monkeypatch.setattr(machine, "SECONDS", 0.3)
+    monkeypatch.setattr(speed, "SECONDS", 0.3)
 
 
 def test_the_input_is_as_fast_as_its_source(tiny, digits, short):
@@ -32,8 +31,8 @@ def test_the_input_is_as_fast_as_its_source(tiny, digits, short):
 
     source = digits(slice(0, 50))
     config = tiny("data_threads=2")
-    images_per_second = machine.measure_input(config, Slow())
-    threads = machine.threads(config)
+    images_per_second = speed.measure_input(config, Slow())
+    threads = speed.threads(config)
     assert 25 * threads < images_per_second < 60 * threads
 
 
@@ -41,13 +40,13 @@ def test_the_step_is_the_runs_own(tiny, digits, short):
     """The state and a batch are in its memory, and it ran several times."""
     config, source = tiny(), digits(slice(0, 1437))  # test_doctor.py has the same program
     start = time.perf_counter()
-    step = machine.measure_step(config, source)
+    step = speed.measure_step(config, source)
     # It ran at least three times in the time that the whole measurement took.
     assert step.images_per_second > 3 * config.batch_size / (time.perf_counter() - start)
     assert step.batch_size == step.micro_batch == config.batch_size
 
     trainer = Trainer(config, "", source, source)
-    state = abstract_state(config, trainer.model, trainer.optimizer, trainer.mesh)
+    state = trainer.training.abstract_state(trainer.mesh)
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     batch_bytes = config.batch_size * (75 * 75 * 3 + 3 * 4)
     assert step.constant_bytes == pytest.approx(state_bytes + batch_bytes, rel=0.01)
@@ -56,7 +55,7 @@ def test_the_step_is_the_runs_own(tiny, digits, short):
 
 
 def test_peak_memory_grows_with_the_micro_batch():
-    step = machine.StepSpeed(10.0, 8, 8, constant_bytes=1000, temporary_bytes=800)
+    step = speed.StepSpeed(10.0, 8, 8, constant_bytes=1000, temporary_bytes=800)
     assert [step.peak_bytes(images) for images in (8, 4, 64)] == [1800, 1400, 7400]
 
 
@@ -71,11 +70,11 @@ def test_peak_memory_grows_with_the_micro_batch():
 )
 def test_on_a_cpu_a_large_batch_is_measured_smaller(overrides, batch_size):
     config = inception.load_config("configs/v3.py", ["accumulation_steps=2", *overrides])
-    small = machine._measurable(config, num_classes=1000)
+    small = speed._with_measurable_batch(config, num_classes=1000)
     assert (small.batch_size, small.accumulation_steps) == (batch_size, 1)
     assert config.batch_size == 1536
 
 
 def test_a_small_batch_is_measured_as_it_is(tiny):
     config = tiny("accumulation_steps=2")
-    assert machine._measurable(config, num_classes=10) is config
+    assert speed._with_measurable_batch(config, num_classes=10) is config

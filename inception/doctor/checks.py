@@ -1,10 +1,10 @@
-"""The checks that doctor.py makes of a machine, its data and a config; each returns a Finding."""
+"""The checks that the doctor makes of a machine, its data and a config; each returns a Finding."""
 
 import importlib.metadata
 import importlib.util
 import math
+import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,23 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
-from inception import optimizers, sharding
-from inception import workdir as runs
+from inception import sharding
+from inception.config import named_evaluations
+from inception.data.folder import FolderSource, check_files
 from inception.data.sources import Source, open_source
-from inception.doctor import speed as machine
+from inception.doctor import speed
 from inception.errors import CheckpointError
-from inception.state import abstract_state, make_model
+from inception.evaluate import eval_data, open_eval_source
+from inception.state import build
 from inception.train import Trainer
+from inception.workdir import check_resumable, has_trained, resolve_workdir
 
 LONG = 30  # days; a longer run gets a warning
 ROOMY = 0.9  # of a device's memory; the allocator cannot use all of it
+LISTED = 10  # bad files that are named
 GIB = 2**30
 
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
@@ -39,32 +44,41 @@ class Finding(NamedTuple):
     status: str = "PASS"  # or "WARN" or "FAIL"
 
 
-class Run:
+class PlannedRun:
     """A run that could be started; its data is opened and its speed measured on first use."""
 
-    def __init__(self, config: ConfigDict, workdir: str | Path | None = None):
+    def __init__(self, config: ConfigDict, workdir: epath.PathLike | None = None):
         self.config = config
-        self.workdir = runs.as_workdir(workdir).absolute() if workdir else None
+        self.workdir = resolve_workdir(workdir) if workdir else None
 
     @cached_property
     def train_source(self) -> Source:
         """The images to train on."""
-        return open_source(self.config, self.config.split)
+        config = self.config
+        return open_source(
+            config.dataset, config.split, config.data_dir, on_bad_record=config.on_bad_record
+        )
 
     @cached_property
     def eval_source(self) -> Source:
         """The images to evaluate on."""
-        return open_source(self.config, self.config.eval.split)
+        return open_eval_source(self.config)
+
+    @cached_property
+    def named_sources(self) -> dict[str, Source]:
+        """The images of the config's further evaluations, by their names."""
+        evaluations = named_evaluations(self.config)
+        return {name: open_eval_source(config) for name, config in evaluations.items()}
 
     @cached_property
     def input(self) -> float:
         """Images/s that the input alone delivers."""
-        return machine.measure_input(self.config, self.train_source)
+        return speed.measure_input(self.config, self.train_source)
 
     @cached_property
-    def step(self) -> machine.StepSpeed:
+    def step(self) -> speed.StepSpeed:
         """Images/s that the step alone takes, and its memory."""
-        return machine.measure_step(self.config, self.train_source)
+        return speed.measure_step(self.config, self.train_source)
 
     @property
     def is_scaled(self) -> bool:
@@ -72,19 +86,19 @@ class Run:
         return self.step.batch_size != self.config.batch_size
 
 
-def devices(run: Run) -> Finding:
+def devices(run: PlannedRun) -> Finding:
     """Devices, their memory, and the host's."""
     del run
     text = f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
-    text += "" if machine.on_cpu() else f" of {machine.device_memory() / GIB:.1f} GiB"
-    text += f"; {machine.cores()} cores, {machine.host_memory() / GIB:.1f} GiB of host memory"
-    if machine.on_cpu() and Path("/dev/nvidia0").exists():
+    text += "" if speed.on_cpu() else f" of {speed.device_memory() / GIB:.1f} GiB"
+    text += f"; {speed.cores()} cores, {speed.host_memory() / GIB:.1f} GiB of host memory"
+    if speed.on_cpu() and Path("/dev/nvidia0").exists():
         advice = "there is an NVIDIA GPU: pip install -e '.[cuda]', and unset JAX_PLATFORMS"
         return Finding(text, advice, "WARN")
     return Finding(text)
 
 
-def versions(run: Run) -> Finding:
+def versions(run: PlannedRun) -> Finding:
     """Versions, and what is known to misbehave."""
     del run
     installed = {name: _version(name) for name in (*SHOWN, *CUDA_PLUGINS)}
@@ -116,26 +130,30 @@ def _problems(installed: dict[str, str]) -> Iterator[str]:
         yield "tensorflow-datasets prepares no digits: pip install importlib_resources"
 
 
-def training_data(run: Run) -> Finding:
+def training_data(run: PlannedRun) -> Finding:
     """The training split."""
-    return _split(run.config, run.config.split, run.train_source)
+    return Finding(_size(run.config.dataset, run.config.split, run.train_source))
 
 
-def evaluation_data(run: Run) -> Finding:
-    """The evaluation split."""
-    return _split(run.config, run.config.eval.split, run.eval_source)
+def evaluation_data(run: PlannedRun) -> Finding:
+    """The splits to evaluate on."""
+    configs = [run.config, *named_evaluations(run.config).values()]
+    splits = [(eval_data(config)[0], config.eval.split) for config in configs]
+    sizes = map(_size, *zip(*splits, strict=True), [run.eval_source, *run.named_sources.values()])
+    return Finding("\n".join(sizes))
 
 
-def _split(config: ConfigDict, split: str, source: Source) -> Finding:
-    name = f"{config.dataset}:{split}"
-    return Finding(f"{name}: {len(source):,} images, {source.num_classes:,} classes")
+def _size(dataset: str, split: str, source: Source) -> str:
+    return f"{dataset}:{split}: {len(source):,} images, {source.num_classes:,} classes"
 
 
-def batch(run: Run) -> Finding:
+def batch(run: PlannedRun) -> Finding:
     """What training itself would refuse, and whether the network takes the images."""
     config, size = run.config, run.config.image_size
-    trainer = Trainer(config, run.workdir or "", run.train_source, run.eval_source)
-    model, mesh, key = trainer.model, trainer.mesh, jax.random.key(0)
+    trainer = Trainer(
+        config, run.workdir or "", run.train_source, run.eval_source, run.named_sources
+    )
+    model, key = trainer.training.model, jax.random.key(0)
     micro_batch = config.batch_size // config.accumulation_steps
     images = jax.ShapeDtypeStruct((micro_batch, size, size, 3), np.float32)
 
@@ -145,70 +163,95 @@ def batch(run: Run) -> Finding:
 
     jax.eval_shape(forward, images)
     return Finding(
-        f"{config.batch_size} images of {size}x{size} a step, {config.accumulation_steps} x "
-        f"{micro_batch // mesh.size} on each device, {config.dtype}"
+        f"{config.batch_size} images of {size}x{size} per step, {config.accumulation_steps} x "
+        f"{micro_batch // trainer.mesh.size} on each device, {config.dtype}"
     )
 
 
-def workdir(run: Run) -> Finding:
+def workdir(run: PlannedRun) -> Finding:
     """Whether the workdir can be written and is not another config's."""
     if run.workdir is None:
         return Finding("not given", "name it with --workdir=DIR", "WARN")
-    held = runs.has_trained(run.workdir)
-    if held:  # and only then open the data, of which another check tells
-        runs.check(run.workdir, run.config, run.train_source)
+    folder = _existing(run.workdir) if _is_local(run.workdir) else run.workdir
+    probe = folder / f".doctor-{os.getpid()}"
     try:
-        with tempfile.TemporaryDirectory(dir=_existing(run.workdir), prefix=".doctor-"):
-            pass
-    except OSError as error:
-        message = f"workdir {run.workdir} cannot be written: {error.strerror}"
-        raise CheckpointError(message) from error
-    return Finding(f"{run.workdir} {'holds this run' if held else 'can be written'}")
+        probe.write_bytes(b"")
+        probe.unlink()
+    except Exception as error:  # every bucket's library has errors of its own
+        raise CheckpointError(f"workdir {run.workdir} cannot be written: {error}") from error
+    if not has_trained(run.workdir):
+        return Finding(f"{run.workdir} can be written")
+    check_resumable(run.workdir, run.config, run.train_source)
+    return Finding(f"{run.workdir} holds this run")
 
 
-def _existing(path: Path) -> Path:
+def _is_local(path: epath.Path) -> bool:
+    return "://" not in os.fspath(path)
+
+
+def _existing(path: epath.Path) -> epath.Path:
+    path = path.absolute()
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def disk(run: Run) -> Finding:
+def files(run: PlannedRun) -> Finding:
+    """Whether the files of folders begin and end like images; opens every one."""
+    sources = [run.eval_source, *run.named_sources.values(), run.train_source]
+    folders = [source for source in sources if isinstance(source, FolderSource)]
+    if not folders:
+        return Finding("there are no folders of images to look through")
+    bad = {folder: check_files(folder) for folder in folders}
+    lines = [problem for problems in bad.values() for problem in problems]
+    text = f"{sum(map(len, folders)):,} files, {len(lines):,} of them no whole images"
+    if not lines:
+        return Finding(text)
+    more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
+    text = "\n".join([text, *lines[:LISTED], *more])
+    if run.config.on_bad_record == "skip" and [*filter(bad.get, bad)] == [run.train_source]:
+        return Finding(text, "training skips them", "WARN")
+    return Finding(text, "remove them; config.on_bad_record=skip is for training only", "FAIL")
+
+
+def disk(run: PlannedRun) -> Finding:
     """Whether the checkpoints fit: those that are kept, and the one being written."""
-    config, mesh = run.config, sharding.make_mesh()
-    optimizer = optimizers.make_optimizer(config, lambda _: 0.0)
-    state = abstract_state(
-        config, make_model(config, run.train_source.num_classes), optimizer, mesh
-    )
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    needed, folder = size * (config.keep_checkpoints + 1), run.workdir or Path.cwd()
-    free = shutil.disk_usage(_existing(folder)).free
-    held = sum(file.stat().st_size for file in folder.glob("checkpoints/**/*") if file.is_file())
+    config, folder = run.config, run.workdir or epath.Path.cwd()
+    training = build(config, run.train_source.num_classes, len(run.train_source))
+    leaves = jax.tree.leaves(training.abstract_state(sharding.make_mesh()))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    needed = size * (config.keep_checkpoints + 1)
     text = (
         f"{config.keep_checkpoints} + 1 checkpoints of {size / 1e6:,.0f} MB need "
-        f"{needed / GIB:.2f} GiB; {free / GIB:.2f} GiB are free"
+        f"{needed / GIB:.2f} GiB; "
     )
-    text += f" and {held / GIB:.2f} GiB hold older ones" if held else ""
-    if needed > free + held:
+    if not _is_local(folder):
+        return Finding(text + f"how much room is left at {folder} is not known")
+    free = shutil.disk_usage(_existing(folder)).free
+    older = [file.stat().st_size for file in Path(folder).glob("checkpoints/**/*")]
+    text += f"{free / GIB:.2f} GiB are free"
+    text += f" and {sum(older) / GIB:.2f} GiB hold older ones" if older else ""
+    if needed > free + sum(older):
         return Finding(text, "make room, or lower config.keep_checkpoints", "FAIL")
     return Finding(text)
 
 
-def input_speed(run: Run) -> Finding:
+def input_speed(run: PlannedRun) -> Finding:
     """Images/s of the input."""
-    threads = machine.threads(run.config)
+    threads = speed.threads(run.config)
     return Finding(f"{run.input:,.1f} images/s, decoded by {threads} thread(s)")
 
 
-def step_speed(run: Run) -> Finding:
+def step_speed(run: PlannedRun) -> Finding:
     """Images/s of the step."""
     why = f", not of {run.config.batch_size:,}, because this is a CPU" if run.is_scaled else ""
     step = run.step
     return Finding(f"{step.images_per_second:,.1f} images/s in batches of {step.batch_size:,}{why}")
 
 
-def memory(run: Run) -> Finding:
+def memory(run: PlannedRun) -> Finding:
     """Whether the step fits into a device."""
-    limit, images = machine.device_memory(), run.config.batch_size / jax.device_count()
+    limit, images = speed.device_memory(), run.config.batch_size / jax.device_count()
     peak = run.step.peak_bytes(images / run.config.accumulation_steps)
-    text = f"about {peak / GIB:.2f} of {limit / GIB:.1f} GiB a device"
+    text = f"about {peak / GIB:.2f} of {limit / GIB:.1f} GiB per device"
     text += f", scaled from a batch of {run.step.batch_size}" if run.is_scaled else ""
     if peak <= ROOMY * limit:
         return Finding(text)
@@ -224,34 +267,34 @@ def _divisors(config: ConfigDict) -> list[int]:
     return [n for n in range(1, size + 1) if size % (n * unit) == 0]
 
 
-def bottleneck(run: Run) -> Finding:
+def bottleneck(run: PlannedRun) -> Finding:
     """Whether the input or the step limits the run, and how many cores the input would need."""
-    needed = math.ceil(run.step.images_per_second * machine.threads(run.config) / run.input)
+    needed = math.ceil(run.step.images_per_second * speed.threads(run.config) / run.input)
     if run.input >= run.step.images_per_second:
-        same = ", the same that the step uses" if machine.on_cpu() else ""
-        return Finding(f"the step; to feed it takes {needed} of {machine.cores()} cores{same}")
-    text = f"the input; to feed the step takes {needed} cores, there are {machine.cores()}"
+        same = ", the same that the step uses" if speed.on_cpu() else ""
+        return Finding(f"the step; to feed it takes {needed} of {speed.cores()} cores{same}")
+    text = f"the input; to feed the step takes {needed} cores, there are {speed.cores()}"
     return Finding(text, "more cores, or config.augmentation=inception_fast", "WARN")
 
 
-def duration(run: Run) -> Finding:
+def duration(run: PlannedRun) -> Finding:
     """How long the run takes, without evaluation and checkpoints."""
     epochs, speeds = run.config.num_epochs, (run.input, run.step.images_per_second)
     # At the same time; on a CPU in turns, for both need the same cores.
-    speed = 1 / sum(1 / each for each in speeds) if machine.on_cpu() else min(speeds)
-    hours = epochs * len(run.train_source) / speed / 3600
+    images_per_second = 1 / sum(1 / each for each in speeds) if speed.on_cpu() else min(speeds)
+    hours = epochs * len(run.train_source) / images_per_second / 3600
     short = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
     text = f"{hours / 24:,.1f} days" if hours >= 24 else short
-    text += f" for {epochs:g} epochs at {speed:,.1f} images/s, without evaluation"
+    text += f" for {epochs:g} epochs at {images_per_second:,.1f} images/s, without evaluation"
     if hours > 24 * LONG:
         return Finding(text, "use more or faster devices, or another config", "WARN")
     return Finding(text)
 
 
-Check = Callable[[Run], Finding]
+Check = Callable[[PlannedRun], Finding]
 # A stage needs what those before it looked for.
 STAGES: tuple[tuple[Check, ...], ...] = (
-    (devices, versions, training_data, evaluation_data, batch, workdir),
+    (devices, versions, training_data, evaluation_data, batch, workdir, files),
     (disk, input_speed, step_speed),
     (memory, bottleneck, duration),
 )

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import optimizers, sharding
-from inception.cost.counting import cost
+from inception import sharding
+from inception.cost.counting import count_network
 from inception.data.sources import Source
 from inception.data.stream import train_stream
-from inception.state import create_state, make_model
-from inception.train import compile_step
+from inception.state import build
+from inception.train_step import compile_step
 
 SECONDS = 5.0  # that a measurement takes at least
 CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network
@@ -41,10 +41,17 @@ def measure_input(config: ConfigDict, source: Source) -> float:
     Raises:
       DataError, BadImage: as `train_stream`.
     """
-    config = config.copy_and_resolve_references()
-    config.batch_size = 32 * threads(config)  # work for every thread, whatever the batch
-    batches = train_stream(config, source)
-    return config.batch_size * _per_second(lambda: next(batches))
+    batch_size = 32 * threads(config)  # work for every thread, whatever the batch
+    batches = train_stream(
+        source,
+        seed=config.seed,
+        image_size=config.image_size,
+        batch_size=batch_size,
+        augmentation=config.augmentation,
+        on_bad_record=config.on_bad_record,
+        threads=config.data_threads,
+    )
+    return batch_size * _per_second(lambda: next(batches))
 
 
 def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
@@ -60,14 +67,13 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
     Raises:
       jax.errors.JaxRuntimeError: when the devices' memory does not suffice.
     """
-    config = _measurable(config, source.num_classes)
-    mesh, model = sharding.make_mesh(), make_model(config, source.num_classes)
-    schedule = optimizers.learning_rate(config, len(source) / config.batch_size)
-    optimizer = optimizers.make_optimizer(config, schedule)
-    state = create_state(config, model, optimizer, mesh)
+    config = _with_measurable_batch(config, source.num_classes)
+    mesh = sharding.make_mesh()
+    training = build(config, source.num_classes, len(source) / config.batch_size)
+    state = training.create_state(mesh)
     batch = next(sharding.to_devices(mesh, [_noise(config, source.num_classes)]))
-    step: Any = compile_step(config, model, optimizer, schedule, mesh)
-    step = step.lower(state, batch).compile()
+    jitted: Any = compile_step(training, mesh)
+    step = jitted.lower(state, batch).compile()
 
     def run() -> None:
         nonlocal state  # each step is given the state that the last one returned
@@ -75,13 +81,12 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
         jax.block_until_ready(metrics)
 
     memory = step.memory_analysis()
+    arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
     return StepSpeed(
         images_per_second=config.batch_size * _per_second(run),
         batch_size=config.batch_size,
         micro_batch=config.batch_size // config.accumulation_steps // mesh.size,
-        constant_bytes=memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes,
+        constant_bytes=arguments + outputs - memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
     )
 
@@ -123,9 +128,9 @@ def _per_second(call: Callable[[], object]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def _measurable(config: ConfigDict, num_classes: int) -> ConfigDict:
+def _with_measurable_batch(config: ConfigDict, num_classes: int) -> ConfigDict:
     """The config, on a CPU with a batch whose step takes seconds, in whole groups."""
-    most = int(CPU_MULTIPLY_ADDS / cost(config, num_classes).multiply_adds)
+    most = int(CPU_MULTIPLY_ADDS / count_network(config, num_classes).total.multiply_adds)
     if not on_cpu() or config.batch_size <= most:
         return config
     devices, group = jax.device_count(), config.model.batch_norm_group or most
