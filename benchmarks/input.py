@@ -14,24 +14,25 @@ of images per second of processor time, summed over a pipeline's threads. What i
 needs as many idle cores as threads.
 """
 
-import argparse
 import functools
 import importlib.util
 import itertools
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import grain
 import numpy as np
+import pandas as pd
 from absl import flags
-from ml_collections import ConfigDict
 from PIL import Image
 
+from inception import command_line
 from inception.data.crops import crop, sample_distorted_box
 from inception.data.folder import FolderSource
 from inception.data.readers import TrainReader
@@ -41,7 +42,7 @@ ROUNDS = 9
 BATCH = 32
 HEIGHT, WIDTH = 375, 500  # of the files, about ImageNet's average
 
-Row = tuple[Callable[..., Iterator], tuple, int]  # a pipeline, its arguments, cores
+Pipeline = tuple[Callable[..., Iterator], tuple, int]  # what makes it, of what, and its cores
 
 
 def write_photographs(root: Path, count: int = 32) -> list[Path]:
@@ -72,22 +73,23 @@ def _boxes() -> np.ndarray:
     return np.array([sample_distorted_box(rng, HEIGHT, WIDTH) for _ in range(4096)], np.int32)
 
 
-def _config(size: int, augmentation: str, threads: int) -> ConfigDict:
-    fields = {"seed": 0, "batch_size": BATCH, "on_bad_record": "fail"}
-    return ConfigDict(
-        {**fields, "image_size": size, "augmentation": augmentation, "data_threads": threads}
-    )
-
-
 def ours(root: Path, size: int, augmentation: str, threads: int = 1) -> Iterator:
     """The training stream itself."""
-    return train_stream(_config(size, augmentation, threads), FolderSource(root, "train"))
+    return train_stream(
+        FolderSource(root, "train"),
+        seed=0,
+        image_size=size,
+        batch_size=BATCH,
+        augmentation=augmentation,
+        threads=threads,
+    )
 
 
 def in_processes(root: Path, size: int, augmentation: str, processes: int) -> Iterator:
     """The same with Grain's processes, of one thread each, in place of threads."""
     flags.FLAGS.mark_as_parsed()  # Grain's workers look at absl's flags
-    batches = grain.MapDataset.range(1 << 40).map(_Batches(root, size, augmentation))
+    make = functools.partial(_batch, root, size, augmentation)
+    batches = grain.MapDataset.range(1 << 40).map(make)
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
     return iter(
         batches.to_iter_dataset(options).mp_prefetch(
@@ -96,23 +98,18 @@ def in_processes(root: Path, size: int, augmentation: str, processes: int) -> It
     )
 
 
-class _Batches:
+def _batch(root: Path, size: int, augmentation: str, step: int) -> np.ndarray:
     """Makes a whole batch, in whatever process it is called."""
-
-    def __init__(self, *arguments):
-        self._arguments = arguments
-
-    def __call__(self, step: int) -> np.ndarray:
-        reader = _reader(*self._arguments)
-        batch = reader.empty(BATCH)
-        for row in range(BATCH):
-            reader.fill(batch, row, step * BATCH + row)
-        return batch["image"]
+    reader = _reader(root, size, augmentation)
+    batch = reader.empty(BATCH)
+    for row in range(BATCH):
+        reader.fill(batch, row, step * BATCH + row)
+    return batch["image"]
 
 
 @functools.cache
 def _reader(root: Path, size: int, augmentation: str) -> TrainReader:
-    return TrainReader(_config(size, augmentation, 1), FolderSource(root, "train"))
+    return TrainReader(FolderSource(root, "train"), 0, size, augmentation, on_bad_record="fail")
 
 
 def tf_data(root: Path, size: int) -> Iterator:
@@ -188,84 +185,89 @@ def pin(cores: int) -> None:
         os.sched_setaffinity(0, range(cores))
 
 
-def take_turns(rows: dict[str, Row], seconds: float) -> dict[str, np.ndarray]:
-    """`measure` for each row, in interleaved rounds.
+def take_turns(pipelines: dict[str, Pipeline], seconds: float) -> pd.DataFrame:
+    """`measure` for each pipeline, in interleaved rounds.
 
     Args:
-      rows: pipeline, arguments and cores by name. Each has a process of its own: TensorFlow and
-        torch do not share one well.
-      seconds: for each row, over all rounds.
+      pipelines: by name. Each has a process of its own: TensorFlow and torch do not share one well.
+      seconds: for each pipeline, over all rounds.
 
     Returns:
-      By name, [rounds, 2]: images per second, and per second of processor time.
+      Images per second "wall", and per second of processor time "core"; a line per round, and a
+      column for each of the two and each name.
     """
     spawn = multiprocessing.get_context("spawn")
-    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in rows}
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
-    for _, name in itertools.product(range(ROUNDS), rows):
-        pipeline, args, cores = rows[name]
-        future = pools[name].submit(measure, pipeline, args, cores, seconds / ROUNDS)
-        rates[name].append(future.result())
+    pools = {name: ProcessPoolExecutor(1, mp_context=spawn) for name in pipelines}
+    rounds = [
+        {
+            name: pools[name].submit(measure, make, args, cores, seconds / ROUNDS).result()
+            for name, (make, args, cores) in pipelines.items()
+        }
+        for _ in range(ROUNDS)
+    ]
     for pool in pools.values():
         pool.shutdown()
-    return {name: np.array(measured) for name, measured in rates.items()}
+    tables = (pd.DataFrame(rounds).map(lambda rates, i=i: rates[i]) for i in range(2))
+    return pd.concat(dict(zip(("wall", "core"), tables, strict=True)), axis=1)
 
 
-def compare(root: Path, size: int, seconds: float) -> str:
-    """The table of all pipelines on one core."""
-    rows: dict[str, Row] = {
+def compare(root: Path, size: int, seconds: float) -> pd.DataFrame:
+    """The table of all pipelines on one core; empty where torchvision is not installed."""
+    pipelines: dict[str, Pipeline] = {
         "tf.data, decode_and_crop": (tf_data, (root, size), 1),
         "ours": (ours, (root, size, "inception_fast"), 1),
         "ours, four resize methods": (ours, (root, size, "inception"), 1),
         "torchvision, DataLoader": (torchvision, (root, size), 1),
         "Pillow": (pillow, (root, size), 1),
     }
-    missing = "" if importlib.util.find_spec("torchvision") else "torchvision, DataLoader"
-    rates = take_turns({name: row for name, row in rows.items() if name != missing}, seconds)
-    base = rates["tf.data, decode_and_crop"]
-    lines = [f"{'one core':28}{'images/s':>10}{'per core-second':>17}{'ratio':>7}"]
-    for name in rows:
-        if name == missing:
-            lines.append(f"{name:28}not installed")
-        else:
-            wall, core = np.median(rates[name], axis=0)
-            ratio = np.median(rates[name] / base, axis=0)[1]
-            lines.append(f"{name:28}{wall:10.0f}{core:17.0f}{ratio:7.2f}")
-    return "\n".join(lines)
+    names = list(pipelines)
+    if not importlib.util.find_spec("torchvision"):
+        del pipelines["torchvision, DataLoader"]
+    rates = take_turns(pipelines, seconds)
+    ratios = rates["core"].div(rates["core", names[0]], axis=0)
+    columns = [rates["wall"].median(), rates["core"].median(), ratios.median()]
+    table = pd.concat(columns, axis=1, keys=["images/s", "per core-second", "ratio"])
+    return table.reindex(names).rename_axis("one core")
 
 
-def scale(root: Path, size: int, threads: list[int], seconds: float) -> str:
+def scale(root: Path, size: int, threads: list[int], seconds: float) -> pd.DataFrame:
     """The table of ours with n threads, and with n processes instead, on n cores."""
-    rows: dict[str, Row] = {
-        f"{n} {what}": (pipeline, (root, size, "inception_fast", n), n)
-        for what, pipeline in (("threads", ours), ("processes", in_processes))
+    pipelines: dict[str, Pipeline] = {
+        f"{n} {what}": (make, (root, size, "inception_fast", n), n)
+        for what, make in (("threads", ours), ("processes", in_processes))
         for n in threads
     }
-    rates = take_turns(rows, seconds)
-    first = rates[f"{threads[0]} threads"] / threads[0]
-    lines = [f"{'ours, on as many cores':28}{'images/s':>10}{'of linear':>11}"]
-    for name, (_, _, n) in rows.items():
-        wall, linear = np.median(rates[name], axis=0)[0], np.median(rates[name] / first, axis=0)[0]
-        lines.append(f"{name:28}{wall:10.0f}{linear / n:11.2f}")
-    return "\n".join(lines)
+    rates = take_turns(pipelines, seconds)["wall"]
+    cores = pd.Series({name: n for name, (_, _, n) in pipelines.items()})
+    linear = rates.div(rates.iloc[:, 0] / threads[0], axis=0).median() / cores
+    table = pd.concat([rates.median(), linear], axis=1, keys=["images/s", "of linear"])
+    return table.rename_axis("ours, on as many cores")
 
 
-def main() -> None:
+def format_table(table: pd.DataFrame) -> str:
+    """Returns the lines of a table: whole images, ratios to hundredths."""
+    formats = (".2f" if name in ("ratio", "of linear") else ".0f" for name in table)
+    cells = table.astype(object).where(table.notna(), None)
+    return cells.to_markdown(tablefmt="simple", floatfmt=("", *formats), missingval="not installed")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Prints the two tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line.parser("python -m benchmarks.input", __doc__)
+    parser.epilog = None  # there is no config
     parser.add_argument("--image_size", type=int, default=299)
-    parser.add_argument("--seconds", type=float, default=15, help="for each row, all rounds")
+    parser.add_argument("--seconds", type=float, default=15, help="for each pipeline, all rounds")
     parser.add_argument("--threads", default="1,2", help="how many, in the second table")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         paths = write_photographs(root)
         kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1000
         print(f"{len(paths)} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} kB on average\n")
-        print(compare(root, args.image_size, args.seconds), end="\n\n")
+        print(format_table(compare(root, args.image_size, args.seconds)), end="\n\n")
         threads = [int(n) for n in args.threads.split(",")]
-        print(scale(root, args.image_size, threads, args.seconds))
+        print(format_table(scale(root, args.image_size, threads, args.seconds)))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(main))

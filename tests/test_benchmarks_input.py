@@ -1,10 +1,10 @@
-"""benchmark: the files it makes, and that every row of its tables is filled in."""
+"""benchmarks.input: the files it makes, its pipelines and its tables."""
 
 import itertools
 import os
-import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from benchmarks import input as benchmark
@@ -54,14 +54,29 @@ def test_measure_counts_images(root):
 
 @pytest.mark.slow
 def test_the_tables(root):
-    lines = benchmark.compare(root, 75, 1.0).splitlines()[1:]
-    assert len(lines) == 5
-    assert re.search(r" 1\.00$", lines[0])
-    lines = benchmark.scale(root, 75, [1, 2], 1.0).splitlines()[1:]
-    assert [line.split()[:2] for line in lines] == [
-        *(["1", "threads"], ["2", "threads"]),
-        *(["1", "processes"], ["2", "processes"]),
-    ]
+    table = benchmark.compare(root, 75, 1.0)
+    assert list(table) == ["images/s", "per core-second", "ratio"]
+    assert len(table) == 5
+    assert table.ratio["tf.data, decode_and_crop"] == 1
+    table = benchmark.scale(root, 75, [1, 2], 1.0)
+    assert list(table.index) == ["1 threads", "2 threads", "1 processes", "2 processes"]
+    assert table["of linear"]["1 threads"] == 1
+
+
+def test_a_table_is_whole_images_and_hundredths_of_ratios():
+    rates = pd.DataFrame(
+        {"images/s": [912.4, np.nan], "ratio": [1.0, np.nan]}, index=["ours", "theirs"]
+    )
+    ours, theirs = benchmark.format_table(rates.rename_axis("one core")).splitlines()[2:]
+    assert ours.split() == ["ours", "912", "1.00"]
+    assert theirs.split() == ["theirs", "not", "installed", "not", "installed"]
+
+
+def test_rounds_take_turns(root):
+    rates = benchmark.take_turns({"a": (benchmark.pillow, (root, 32), 1)}, 0.1)
+    assert rates.columns.tolist() == [("wall", "a"), ("core", "a")]
+    assert len(rates) == benchmark.ROUNDS
+    assert (rates > 10).all(axis=None)
 
 
 def test_processes_make_the_batches_of_the_stream(root):
