@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from inception.cost import diagram  # matplotlib takes a second and serves only this
 
         name, network = next(iter(networks.items()))
-        diagram.save(diagram.draw(network, name), args.plot)
+        diagram.draw(network, name).savefig(args.plot)
         print(f"{args.plot}: the architecture of {name}")
 
 

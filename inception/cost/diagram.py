@@ -9,14 +9,11 @@ between them.
 import re
 from collections.abc import Sequence
 from itertools import count, groupby, pairwise
-from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from inception.cost.counting import LayerCost, NetworkCost, StageCost, format_shape
 
@@ -53,7 +50,7 @@ def draw(network: NetworkCost, title: str) -> Figure:
       title: what to call it, the config's name for example.
 
     Returns:
-      A figure of its own, not pyplot's; `save` writes it.
+      A figure of its own, not pyplot's.
     """
     modules = _modules(network.stages)
     heights = [_height(module) for module in modules if not _reduces(module)]
@@ -79,18 +76,6 @@ def draw(network: NetworkCost, title: str) -> Figure:
             _draw_module(panel(_CARDS, bottom, _CARD_WIDTH, height), module)
             bottom += height + gap
     return figure
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG with a palette, a third as large as matplotlib's own.
-
-    Raises:
-      OSError: when the file cannot be written.
-    """
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    image.quantize(64, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)
 
 
 def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
