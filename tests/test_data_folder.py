@@ -198,7 +198,6 @@ class Bucket(MemoryFileSystem):
 @pytest.fixture
 def bucket(root, monkeypatch):
     """The files of `root` at gs://bucket/data."""
-    monkeypatch.setenv("EPATH_USE_TF", "false")  # as where TensorFlow is not installed
     monkeypatch.setitem(_registry, "gcs", Bucket)
     monkeypatch.setattr(Bucket, "store", {})
     monkeypatch.setattr(Bucket, "pseudo_dirs", [""])
