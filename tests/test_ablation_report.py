@@ -4,16 +4,20 @@ import json
 import math
 
 import fake_runs
+import fsspec
 import numpy as np
 import pytest
 import scipy.stats
 from etils import epath
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from inception import paper
 from inception.ablation import report
 from inception.ablation.rows import config_file, load_rows, load_setting, make_runs
 from inception.ablation.statistics import Estimate, compare
+from inception.workdir import resolve_workdir
 
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
 ERRORS = {  # wrong images of 360, seed by seed
@@ -146,6 +150,33 @@ def test_pictures_are_small_and_not_empty(written):
         colours = {tuple(pixel) for pixel in pixels.reshape(-1, 3)}
         assert {(31, 119, 180), (148, 103, 189)} <= colours  # the first row's and the last's
         assert f"]({name})" in (written[0] / "report.md").read_text()
+
+
+class Bucket(MemoryFileSystem):
+    """Stands in for gcsfs, without a network."""
+
+    protocol = ("gcs", "gs")
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs:/"))
+
+
+def test_an_ablation_in_a_bucket(monkeypatch):
+    monkeypatch.setitem(fsspec.registry._registry, "gcs", Bucket)
+    get_filesystem = backend.fsspec_backend._get_filesystem
+    get_filesystem.cache_clear()
+    try:
+        workdir = resolve_workdir("gs://bucket/table3")
+        rows, runs = make(("v2", "v3"), workdir, seeds=1)
+        for run in runs:
+            fake_runs.write_run(run.config, run.workdir, ema_errors=4, raw_errors=6)
+            run.note(error="", seconds=60, machine="1 x abacus")
+        report.write(workdir, rows, runs, "python ...")
+        assert "2 of 2 runs are finished" in (workdir / "report.md").read_text()
+        assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    finally:
+        get_filesystem.cache_clear()
 
 
 def test_failures_are_told_with_their_reasons(tmp_path):
