@@ -4,13 +4,13 @@ import json
 import math
 
 import fake_runs
-import fsspec
 import numpy as np
 import pytest
 import scipy.stats
 from etils import epath
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 from PIL import Image
 
 from inception import paper
@@ -163,7 +163,7 @@ class Bucket(MemoryFileSystem):
 
 
 def test_an_ablation_in_a_bucket(monkeypatch):
-    monkeypatch.setitem(fsspec.registry._registry, "gcs", Bucket)
+    monkeypatch.setitem(_registry, "gcs", Bucket)
     get_filesystem = backend.fsspec_backend._get_filesystem
     get_filesystem.cache_clear()
     try:
