@@ -25,7 +25,7 @@ class Checkpoints:
     """The checkpoints of one workdir. Use as a context manager.
 
     Args:
-      workdir: a local path or a bucket's.
+      workdir: an absolute path, or one in a bucket, see `workdir.resolve_workdir`.
       keep: how many of the newest are kept.
 
     Raises:
@@ -33,7 +33,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.PathLike, keep: int = 3):
-        self.directory = epath.Path(workdir).resolve() / "checkpoints"
+        self.directory = epath.Path(workdir) / "checkpoints"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

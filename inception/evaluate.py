@@ -78,7 +78,7 @@ def evaluate_run(
     ]
     for member in members:
         check_classes(member, source)
-    if len({(member.workdir.resolve(), member.step) for member in members}) < len(members):
+    if len({(member.workdir, member.step) for member in members}) < len(members):
         raise ConfigError(f"config.eval.ensemble={config.eval.ensemble!r} names a checkpoint twice")
     evaluator = Evaluator(config, source, [member.model for member in members], mesh)
     last = max(member.step for member in members)

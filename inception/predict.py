@@ -71,7 +71,7 @@ class Predictor:
         Returns:
           "logits" [batch, classes] and every endpoint asked for, on the devices.
         """
-        return _forward(
+        outputs = _forward(
             self.variables,
             images,
             model=self.model,
@@ -79,6 +79,7 @@ class Predictor:
             mean=self.preprocessing.mean,
             std=self.preprocessing.std,
         )
+        return {name: outputs[name] for name in ("logits", *self.endpoints)}
 
     def __call__(self, images: np.ndarray) -> Outputs:
         """Logits and endpoints of images that are cropped and resized already.

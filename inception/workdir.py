@@ -42,7 +42,7 @@ _FILE_SYSTEMS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_
 
 
 def resolve_workdir(path: epath.PathLike) -> epath.Path:
-    """A workdir's path, with ~ expanded; a bucket's address, gs://BUCKET/RUN, is one too.
+    """A workdir's absolute path, with ~ expanded; a bucket's address, gs://BUCKET/RUN, is one too.
 
     Raises:
       CheckpointError: for an address that no installed package can read.
@@ -50,7 +50,7 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
     text = os.fspath(path)
     scheme, is_address, _ = text.partition("://")
     if not is_address:
-        return epath.Path(text).expanduser()
+        return epath.Path(text).expanduser().absolute()
     if scheme not in _FILE_SYSTEMS:
         raise CheckpointError(
             f"workdir {text}: {scheme}:// is unknown. Use a local path or one of "

@@ -129,7 +129,8 @@ def test_a_run_ends_with_its_named_evaluations(tiny, digits, tmp_path, monkeypat
     sources = {"few": digits(slice(100, 103)), "validation": digits(HELD_OUT)}
     opened = lambda dataset, split, data_dir: sources[split]  # noqa: E731
     monkeypatch.setattr("inception.evaluate.open_source", opened)
-    config = tiny("num_epochs=0.4", "evaluations.mine.split=few", "evaluations.mine.crops=12")
+    fields = ["evaluations.mine.split=few", "evaluations.mine.crops=12"]
+    config = tiny("num_epochs=0.4", "schedule=staircase", "augmentation=inception", *fields)
     results = inception.train_and_evaluate(config, tmp_path, digits(TRAIN))
     assert results["examples"] == 20
     mine = results["evaluations"]["mine"]

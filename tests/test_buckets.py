@@ -1,0 +1,74 @@
+"""A workdir in a bucket: trained, continued and evaluated against a storage emulator on loopback.
+
+Checkpoints go through TensorStore, all other files through gcsfs, as with the real gs://; both are
+told where the emulator is. TensorFlow's event writer knows no emulator: event files are copied
+(logbook.py), here as everywhere.
+"""
+
+import json
+import socket
+
+import pytest
+
+import inception
+from inception.workdir import resolve_workdir
+
+pytest.importorskip("gcsfs", reason="gs:// needs gcsfs")
+server = pytest.importorskip("gcp_storage_emulator.server", reason="it stands in for the bucket")
+objects = pytest.importorskip("gcp_storage_emulator.handlers.objects")
+
+
+def _download(request, response, storage, *, plain=objects.download):
+    """Adds the generation, which GCS sends with every object and TensorStore wants to see."""
+    plain(request, response, storage)
+    if response.status < 300:
+        file = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
+        response["x-goog-generation"] = file["generation"]
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The address of an empty bucket."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    emulator = server.create_server("localhost", port, in_memory=True, default_bucket="bucket")
+    emulator.start()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setattr(objects, "download", _download)
+        environment.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
+        environment.setenv("TENSORSTORE_GCS_HTTP_URL", f"http://localhost:{port}")
+        environment.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+        yield "gs://bucket"
+    emulator.stop()
+
+
+def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket, tiny, digits, tmp_path):
+    """Stopped and continued in the bucket, in one go on the disk."""
+    train, held_out = digits(slice(0, 40)), digits(slice(100, 120))
+    # The program of test_train.py, compiled once for both.
+    config = tiny("num_epochs=2.4", "schedule=staircase", "augmentation=inception")
+    expected = inception.train_and_evaluate(config, tmp_path / "run", train, held_out)
+    first = config.copy_and_resolve_references()
+    first.num_epochs = 0.8  # two steps of six
+    inception.train_and_evaluate(first, f"{bucket}/runs/a", train, held_out)
+    results = inception.train_and_evaluate(config, f"{bucket}/runs/a", train, held_out)
+    assert results == expected
+
+    workdir = resolve_workdir(f"{bucket}/runs/a")
+    assert json.loads((workdir / "results.json").read_text()) == expected
+    assert (workdir / "results_confusion.png").read_bytes().startswith(b"\x89PNG")
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "train/loss" in line]
+    assert steps == [2, 6]
+    local = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    losses = [line["train/loss"] for line in local if "train/loss" in line]
+    assert [line["train/loss"] for line in lines if "train/loss" in line][-1:] == losses[-1:]
+    assert len([file for file in workdir.iterdir() if "tfevents" in file.name]) == 2
+
+    evaluated = inception.evaluate_run(config, f"{bucket}/runs/a", source=held_out)
+    assert evaluated["ema"] == results["ema"]
+    stored = json.loads((workdir / "eval_validation_6.json").read_text())
+    assert stored["members"] == [f"{bucket}/runs/a/checkpoints/6"]
+    run = inception.restore_run(f"{bucket}/runs/a/checkpoints/6")
+    assert (run.step, run.class_names) == (6, train.class_names)
