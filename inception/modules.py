@@ -80,17 +80,17 @@ class Figure6(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 17, 17, channels] to [batch, 17, 17, 768]."""
-        once, twice = {
-            "asymmetric": partial(self._factorized, (1, 7), (7, 1)),
-            "3x3": partial(self._factorized, (3, 3), (3, 3)),
-            "full": self._full,
-        }[self.factorization](x)
+        if self.factorization == "full":
+            once, twice = self._full(x)
+        else:
+            pair = {"asymmetric": ((1, 7), (7, 1)), "3x3": ((3, 3), (3, 3))}[self.factorization]
+            once, twice = self._factorized(x, *pair)
         branch1x1 = self.conv(192, name="branch1x1")(x)
         pool = self.conv(192, name="branch_pool")(self.pool(x))
         return concatenate(branch1x1, once, twice, pool)
 
     def _factorized(
-        self, first: tuple[int, int], second: tuple[int, int], x: jax.Array
+        self, x: jax.Array, first: tuple[int, int], second: tuple[int, int]
     ) -> tuple[jax.Array, jax.Array]:
         """One 7x7 and two, each as two filters; the released code begins the two with 7x1."""
         conv, features = self.conv, self.features
