@@ -1,7 +1,9 @@
-"""The network: published parameter counts, every endpoint's shape, Keras's and torchvision's."""
+"""The network: published parameter counts, every endpoint's shape.
+
+That it computes what Keras's, torchvision's and slim's do is in test_weights_parity.py.
+"""
 
 import functools
-import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,6 @@ import numpy as np
 import pytest
 
 from inception import Inception
-from inception.layers import BatchNorm, ConvBN
-from inception.modules import Figure8
-from tests import oracles
 
 
 @functools.cache
@@ -197,36 +196,3 @@ def test_initializers_are_the_released_codes():
         assert np.abs(kernel).max() <= 2 * stddev  # truncated at two deviations
         np.testing.assert_allclose(np.std(kernel), 0.8796 * stddev, rtol=0.1)
     np.testing.assert_allclose(np.std(params["Logits"]["kernel"]), 0.8796 * 0.01, rtol=0.1)
-
-
-@pytest.mark.parametrize(
-    ("size", "scale"), [(75, False), pytest.param(299, False, marks=pytest.mark.slow)]
-)
-def test_kerass_network_with_the_same_weights_gives_the_same_features(size, scale):
-    keras = pytest.importorskip("keras", reason="Keras is the oracle")
-    theirs = keras.applications.InceptionV3(
-        weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3)
-    )
-    model = Inception(batch_norm_scale=scale, aux_head="none")
-    variables = oracles.from_keras(theirs, _shapes(model, size, size)[1])
-    images = np.random.default_rng(1).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
-    _, endpoints = jax.jit(model.apply)(variables, images)
-    np.testing.assert_allclose(
-        endpoints["pooled"], np.asarray(theirs(images, training=False)), rtol=1e-4, atol=1e-5
-    )
-
-
-@pytest.mark.slow
-def test_torchvisions_logits_and_side_head_with_the_same_weights():
-    if not importlib.util.find_spec("torchvision"):
-        pytest.skip("torchvision, the oracle, is not installed")
-    model = Inception(10, batch_norm_scale=True)
-    images = np.random.default_rng(1).uniform(-1, 1, (2, 299, 299, 3)).astype(np.float32)
-    shapes = _shapes(model, 299, 299)[1]
-    variables, expected_logits, expected_aux = oracles.torchvision_logits(images, shapes, 10)
-    logits, endpoints = jax.jit(model.apply)(variables, images)
-    np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-4)
-    head = {name: variables[name]["AuxLogits"] for name in ("params", "batch_stats")}
-    conv = functools.partial(ConvBN, batch_norm=functools.partial(BatchNorm, scale=True))
-    aux = Figure8(conv, 10).apply(head, endpoints["Mixed_6e"])
-    np.testing.assert_allclose(aux, expected_aux, rtol=1e-4, atol=1e-4)

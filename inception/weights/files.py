@@ -117,7 +117,10 @@ def check_tensors(
       WeightsError: that lists what is missing, left over or of another shape.
     """
     ours = ours or {}
-    missing = [f"{name} ({ours[name]})" if name in ours else name for name in expected.keys() - found.keys()]
+    missing = [
+        f"{name} ({ours[name]})" if name in ours else name
+        for name in expected.keys() - found.keys()
+    ]
     problems = {
         "missing": missing,
         "not in this network": list(found.keys() - expected.keys()),

@@ -15,7 +15,6 @@ from inception.weights.names import KERAS3_PLACES
 
 _NAMED = re.compile(r"(.*)/(kernel|bias|gamma|beta|moving_mean|moving_variance)(:0)?")
 _NUMBERED = re.compile(r"(.*)/vars/(\d+)")
-_LAYER = re.compile(r"([^/]+?)(?:_(\d+))?")  # the end of a group's path: a kind and a number
 _VARIABLES = {  # in Keras 3's order; a normalization with a scale has it first
     ("conv2d", 1): ["kernel"],
     ("batch_normalization", 3): ["beta", "moving_mean", "moving_variance"],
@@ -30,7 +29,8 @@ def places(file: Any) -> dict[str, str]:
     Whatever is not a convolution, a batch normalization or the only other layer keeps its place
     for a name. Datasets that lie outside the file are not followed.
     """
-    named, layers = {}, defaultdict(dict)
+    named: dict[str, str] = {}
+    layers: dict[str, dict[str, str]] = defaultdict(dict)
     for place in _datasets(file):
         match = _NAMED.fullmatch(place) or _NUMBERED.fullmatch(place)
         if match and not place.startswith("optimizer"):
@@ -67,11 +67,13 @@ def _datasets(file: Any) -> list[str]:
 
 
 def _kind(layer: str) -> str:
-    return _LAYER.fullmatch(layer.rpartition("/")[2])[1]
+    """Of the path of a layer's group: "conv2d" of ".../conv2d_3"."""
+    return re.sub(r"_\d+$", "", layer.rpartition("/")[2])
 
 
 def _number(layer: str) -> int:
-    return int(_LAYER.fullmatch(layer.rpartition("/")[2])[2] or 0)
+    number = re.search(r"_(\d+)$", layer)
+    return int(number[1]) if number else 0
 
 
 def _with_weights_named(kind: str, weights: dict[str, str]) -> dict[str, str]:

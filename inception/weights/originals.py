@@ -25,7 +25,7 @@ _TORCH_MODULES = {
     **dict.fromkeys(("maxpool1", "Pool1"), _STEM_POOLS[0]),
     **dict.fromkeys(("maxpool2", "Pool2"), _STEM_POOLS[1]),
     **dict.fromkeys(("avgpool", "global_pool"), "pooled"),
-    "fc": "logits",
+    **{"fc": "logits", "AuxLogits": "aux_logits"},
 }
 
 
@@ -64,8 +64,7 @@ def _torch_endpoints(source: str, path: str | Path, images: np.ndarray) -> Endpo
     network = torch_network(source, state).eval()
     with torch.no_grad(), recorded(network) as found:
         network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-        if network.AuxLogits is not None:
-            found["aux_logits"] = network.AuxLogits(found["Mixed_6e"])
+        run_side_head(network, found)
     return {name: channels_last(tensor) for name, tensor in found.items()}
 
 
@@ -75,7 +74,7 @@ def torch_network(source: str, state: dict[str, Any]) -> Any:
         from pytorch_fid import inception
 
         # It would download its weights.
-        with mock.patch.object(inception, "load_state_dict_from_url", lambda *_, **__: state):
+        with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
             return inception.fid_inception_v3()
     head = {
         "num_classes": len(state["fc.bias"]),
@@ -114,6 +113,12 @@ def recorded(network: Any) -> Iterator[dict[str, Any]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def run_side_head(network: Any, found: dict[str, Any]) -> None:
+    """Runs the side head, if there is one that did not run, as torchvision's only in training."""
+    if network.AuxLogits is not None and "aux_logits" not in found:
+        network.AuxLogits(found["Mixed_6e"])
 
 
 def channels_last(tensor: Any) -> np.ndarray:

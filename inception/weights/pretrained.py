@@ -53,7 +53,7 @@ def save(directory: str | Path, pretrained: Pretrained) -> None:
     Raises:
       WeightsError: when there is a directory or file of that name.
     """
-    from safetensors.numpy import save_file
+    import safetensors.numpy
 
     directory = Path(directory).expanduser()
     if directory.exists():
@@ -62,7 +62,8 @@ def save(directory: str | Path, pretrained: Pretrained) -> None:
     scratch.mkdir(parents=True)
     try:
         arrays = flatten_dict(pretrained.variables, sep="/")
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, scratch / WEIGHTS)
+        content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        (scratch / WEIGHTS).write_bytes(safetensors.numpy.save(content))
         (scratch / DESCRIPTION).write_text(json.dumps(describe(pretrained), indent=2) + "\n")
         scratch.rename(directory)
     except BaseException:

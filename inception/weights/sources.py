@@ -5,6 +5,7 @@ timm.models.inception_v3, pytorch_fid.inception, keras.applications.inception_v3
 imagenet_utils, slim/nets/inception_v3.py and inception_utils.py, and research/inception.
 """
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, replace
@@ -111,14 +112,12 @@ def _torch_source(tensors: Tensors, path: str | Path) -> str:
 
 
 def timm_tag(path: str | Path) -> str:
-    """timm's name for the weights, from the config.json beside the file or its path; or ""."""
+    """The tag of timm's weights, from the config.json beside the file or its path; or ""."""
     config = Path(path).with_name("config.json")
     tag = ""
     if config.is_file():
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # another program's
             tag = json.loads(config.read_text())["pretrained_cfg"]["tag"]
-        except (ValueError, KeyError, TypeError):
-            pass  # another program's
     for found in _TAG.finditer(str(Path(path).absolute())):
         old = {"adv": "tf_adv"}.get(found[2], found[2])
         tag = tag or f"{found[1] or old}_in1k"

@@ -32,11 +32,11 @@ class Difference:
 
 
 def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
-    """The differences of all arrays that both have, in the order of ours."""
+    """The differences of all arrays that both have, in the order of theirs."""
     return [
-        difference(name, np.asarray(array), np.asarray(theirs[name]))
-        for name, array in ours.items()
-        if name in theirs
+        difference(name, np.asarray(ours[name]), np.asarray(array))
+        for name, array in theirs.items()
+        if name in ours
     ]
 
 
@@ -62,9 +62,15 @@ def verify(pretrained: Pretrained, path: str | Path, batch: int = 2) -> list[Dif
     return compare(our_endpoints(pretrained.model, pretrained.variables, images), theirs)
 
 
-def our_endpoints(model: Any, variables: Any, images: np.ndarray) -> dict[str, Any]:
-    """All endpoints at inference, the side head's and "logits" among them."""
-    forward = jax.jit(lambda variables, images: model.apply(variables, images, side_head=True))
+def our_endpoints(
+    model: Any, variables: Any, images: np.ndarray, side_head: bool = True
+) -> dict[str, Any]:
+    """All endpoints at inference, "logits" among them, and "aux_logits" if there is a side head."""
+
+    @jax.jit
+    def forward(variables: Any, images: jax.Array) -> Any:
+        return model.apply(variables, images, side_head=side_head)
+
     logits, endpoints = forward(variables, images)
     return endpoints | {"logits": logits}
 

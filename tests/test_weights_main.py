@@ -1,0 +1,65 @@
+"""python -m inception.weights."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from inception import command_line
+from inception.weights import load_pretrained, originals, verify
+from inception.weights.__main__ import main
+from tests.weight_files import keras_shapes, write_hdf5
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write_hdf5(tmp_path / "x.h5", keras_shapes(2))
+
+
+def test_import_writes_a_directory_and_says_what_it_is(file, tmp_path, capsys):
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    output = tmp_path / "weights"
+    arguments = ["import", "auto", str(file), f"--output={output}"]
+    assert command_line.run(lambda: main([*arguments, f"--labels={tmp_path}/names.txt"])) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("keras", "num_classes", "cat, dog", "resize"))
+    model, _, preprocessing = load_pretrained(output)
+    assert (model.num_classes, preprocessing.method) == (2, "resize")
+    assert json.loads((output / "model.json").read_text())["labels"] == ["cat", "dog"]
+
+
+def test_a_refused_file_leaves_no_directory(file, tmp_path, capsys):
+    file.write_bytes(file.read_bytes()[:1000])
+    arguments = ["import", "keras", str(file), f"--output={tmp_path / 'weights'}"]
+    assert command_line.run(lambda: main(arguments)) == 1
+    assert "x.h5" in capsys.readouterr().err
+    assert not (tmp_path / "weights").exists()
+
+
+def test_verify_fails_where_the_networks_differ(file, monkeypatch, capsys):
+    ours = {"Mixed_5b": 1.0, "logits": 1.0}
+    monkeypatch.setattr(verify, "our_endpoints", lambda *_: ours)
+    monkeypatch.setattr(originals, "endpoints", lambda *_: ours | {"logits": 1.1})
+    assert main(["verify", "auto", str(file)]) == 1
+    assert "DIFFERENT" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_verify_without_an_original_says_so(file, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    assert command_line.run(lambda: main(["verify", "auto", str(file)])) == 1
+    assert "not installed" in capsys.readouterr().err
+
+
+def test_configs_are_not_asked_for(file):
+    with pytest.raises(SystemExit) as raised:
+        main(["verify", "auto", str(file), "--config.seed=1"])
+    assert raised.value.code == 2
+
+
+def test_importing_the_package_loads_no_other_framework():
+    program = "import sys, inception.weights; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "inception.weights" in loaded
+    assert not loaded & {"tensorflow", "torch", "h5py", "keras", "timm", "safetensors"}
