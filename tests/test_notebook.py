@@ -44,6 +44,7 @@ def test_it_runs(notebook, tmp_path):
         cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())
     )
     overrides = [*TINY, f"data_dir={tmp_path}", "num_epochs=1", "log_every_steps=20"]
+    overrides += ["schedule=staircase"]  # the program of test_main.py
     parameters.source = f"workdir = {str(tmp_path / 'run')!r}\noverrides = {overrides}"
     client = nbclient.NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}
@@ -53,6 +54,6 @@ def test_it_runs(notebook, tmp_path):
     figures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(figures) == 2
     text = "".join(output.get("text", "") for output in outputs)
-    assert "validation (360 images)" in text  # inception.evaluate
+    assert "validation (360 images)" in text  # evaluate_run
     assert "of 360 images are wrong at step 90" in text
     nbformat.write(notebook, tmp_path / "executed.ipynb")
