@@ -14,7 +14,8 @@ from inception import sharding
 from inception.data.sources import Source, open_source
 from inception.errors import ConfigError
 from inception.evaluator import Evaluator
-from inception.logbook import log, read_json, summary, write_json
+from inception.files import read_json, write_json
+from inception.logbook import log, summary
 from inception.workdir import (
     TrainedRun,
     check_classes,

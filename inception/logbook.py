@@ -8,7 +8,6 @@ the local disk and copied.
 import contextlib
 import json
 import logging
-import math
 import os
 import tempfile
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from inception.errors import UserError
+from inception.files import as_json, is_local, read_json, write_json, write_text  # noqa: F401
 from inception.sharding import is_main_process
 
 
@@ -44,8 +43,8 @@ class Logbook:
         self._writer: _Events | None = None
         if is_main_process():
             kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
-            self._lines = [_as_json(line) + "\n" for line in kept]
-            self._file.write_text("".join(self._lines))
+            self._lines = [as_json(line) + "\n" for line in kept]
+            write_text(self._file, "".join(self._lines))
         self.restart_clock(first_step)
 
     def __enter__(self) -> "Logbook":
@@ -95,12 +94,12 @@ class Logbook:
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         if not is_main_process():
             return
-        self._lines.append(_as_json({"step": step, **scalars}) + "\n")
-        if _is_local(self._file):
+        self._lines.append(as_json({"step": step, **scalars}) + "\n")
+        if is_local(self._file):
             with self._file.open("a") as file:
                 file.write(self._lines[-1])
         else:
-            self._file.write_text("".join(self._lines))
+            write_text(self._file, "".join(self._lines))
         self._writer = self._writer or _Events(self._workdir)  # takes seconds, once
         self._writer.write(step, scalars)
 
@@ -119,50 +118,6 @@ def read_metrics(workdir: epath.PathLike) -> list[dict]:
         with contextlib.suppress(ValueError):
             lines.append(json.loads(text))
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
-
-
-def read_json(file: epath.PathLike) -> Any:
-    """The content of a JSON file; None if there is no such file.
-
-    Raises:
-      ValueError: if it is no JSON.
-    """
-    file = epath.Path(file)
-    return json.loads(file.read_text()) if file.exists() else None
-
-
-def write_json(file: epath.PathLike, content: Any) -> None:
-    """Writes JSON for people and programs, whole or not at all, from one process.
-
-    Raises:
-      UserError: if the file cannot be written.
-    """
-    if not is_main_process():
-        return
-    file, text = epath.Path(file), _as_json(content, indent=2) + "\n"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if _is_local(file):
-            partial = file.with_suffix(".partial")
-            partial.write_text(text)
-            partial.replace(file)
-        else:
-            file.write_text(text)  # an object appears when all of it is there
-    except OSError as error:
-        raise UserError(f"{file} cannot be written: {error}") from error
-
-
-def _as_json(content: Any, indent: int | None = None) -> str:
-    """JSON as other programs read it, too: what is not finite is null, for JSON knows no NaN."""
-
-    def finite(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {key: finite(value) for key, value in part.items()}
-        if isinstance(part, list | tuple):
-            return [finite(value) for value in part]
-        return None if isinstance(part, float) and not math.isfinite(part) else part
-
-    return json.dumps(finite(content), indent=indent, allow_nan=False)
 
 
 def summary(results: dict) -> str:
@@ -187,10 +142,6 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
-
-
 class _Events:
     """TensorBoard's event file in a workdir, by clu's writer."""
 
@@ -203,7 +154,7 @@ class _Events:
 
         tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
         self._workdir = workdir
-        self._local = None if _is_local(workdir) else tempfile.TemporaryDirectory()
+        self._local = None if is_local(workdir) else tempfile.TemporaryDirectory()
         self._writer = SummaryWriter(self._local.name if self._local else os.fspath(workdir))
 
     def write(self, step: int, scalars: dict[str, float]) -> None:

@@ -21,7 +21,8 @@ from inception import defaults, sharding
 from inception.checkpoints import Checkpoints
 from inception.data.sources import Source
 from inception.errors import CheckpointError
-from inception.logbook import log, read_json, write_json
+from inception.files import read_json, write_json
+from inception.logbook import log
 from inception.model import Inception
 from inception.preprocessing import Preprocessing
 from inception.state import abstract_weights, make_model, variables_of

@@ -20,6 +20,7 @@ ROWS = (
     ("workdir", "predict"),
     ("preemption",),
     ("checkpoints", "logbook", "metrics", "losses"),
+    ("files",),
     ("state", "data"),
     ("optimizers", "augment", "sharding", "command_line", "config", "paper"),
     ("model",),

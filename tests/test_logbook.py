@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from inception.logbook import Logbook, summary, write_json
+from inception.logbook import Logbook, summary
 
 METRICS = {"loss": 1.5, "top1": 0.25, "learning_rate": 0.01, "grad_norm": 3.0}
 RESULTS = {
@@ -57,9 +57,6 @@ def test_continuing_drops_what_will_be_written_again(tmp_path):
 
 
 def test_what_is_not_finite_is_null_for_json_knows_no_nan(tmp_path):
-    write_json(tmp_path / "results.json", {"ema": {"loss": math.nan, "bins": (math.inf, 0.5)}})
-    text = (tmp_path / "results.json").read_text()
-    assert json.loads(text) == {"ema": {"loss": None, "bins": [None, 0.5]}}
     with Logbook(tmp_path, 0, 100, 8.0) as log:
         log.evaluation(20, RESULTS | {"ema": RESULTS["ema"] | {"loss": math.nan}})
     assert _lines(tmp_path)[0]["eval/ema_loss"] is None
