@@ -7,6 +7,8 @@ logits, endpoints = model.apply(variables, images, train=False)
 config = inception.load_config("configs/digits.py", ["seed=1"])
 results = inception.train_and_evaluate(config, "runs/digits")
 
+model, variables, preprocessing = inception.load_pretrained("runs/digits")  # or anybody's weights
+
 What is exported is imported when it is first used: the network alone loads no data pipeline.
 """
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from inception.predict import Predictor
     from inception.preprocessing import Preprocessing
     from inception.train import train_and_evaluate
+    from inception.weights import load_pretrained
     from inception.workdir import restore_run
 
 _EXPORTS = {
@@ -48,6 +51,7 @@ _EXPORTS = {
     "Preprocessing": ("preprocessing", "Preprocessing"),
     "evaluate_run": ("evaluate", "evaluate_run"),
     "load_config": ("config", "load"),
+    "load_pretrained": ("weights", "load_pretrained"),
     "restore_run": ("workdir", "restore_run"),
     "train_and_evaluate": ("train", "train_and_evaluate"),
 }
@@ -58,6 +62,7 @@ __all__ = [
     "Preprocessing",
     "evaluate_run",
     "load_config",
+    "load_pretrained",
     "restore_run",
     "train_and_evaluate",
 ]

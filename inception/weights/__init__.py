@@ -2,19 +2,26 @@
 
 model, variables, preprocessing = inception.load_pretrained("inception_v3_google-0cc3c7bd.pth")
 
-`import_weights` and `load` give all there is to know as a `Pretrained`, `save` keeps it. On the
-command line: python -m inception.weights import auto FILE --output=DIRECTORY. Reading needs
-PyTorch for .pth files only, and TensorFlow for its checkpoints.
+`load_any` gives all there is to know, also about a run's weights, as a `Pretrained`; `save` keeps
+it. On the command line: python -m inception.weights import auto FILE --output=DIRECTORY. Reading
+needs PyTorch for .pth files only, and TensorFlow for its checkpoints.
 """
 
-from pathlib import Path
+import os
 from typing import Any
 
 from inception.model import Inception
 from inception.preprocessing import Preprocessing
-from inception.weights.files import WeightsError
+from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights
-from inception.weights.pretrained import Pretrained, describe, load, save
+from inception.weights.pretrained import (
+    DESCRIPTION,
+    Pretrained,
+    describe,
+    from_run,
+    load,
+    save,
+)
 from inception.weights.sources import SOURCES
 
 __all__ = [
@@ -22,31 +29,51 @@ __all__ = [
     "Pretrained",
     "WeightsError",
     "describe",
+    "from_run",
     "import_weights",
     "load",
+    "load_any",
     "load_pretrained",
     "save",
 ]
 
 
-def load_any(path: str | Path) -> Pretrained:
-    """A directory that `save` wrote, or a file of any source that can be recognized.
+def load_any(path: str | os.PathLike) -> Pretrained:
+    """Whatever holds this network's weights: imported ones, a file of anybody's, or a run.
+
+    Args:
+      path: a directory that `save` wrote; a file of torchvision, timm, Keras, slim,
+        research/inception or pytorch-fid; or a run's workdir or WORKDIR/checkpoints/STEP, on a disk
+        or in a bucket, whose running averages are taken.
 
     Raises:
-      WeightsError: when it is neither.
+      WeightsError: when it is none of these, or cannot be read.
+      CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
-    return load(path) if Path(path).expanduser().is_dir() else import_weights(path)
+    from inception.workdir import resolve_checkpoint  # Orbax takes seconds and serves only this
+
+    workdir, step = resolve_checkpoint(path)
+    if step is not None or (workdir / "config.json").exists():
+        return from_run(path)
+    if (workdir / DESCRIPTION).exists():
+        return load(path)
+    try:
+        files_of(os.fspath(path))
+    except WeightsError as error:
+        kinds = f"{DESCRIPTION} (imported weights) or config.json and checkpoints/ (a run)"
+        what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
+        raise WeightsError(f"{path} holds no weights: it is {what} {kinds}") from error
+    return import_weights(os.fspath(path))
 
 
-def load_pretrained(path: str | Path) -> tuple[Inception, dict[str, Any], Preprocessing]:
+def load_pretrained(path: str | os.PathLike) -> tuple[Inception, dict[str, Any], Preprocessing]:
     """The network, its variables and how an image becomes its input.
 
     Args:
-      path: a directory that `save` wrote, or a file of weights: of torchvision, timm, Keras, slim,
-        research/inception or pytorch-fid.
+      path: as `load_any` takes it.
 
     Raises:
-      WeightsError: when it is neither, or cannot be read.
+      WeightsError, CheckpointError: as `load_any` does.
     """
     pretrained = load_any(path)
     return pretrained.model, pretrained.variables, pretrained.preprocessing

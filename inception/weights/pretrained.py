@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inception.model import Inception
@@ -35,8 +36,8 @@ class Pretrained:
       variables: "params" and "batch_stats", float32 NumPy arrays.
       preprocessing: how an image becomes the network's input.
       labels: the classes' names, or () where they are not known.
-      source: of `sources.SOURCES`.
-      sha256: of the file that they were imported from.
+      source: of `sources.SOURCES`, or the checkpoint of a run.
+      sha256: of the file that they were imported from; "" for a run.
     """
 
     model: Inception
@@ -94,7 +95,8 @@ def load(directory: str | Path) -> Pretrained:
     directory = Path(directory).expanduser()
     rest = _read_description(directory / DESCRIPTION)
     with open_tensors(directory / WEIGHTS) as tensors:
-        check_tensors(directory / WEIGHTS, tensors.shapes, shapes_of(rest["model"]))
+        shapes = shapes_of(rest["model"], rest["preprocessing"].image_size)
+        check_tensors(directory / WEIGHTS, tensors.shapes, shapes)
         arrays = {name: tensors.read(name) for name in tensors.shapes}
     return Pretrained(variables=unflatten_dict(arrays, sep="/"), **rest)
 
@@ -125,8 +127,34 @@ def _read_description(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def shapes_of(model: Inception) -> dict[str, tuple[int, ...]]:
-    """The shape of every variable of the network by its path, "params/Logits/bias"."""
-    images = jax.ShapeDtypeStruct((1, 299, 299, 3), jnp.float32)
+def from_run(path: epath.PathLike, ema: bool = True) -> Pretrained:
+    """The weights of a run's newest checkpoint, or of the one that is named.
+
+    Args:
+      path: the run's workdir or WORKDIR/checkpoints/STEP, on a disk or in a bucket.
+      ema: the running averages of the weights, or the weights themselves.
+
+    Raises:
+      CheckpointError: if it is not there, or cannot be read.
+    """
+    from inception.workdir import restore_run  # Orbax takes seconds and serves only this
+
+    run = restore_run(path)
+    return Pretrained(
+        model=run.model,
+        variables=jax.tree.map(np.asarray, run.variables("ema" if ema else "raw")),
+        preprocessing=run.preprocessing,
+        labels=run.class_names,
+        source=os.fspath(run.workdir / "checkpoints" / str(run.step)),
+        sha256="",
+    )
+
+
+def shapes_of(model: Inception, image_size: int = 299) -> dict[str, tuple[int, ...]]:
+    """The shape of every variable of the network by its path, "params/Logits/bias".
+
+    The side head's fully connected layer is smaller where the images are.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     return {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
