@@ -46,7 +46,7 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
     """A workdir's absolute path, with ~ expanded; a bucket's address, gs://BUCKET/RUN, is one too.
 
     Raises:
-      CheckpointError: for an address that no installed package can read.
+      CheckpointError: for a bucket that cannot be reached, or that no installed package can read.
     """
     text = os.fspath(path)
     scheme, is_address, _ = text.partition("://")
@@ -57,15 +57,20 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
             f"workdir {text}: {scheme}:// is unknown. Use a local path or one of "
             + ", ".join(f"{known}://" for known in _FILE_SYSTEMS)
         )
-    workdir = epath.Path(text)
+    package = _FILE_SYSTEMS[scheme]
+    logging.getLogger(package).setLevel(logging.CRITICAL)  # it prints the trace of what it raises
     try:
-        workdir.exists()
+        epath.Path(text).exists()
     except ImportError as error:
         raise CheckpointError(
-            f"workdir {text} needs a package that is not installed: pip install "
-            f"{_FILE_SYSTEMS[scheme]}"
+            f"workdir {text} needs a package that is not installed: pip install {package}"
         ) from error
-    return workdir
+    except Exception as error:  # of the package, of the network, of the credentials
+        raise CheckpointError(
+            f"workdir {text} cannot be reached: {error}. Check the bucket's name, the network and "
+            "the credentials of this machine"
+        ) from error
+    return epath.Path(text)
 
 
 def start_or_resume(workdir: epath.PathLike, config: ConfigDict, source: Source) -> None:

@@ -172,3 +172,18 @@ def test_paths_of_workdirs_and_checkpoints(monkeypatch):
     assert resolve_checkpoint("/runs/a") == (Path("/runs/a"), None)
     with pytest.raises(CheckpointError, match=r"ftp://host/run.*gs://"):
         resolve_workdir("ftp://host/run")
+
+
+def test_buckets_that_cannot_be_reached_are_one_error(monkeypatch):
+    def fail_with(error):
+        def exists(_):
+            raise error
+
+        monkeypatch.setattr("etils.epath.gpath.PosixGPath.exists", exists)
+
+    fail_with(RuntimeError("no credentials"))
+    with pytest.raises(CheckpointError, match=r"gs://bucket/run .*no credentials"):
+        resolve_workdir("gs://bucket/run")
+    fail_with(ImportError("s3fs"))
+    with pytest.raises(CheckpointError, match=r"pip install s3fs"):
+        resolve_workdir("s3://bucket/run")
