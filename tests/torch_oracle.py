@@ -1,7 +1,7 @@
 """torchvision's, timm's and pytorch-fid's networks: python torch_oracle.py FOLDER.
 
 Writes the random weights of each into FOLDER, in the formats that they are published in. Then
-answers each line "SOURCE SIZE BATCH MODE" on its input: what the network computes goes to
+answers each line "SOURCE SIZE BATCH MODE DRAW" on its input: what the network computes goes to
 FOLDER/answer.npz, arrays with channels last and by our endpoints' names, and a line to its output.
 
 MODE is "endpoints"; "gradients" of sum(logits * cotangent), of the images ("grad images") and of
@@ -78,7 +78,9 @@ def write_facts(folder: Path) -> None:
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
-def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[str, np.ndarray]:
+def answer(
+    source: str, state: dict, size: int, batch: int, mode: str, draw: int
+) -> dict[str, np.ndarray]:
     network = originals.torch_network(source, state).train(mode == "training")
     if mode == "training":
         for module in network.modules():
@@ -86,7 +88,7 @@ def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[s
                 module.p = 0.0
         if source == "torchvision" and size < 299:
             network.AuxLogits = None
-    images = random_images(size, batch)
+    images = random_images(size, batch, draw)
     inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
     counts: dict[str, np.ndarray] = {}
     for name, module in network.named_modules():
@@ -127,8 +129,8 @@ if __name__ == "__main__":
     all_states = write_files(directory)
     print("ready", flush=True)
     for line in sys.stdin:
-        asked, side, images_in_batch, what = line.split()
+        asked, side, images_in_batch, what, seed = line.split()
         copied = {name: tensor.clone() for name, tensor in all_states[asked].items()}
-        arrays = answer(asked, copied, int(side), int(images_in_batch), what)
+        arrays = answer(asked, copied, int(side), int(images_in_batch), what, int(seed))
         np.savez(directory / "answer.npz", **arrays)
         print("answered", flush=True)

@@ -53,7 +53,8 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     from inception.workdir import resolve_checkpoint  # Orbax takes seconds and serves only this
 
     workdir, step = resolve_checkpoint(path)
-    if step is not None or (workdir / "config.json").exists():
+    is_run = (workdir / "config.json").exists() and (workdir / "checkpoints").is_dir()
+    if step is not None or is_run:
         return from_run(path)
     if (workdir / DESCRIPTION).exists():
         return load(path)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -120,7 +121,7 @@ def _model(source: Source, found: Shapes, has_head: bool, path: str | Path) -> I
 
 
 def _floats(array: np.ndarray, name: str, path: str | Path) -> np.ndarray:
-    if not np.can_cast(array.dtype, np.float64):
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         raise WeightsError(f"{path}: {name} is {array.dtype}, and weights are floats")
     floats = array.astype(np.float32)
     if not np.isfinite(floats).all():

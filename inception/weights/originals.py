@@ -131,7 +131,13 @@ def _keras_endpoints(path: str | Path, images: np.ndarray) -> Endpoints:
     with open_tensors(path) as tensors:
         classes = tensors.shapes.get("predictions/bias", (0,))[0]
     network = keras_network(images.shape[1:], classes)
-    network.load_weights(path)
+    try:
+        network.load_weights(path)
+    except ValueError as error:
+        raise WeightsError(
+            f"{path}: keras.applications' network does not take these weights, as where it is a "
+            "layer of another model: save the weights of that layer"
+        ) from error
     outputs = keras_outputs(network)
     values = type(network)(network.inputs, outputs)(images, training=False)
     return {name: np.asarray(value) for name, value in values.items()}
