@@ -1,4 +1,4 @@
-"""Anyone's Inception-v3 weights: import and verify them.
+"""Anyone's Inception-v3 weights: import, verify and export them.
 
 import SOURCE FILE --output=DIRECTORY reads a file of weights and writes a directory that
 inception.load_pretrained and the other commands take.
@@ -7,23 +7,30 @@ installed, endpoint by endpoint; the status is 1 if they differ.
 
 SOURCE is auto, torchvision, timm (timm.tf_in1k, timm.tf_adv_in1k, timm.tv_in1k, timm.gluon_in1k),
 keras, slim, tensorflow-inception or fid.
+
+export FORMAT WEIGHTS --output=PATH writes imported weights, or those of a run's workdir or of
+WORKDIR/checkpoints/STEP, and verifies what it wrote. FORMAT is torchvision, timm (.pth, or
+.safetensors), keras (.weights.h5, or .h5) or safetensors (a directory as import writes it); or a
+program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from inception import command_line, weights
 from inception.weights import verify
+from inception.weights.export import FORMATS, export
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Runs a subcommand."""
     parser = command_line.parser("python -m inception.weights", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="import | verify")
+    commands = parser.add_subparsers(required=True, metavar="import | verify | export")
     for name, run in (("import", _import), ("verify", _verify)):
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
@@ -33,10 +40,23 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command.add_argument("--labels", metavar="FILE", help="the classes' names, one per line")
         command.set_defaults(run=run)
     commands.choices["import"].add_argument("--output", metavar="DIRECTORY", required=True)
+    _add_export(commands)
     args, overrides = command_line.parse(parser, argv)
     if overrides:
         parser.error(f"weights have no config: leave out --config.{overrides[0]}")
     return args.run(args)
+
+
+def _add_export(commands: Any) -> None:
+    command = commands.add_parser("export", help=_export.__doc__)
+    command.add_argument("format", choices=FORMATS, metavar="FORMAT")
+    command.add_argument("weights", metavar="WEIGHTS")
+    command.add_argument("--output", metavar="PATH", required=True)
+    command.add_argument("--raw", action="store_true", help="of a run, no running averages")
+    command.add_argument(
+        "--preprocessing", action="store_true", help="of a program: takes uint8, scales inside"
+    )
+    command.set_defaults(run=_export)
 
 
 def _import(args: argparse.Namespace) -> None:
@@ -59,6 +79,15 @@ def _verify(args: argparse.Namespace) -> int:
         f"{verify.TOLERANCE:.0e} allowed, as {pretrained.source}"
     )
     return 0 if same else 1
+
+
+def _export(args: argparse.Namespace) -> None:
+    """Write a file for other libraries."""
+    pretrained = (
+        weights.from_run(args.weights, ema=False) if args.raw else weights.load_any(args.weights)
+    )
+    notes = export(pretrained, args.format, args.output, preprocessing=args.preprocessing)
+    print(*notes, f"written to {args.output}", sep="\n")
 
 
 def _read(args: argparse.Namespace) -> weights.Pretrained:

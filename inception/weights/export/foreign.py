@@ -1,0 +1,171 @@
+"""The weight files of torchvision, timm and Keras.
+
+They hold the released network only, as each library computes it: what `SOURCES` says of its model
+is what a network must be to be carried. torchvision's and timm's average pools count the padding,
+so a network whose pools do not would compute something else there, and is refused.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from inception.model import Inception
+from inception.weights import names, verify
+from inception.weights.export.format import Format, judged
+from inception.weights.files import WeightsError
+from inception.weights.importing import import_weights
+from inception.weights.pretrained import Pretrained, describe, shapes_of
+from inception.weights.sources import SOURCES
+
+# Fields that a file does not have to agree on: sizes, what matters in training only, and the side
+# head, which can be left out.
+_FREE = {"num_classes", "aux_head", "dropout_rate", "batch_norm_decay", "batch_norm_group"}
+
+
+def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]:
+    """The weights as those of the source's network, and what they lack then.
+
+    Raises:
+      WeightsError: naming the fields in which the networks differ.
+    """
+    naming, settings = SOURCES[source].naming, SOURCES[source].model
+    theirs = describe(dataclasses.replace(pretrained, model=Inception(**settings)))["model"]
+    free = _FREE | ({"batch_norm_scale"} if naming is names.TORCH else set())
+    differences = [
+        f"model.{field}={ours!r}, and {theirs[field]!r} there"
+        for field, ours in describe(pretrained)["model"].items()
+        if field not in free and ours != theirs[field]
+    ]
+    if differences:
+        raise WeightsError(
+            f"{source} would compute something else than this network ({'; '.join(differences)}): "
+            "export onnx, stablehlo or savedmodel, which carry any network"
+        )
+    arrays = flatten_dict(pretrained.variables, sep="/")
+    model, notes = _with_side_head(pretrained.model, naming, settings, arrays)
+    if model.batch_norm_scale and not pretrained.model.batch_norm_scale:
+        notes.append("this network has no scale in its batch normalization: it is 1 in the file")
+    fitted = {
+        name: arrays.get(name, np.ones(shape, np.float32))  # only scales can be missing
+        for name, shape in shapes_of(model).items()
+    }
+    variables = unflatten_dict(fitted, sep="/")
+    return dataclasses.replace(pretrained, model=model, variables=variables, source=source), notes
+
+
+def _with_side_head(
+    ours: Inception, naming: names.Naming, settings: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> tuple[Inception, list[str]]:
+    """The source's network, with the side head where it has room for ours."""
+    model = Inception(ours.num_classes, aux_head="none", **settings)
+    if ours.aux_head == "none":
+        return model, []
+    whole = model.clone(aux_head="bn")
+    shapes = {name: shape for name, shape in shapes_of(whole).items() if "AuxLogits" in name}
+    fits = all(name.endswith("/scale") or name in arrays for name in shapes) and all(
+        arrays[name].shape == shape for name, shape in shapes.items() if name in arrays
+    )
+    if naming.side_head and ours.aux_head == "bn" and fits:
+        return whole, []
+    return model, ["the side head, which serves training only, is left out: it has no place there"]
+
+
+def _tensors(fitted: Pretrained) -> dict[str, np.ndarray]:
+    """By the source's names, laid out as there."""
+    naming = SOURCES[fitted.source].naming
+    arrays = flatten_dict(fitted.variables, sep="/")
+    return {
+        theirs: np.ascontiguousarray(names.to_theirs(naming, ours, np.asarray(arrays[ours])))
+        for ours, theirs in names.table(naming, arrays).items()
+    }
+
+
+def _scaling(pretrained: Pretrained) -> str:
+    mean, std = pretrained.preprocessing.mean, pretrained.preprocessing.std
+    return f"its input is RGB, (x / 255 - mean) / std with mean {mean} and std {std}"
+
+
+def _write_torch(pretrained: Pretrained, path: Path, source: str, constructor: str) -> list[str]:
+    fitted, notes = _fitted(pretrained, source)
+    state = _tensors(fitted)
+    # Counters that no inference reads and an import does not keep.
+    state |= {
+        name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64)
+        for name in state
+        if name.endswith("running_var")
+    }
+    if path.suffix == ".safetensors":
+        import safetensors.numpy
+
+        safetensors.numpy.save_file(state, path, metadata={"format": "pt"})
+    else:
+        import torch
+
+        torch.save({name: torch.from_numpy(array) for name, array in state.items()}, path)
+    model = fitted.model
+    made = constructor.format(classes=model.num_classes, aux=model.aux_head == "bn")
+    return [f"load it into {made}; {_scaling(pretrained)}", *notes]
+
+
+def _write_torchvision(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
+    constructor = (
+        "torchvision.models.inception_v3(num_classes={classes}, aux_logits={aux}, "
+        "transform_input=False)"
+    )
+    return _write_torch(pretrained, path, "torchvision", constructor)
+
+
+def _write_timm(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
+    constructor = 'timm.create_model("inception_v3", num_classes={classes}, aux_logits={aux})'
+    return _write_torch(pretrained, path, _TIMM, constructor)
+
+
+def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
+    import keras
+
+    fitted, notes = _fitted(pretrained, "keras")
+    classes, tensors = fitted.model.num_classes, _tensors(fitted)
+    network = keras.applications.InceptionV3(weights=None, classes=classes)
+    layers = {"predictions": network.get_layer("predictions")}
+    for kind in ("conv2d", "batch_normalization"):
+        same = [layer for layer in network.layers if layer.name.startswith(kind)]
+        same.sort(key=lambda layer: (len(layer.name), layer.name))  # x, x_1, ..., x_10: as created
+        layers |= {f"{kind}_{number}": layer for number, layer in enumerate(same)}
+    for name, layer in layers.items():
+        for variable in layer.weights:
+            variable.assign(tensors[f"{name}/{variable.name}"])
+    whole = not path.name.endswith(".weights.h5")
+    network.save(path) if whole else network.save_weights(path)
+    made = f"keras.applications.InceptionV3(weights=None, classes={classes})"
+    return [f"load it with {made}.load_weights; {_scaling(pretrained)}", *notes]
+
+
+def _verify(pretrained: Pretrained, path: Path, source: str) -> list[str]:
+    """Reads the file with our importer, and with the library whose format it is."""
+    fitted, _ = _fitted(pretrained, source)
+    back = flatten_dict(import_weights(path, source).variables, sep="/")
+    arrays = flatten_dict(fitted.variables, sep="/")
+    if not all(np.array_equal(back[name], array) for name, array in arrays.items()):
+        raise WeightsError(f"the tensors of {path.name} read back differently: nothing is written")
+    notes = ["verified: every tensor reads back the same"]
+    try:
+        differences = verify.verify(dataclasses.replace(pretrained, source=source), path)
+    except WeightsError as error:
+        if not isinstance(error.__cause__, ImportError):
+            raise
+        return [*notes, f"not compared with the library's own network, which is missing: {error}"]
+    return [*notes, judged(differences, f"{source.partition('.')[0]}'s network")]
+
+
+_TIMM = "timm.tf_in1k"  # all of timm's are one network
+_TORCH_FILES = (".pth", ".safetensors")
+FORMATS = {
+    "torchvision": Format(
+        _TORCH_FILES, _write_torchvision, lambda p, path, _: _verify(p, path, "torchvision")
+    ),
+    "timm": Format(_TORCH_FILES, _write_timm, lambda p, path, _: _verify(p, path, _TIMM)),
+    "keras": Format((".h5",), _write_keras, lambda p, path, _: _verify(p, path, "keras")),
+}
