@@ -33,9 +33,9 @@ from absl import flags
 from PIL import Image
 
 from inception import command_line
-from inception.data.crops import crop, sample_distorted_box
+from inception.data.crops import crop, sample_distorted_box, train_crop
 from inception.data.folder import FolderSource
-from inception.data.readers import TrainReader
+from inception.data.readers import read_example
 from inception.data.stream import train_stream
 
 ROUNDS = 9
@@ -86,7 +86,7 @@ def ours(root: Path, size: int, augmentation: str, threads: int = 1) -> Iterator
 
 
 def in_processes(root: Path, size: int, augmentation: str, processes: int) -> Iterator:
-    """The same with Grain's processes, of one thread each, in place of threads."""
+    """The same work in Grain's processes, of one thread each, in place of threads."""
     flags.FLAGS.mark_as_parsed()  # Grain's workers look at absl's flags
     make = functools.partial(_batch, root, size, augmentation)
     batches = grain.MapDataset.range(1 << 40).map(make)
@@ -100,16 +100,15 @@ def in_processes(root: Path, size: int, augmentation: str, processes: int) -> It
 
 def _batch(root: Path, size: int, augmentation: str, step: int) -> np.ndarray:
     """Makes a whole batch, in whatever process it is called."""
-    reader = _reader(root, size, augmentation)
-    batch = reader.empty(BATCH)
+    source, images = _source(root), np.empty((BATCH, size, size, 3), np.uint8)
     for row in range(BATCH):
-        reader.fill(batch, row, step * BATCH + row)
-    return batch["image"]
+        example = step * BATCH + row
+        pixels, _ = read_example(source, example % len(source))
+        train_crop(np.random.default_rng(example), pixels, augmentation, out=images[row])
+    return images
 
 
-@functools.cache
-def _reader(root: Path, size: int, augmentation: str) -> TrainReader:
-    return TrainReader(FolderSource(root, "train"), 0, size, augmentation, on_bad_record="fail")
+_source = functools.cache(functools.partial(FolderSource, split="train"))
 
 
 def tf_data(root: Path, size: int) -> Iterator:

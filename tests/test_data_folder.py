@@ -12,7 +12,7 @@ import skimage.data
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from inception.data import DataError, DataNotFound
+from inception.data import DataError
 from inception.data.decode import BadImage
 from inception.data.folder import FolderSource, check_files
 from inception.data.sources import open_source
@@ -43,7 +43,7 @@ def test_reads_files_in_sorted_order(root):
     source = FolderSource(root, "train")
     assert source.class_names == ("ant", "bee", "zebra")
     assert (source.num_classes, source.label_width, len(source)) == (3, 0, 4)
-    names = [os.path.relpath(source.describe(i), root) for i in range(4)]
+    names = [os.path.relpath(source.name(i), root) for i in range(4)]
     assert names == [
         "train/ant/c.PNG",
         "train/bee/d.WebP",
@@ -151,7 +151,8 @@ def test_a_file_that_cannot_be_read(root):
     (root / "train/bee/link.jpg").symlink_to(root / "nowhere.jpg")
     source = FolderSource(root, "train")
     (line,) = check_files(source)
-    assert line == f"{root}/train/bee/link.jpg: No such file or directory"
+    assert line.startswith(f"{root}/train/bee/link.jpg: ")
+    assert "No such file" in line
     (root / "train/ant/c.PNG").unlink()
     with pytest.raises(BadImage, match="No such file"):
         source[0]
@@ -161,22 +162,22 @@ def test_a_file_that_cannot_be_read(root):
 
 
 def test_folders_that_are_not_there(root):
-    with pytest.raises(DataNotFound, match="folder test, only train, val"):
+    with pytest.raises(DataError, match=r"folder test, only .*'train', 'val'"):
         FolderSource(root, "test")
-    with pytest.raises(DataNotFound, match=r"nowhere .*DATA_DIR/train/<class>"):
+    with pytest.raises(DataError, match=r"nowhere' .*DATA_DIR/train/<class>"):
         FolderSource(root / "nowhere", "train")
     with pytest.raises(DataError, match=r"'train\[:10%\]'"):
         FolderSource(root, "train[:10%]")
-    with pytest.raises(DataNotFound, match="data_dir"):
+    with pytest.raises(DataError, match="data_dir"):
         open_source("folder", "train")
 
 
 def test_images_outside_class_folders(tmp_path):
     write(tmp_path / "train/a.jpg", encoded(".jpg"))
-    with pytest.raises(DataError, match="no class folders"):
+    with pytest.raises(DataError, match=r"no images .* in class folders"):
         FolderSource(tmp_path, "train")
     (tmp_path / "train/ant").mkdir()
-    with pytest.raises(DataError, match="hold no images"):
+    with pytest.raises(DataError, match=r"no images .* in class folders"):
         FolderSource(tmp_path, "train")
 
 
@@ -214,7 +215,7 @@ def test_a_bucket_is_read_as_a_folder_is(root, bucket):
         local, remote = FolderSource(root, split), FolderSource(bucket, split)
         assert remote.class_names == local.class_names
         assert list(remote) == list(local)
-    assert remote.describe(0) == "gs://bucket/data/val/zebra/e.jpeg"
+    assert remote.name(0) == "gs://bucket/data/val/zebra/e.jpeg"
     assert check_files(remote) == []
 
 
@@ -231,9 +232,9 @@ def test_bad_files_of_a_bucket(bucket):
 
 
 def test_buckets_that_are_not_there(bucket):
-    with pytest.raises(DataNotFound, match=f"{bucket} has no folder test"):
+    with pytest.raises(DataError, match=f"{bucket}' has no folder test"):
         FolderSource(bucket, "test")
-    with pytest.raises(DataNotFound, match="gs://elsewhere"):
+    with pytest.raises(DataError, match="gs://elsewhere"):
         FolderSource("gs://elsewhere", "train")
     with pytest.raises(DataError, match="ftp://host/data"):
         FolderSource("ftp://host/data", "train")

@@ -184,7 +184,7 @@ def spoil(files: list[bytes], *examples: int) -> ArraySource:
 
 
 def test_a_bad_record_fails_and_is_named(files):
-    with pytest.raises(BadImage, match=r"image 17 of the arrays: JPEG of .* end"):
+    with pytest.raises(BadImage, match=r"example 17 \(image 17\): "):
         take(train(spoil(files, 17), batch_size=N), 1)
 
 
@@ -206,10 +206,7 @@ def test_bad_records_are_skipped_for_the_next_of_the_permutation(files, source):
 def test_skipped_records_are_counted_in_the_log(files, caplog):
     with caplog.at_level("WARNING"):
         take(train(spoil(files, 17, 30), on_bad_record="skip", batch_size=N, threads=1), 1)
-    text = caplog.text
-    assert "1 since this start" in text
-    assert "2 since this start" in text
-    assert "image 30" in text
+    assert all(part in caplog.text for part in ("(1 since", "(2 since", "(image 17)", "(image 30)"))
 
 
 def test_nothing_but_bad_records_is_an_error(files):
@@ -218,7 +215,7 @@ def test_nothing_but_bad_records_is_an_error(files):
 
 
 def test_evaluation_never_skips(files):
-    with pytest.raises(BadImage, match="image 17"):
+    with pytest.raises(BadImage, match="example 17 "):
         list(evaluate(spoil(files, 17)))
 
 
@@ -239,7 +236,7 @@ class Lying(ArraySource):
 @pytest.mark.parametrize("stream", [train, evaluate])
 @pytest.mark.parametrize("label", [-1, 7])
 def test_a_label_outside_the_classes_is_an_error(files, stream, label):
-    with pytest.raises(DataError, match=rf"image \d+ of the arrays: label {label} .* 7 classes"):
+    with pytest.raises(DataError, match=rf"example \d+ .*: label {label} "):
         next(stream(Lying(files, label=label)))
 
 
@@ -257,7 +254,7 @@ class Vanished(ArraySource):
 @pytest.mark.parametrize("stream", [train, evaluate])
 def test_a_file_that_is_gone_is_never_skipped(files, stream):
     how = {"on_bad_record": "skip"} if stream is train else {}
-    with pytest.raises(DataError, match=r"image \d+ of the arrays: .*No such file"):
+    with pytest.raises(FileNotFoundError):
         next(stream(Vanished(files, np.zeros(N, int)), **how))
 
 

@@ -8,36 +8,36 @@ blacklist. Empty lines and those that begin with # mean nothing.
 
 from pathlib import Path, PurePosixPath
 
-from inception.data import DataError, DataNotFound
+from inception.data import DataError
 from inception.data.sources import Source
 
 
 class Excluded:
-    """The names on a list; `name in excluded` asks for a file's name.
+    """The names on a list; `name in excluded` asks for what a source calls an image.
 
     Raises:
-      DataNotFound: if the list cannot be read.
+      DataError: if the list cannot be read.
     """
 
     def __init__(self, file: str | Path):
         self._file = file
         try:
-            lines = [line.strip() for line in Path(file).expanduser().read_text().splitlines()]
+            lines = Path(file).expanduser().read_text().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise DataNotFound(
-                f"list of excluded images {file}: it cannot be read: {error}"
-            ) from error
-        self._listed = {line for line in lines if line and not line.startswith("#")}
-        numbers = (int(line) for line in self._listed if line.isdecimal())
+            raise DataError(f"list of excluded images {file} cannot be read: {error}") from error
+        self._listed = {line.strip() for line in lines if line.strip() and line[0] != "#"}
+        numbers = [int(line) for line in self._listed if line.isdecimal()]
         self._names = self._listed | {f"ILSVRC2012_val_{number:08d}" for number in numbers}
 
     def __len__(self) -> int:
         return len(self._listed)
 
-    def __contains__(self, file_name: object) -> bool:
-        path = PurePosixPath(str(file_name))
-        forms = (path, path.with_suffix(""), path.name, path.stem) if path.name else ()
-        return any(str(form) in self._names for form in forms)
+    def __contains__(self, name: str) -> bool:
+        path = PurePosixPath(
+            *PurePosixPath(name).parts[-2:]
+        )  # in its class's folder, if it has one
+        forms = (path, path.parent / path.stem, path.name, path.stem)
+        return not self._names.isdisjoint(map(str, forms))
 
     def check(self, source: Source) -> None:
         """Refuses a list that leaves out nothing, rather than evaluate silently on everything.
@@ -45,11 +45,8 @@ class Excluded:
         Raises:
           DataError: saying what the source's images are called.
         """
-        if any(source.file_name(index) in self for index in range(len(source))):
-            return
-        name = source.file_name(0)
-        called = f"are called as {name!r} is" if name else "have no names"
-        raise DataError(
-            f"list of excluded images {self._file}: none of its {len(self)} is evaluated. The "
-            f"{len(source)} images of the data set {called}"
-        )
+        if not any(source.name(index) in self for index in range(len(source))):
+            raise DataError(
+                f"list of excluded images {self._file}: none of its {len(self)} is evaluated. The "
+                f"{len(source)} images of the data set are called as {source.name(0)!r} is"
+            )

@@ -5,7 +5,6 @@ same number everywhere. Files are JPEG, PNG or WebP; names that begin with a dot
 may lie in a bucket: anything that etils.epath reads, as gs://bucket/folder.
 """
 
-import itertools
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from etils import epath
 
-from inception.data import DataError, DataNotFound
+from inception.data import DataError
 from inception.data.decode import BadImage, decode, read_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -37,13 +36,18 @@ class FolderSource:
             on_bad_record: "fail", or "skip": leave out, and log, files whose suffix is no image's.
 
         Raises:
-            DataNotFound: `root` or the split's folder is not there.
-            DataError: no images, classes that the training folder lacks, or other files.
+            DataError: a folder that is not there, no images, classes that the training folder
+                lacks (or, in itself, has no images of), or other files.
         """
         self._folder = folder = _split_folder(root, split)
-        own = _subfolders(folder)
-        self.class_names = _classes(folder, own)
+        train, own = folder.parent / "train", _subfolders(folder)
+        self.class_names = _subfolders(train) if train.is_dir() else own
         self.num_classes = len(self.class_names)
+        if unknown := sorted(set(own) - set(self.class_names)):
+            raise DataError(
+                f"{folder} has {len(unknown)} class folders that {train} lacks, as {unknown[:5]}. "
+                "Every split needs the same classes"
+            )
         with ThreadPoolExecutor(_THREADS) as pool:
             listed = pool.map(_names, [f"{folder}/{name}" for name in own])
             files = [f"{own[i]}/{file}" for i, names in enumerate(listed) for file in names]
@@ -54,26 +58,22 @@ class FolderSource:
                 raise DataError(f"{message}. Remove them, or train with on_bad_record='skip'")
             logging.warning("%s: they are left out", message)
         if not self._files:
-            raise DataError(f"{folder}: its class folders hold no images ({', '.join(SUFFIXES)})")
+            raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in class folders")
         numbers = {name: number for number, name in enumerate(self.class_names)}
         self._labels = [numbers[file.partition("/")[0]] for file in self._files]
-        if folder.name == "train" and len(set(self._labels)) < self.num_classes:
-            empty = sorted(set(numbers) - {self.class_names[label] for label in self._labels})
-            raise DataError(f"{folder}: {len(empty)} class folders hold no images, as {empty[:5]}")
+        if folder == train and (empty := sorted(set(numbers.values()) - set(self._labels))):
+            names = [self.class_names[number] for number in empty[:5]]
+            raise DataError(f"{folder}: {len(empty)} class folders hold no images, as {names}")
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        return read_file(self.describe(index)), self._labels[index]
+        return read_file(self.name(index)), self._labels[index]
 
-    def describe(self, index: int) -> str:
+    def name(self, index: int) -> str:
         """Returns the path of the image."""
         return f"{self._folder}/{self._files[index]}"
-
-    def file_name(self, index: int) -> str:
-        """Returns the file's name in its class's folder."""
-        return self._files[index]
 
 
 def check_files(source: FolderSource) -> list[str]:
@@ -83,14 +83,13 @@ def check_files(source: FolderSource) -> list[str]:
         A line for each that is no whole image: its path and what is wrong with it.
     """
 
-    def check(indices: range) -> list[str]:
-        found = [(path, _problem(path)) for path in map(source.describe, indices)]
-        return [f"{path}: {problem}" for path, problem in found if problem]
+    def check(start: int) -> list[str]:
+        paths = map(source.name, range(len(source))[start : start + _CHECKED])
+        return [f"{path}: {problem}" for path in paths if (problem := _problem(path))]
 
-    every = range(len(source))
     with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(check, [every[i : i + _CHECKED] for i in every[::_CHECKED]])
-    return [line for part in parts for line in part]
+        parts = pool.map(check, range(0, len(source), _CHECKED))
+        return [line for part in parts for line in part]
 
 
 def printable(class_name: str) -> str:
@@ -100,51 +99,27 @@ def printable(class_name: str) -> str:
 
 def _split_folder(root: str | Path, split: str) -> epath.Path:
     """Returns the folder of a split; "validation" may be called "val"."""
-    names = ["validation", "val"] if split == "validation" else [split]
     if not split or Path(split).name != split or "[" in split:
         raise DataError(f"split {split!r} of a folder must be a folder's name, as 'train' or 'val'")
+    names = ["validation", "val"] if split == "validation" else [split]
     try:
         parent = epath.Path(root).expanduser()
-        for name in names:
-            if (parent / name).is_dir():
-                return parent / name
-        found = ", ".join(_subfolders(parent)) if parent.is_dir() else ""
+        found = _subfolders(parent) if str(root) and parent.is_dir() else ()
     except (KeyError, ImportError) as error:  # epath's, of xyz:// and where gcsfs is missing
         raise DataError(
             f"data_dir {root} cannot be opened ({error!r}). Mount it and give the folder"
         ) from error
-    problem = f"has no folder {' or '.join(names)}, only {found}" if found else "has no folders"
-    raise DataNotFound(
-        f"{root} {problem}. A data set 'folder' needs images at DATA_DIR/train/<class>/ and "
-        "DATA_DIR/val/<class>/"
+    for name in names:
+        if name in found:
+            return parent / name
+    raise DataError(
+        f"data_dir {str(root)!r} has no folder {' or '.join(names)}, only {list(found)}. A data "
+        "set 'folder' needs images at DATA_DIR/train/<class>/ and DATA_DIR/val/<class>/"
     )
 
 
-def _classes(folder: epath.Path, own: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the training folder's classes; without one, a split's `own`."""
-    train = folder.parent / "train"
-    if not own:
-        raise DataError(
-            f"{folder} has no class folders. Images belong in {folder}/<class>/, one folder per "
-            "class"
-        )
-    if not train.is_dir():
-        logging.info("%s is not there: the classes are those of %s", train, folder)
-        return own
-    classes = _subfolders(train)
-    if unknown := sorted(set(own) - set(classes)):
-        raise DataError(
-            f"{folder} has {len(unknown)} class folders that {train} lacks, as {unknown[:5]}. "
-            "Every split needs the same classes"
-        )
-    return classes
-
-
 def _subfolders(folder: epath.Path) -> tuple[str, ...]:
-    names = _names(str(folder))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        are_folders = pool.map(lambda name: (folder / name).is_dir(), names)
-    return tuple(itertools.compress(names, are_folders))
+    return tuple(name for name in _names(str(folder)) if (folder / name).is_dir())
 
 
 def _names(folder: str) -> list[str]:
@@ -166,8 +141,6 @@ def _problem(path: str) -> str:
             tail = file.read()
         if not any(head.startswith(start) and end in tail for start, end in _MARKS.items()):
             decode(read_file(path))
-    except BadImage as error:
+    except (BadImage, OSError) as error:
         return str(error)
-    except OSError as error:
-        return error.strerror or str(error)
     return ""

@@ -10,9 +10,7 @@ It can be stopped and started again at any time, and started twice at once: a da
 under its name only when it is complete, a converted file only when it was compared.
 """
 
-import contextlib
 import fcntl
-import io
 import operator
 import os
 import shutil
@@ -23,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from inception import command_line
-from inception.data import DataError, DataNotFound, records
+from inception.data import DataError, records
 
 # The archives that image-net.org gives after registration: how many files are in each.
-_IMAGENET_TARS = {"ILSVRC2012_img_train.tar": 1000, "ILSVRC2012_img_val.tar": 50_000}
 ARCHIVES = {
-    "imagenet2012": _IMAGENET_TARS,
+    "imagenet2012": {"ILSVRC2012_img_train.tar": 1000, "ILSVRC2012_img_val.tar": 50_000},
     "imagenet2012_real": {"ILSVRC2012_img_val.tar": 50_000},
 }
 
@@ -49,141 +46,79 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bo
         The data set's folder.
 
     Raises:
-        DataError: unknown data set, a directory that cannot be written or is taken, or a TFRecord
-            copy that is damaged.
-        DataNotFound: archives that are missing or cut short.
+        DataError: unknown data set, archives that are missing or cut short, a folder that cannot
+            be written or is taken, or a TFRecord copy that is damaged.
     """
     if name in ("folder", "fake"):
         raise DataError(f"data set {name!r} needs no preparation")
-    if (info := _finished(name, data_dir)) is not None:
-        return Path(info.data_dir)
     root = records.data_root(data_dir)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"data_dir {root} cannot be made: {error.strerror}") from error
-    _require_writable(root)
-    label = name.replace("/", "-").replace(":", "-")
-    with _lock(root / f".{label}.lock"):
+    if info := records.find(name, data_dir):
+        folder = Path(info.data_dir)
+        if not _unconverted(info):
+            return folder
+        if not os.access(folder, os.W_OK):
+            raise DataError(
+                f"{folder} cannot be written. To convert a copy that you may only read, link "
+                "it into a directory of yours, `cp -rs DATA_DIR/NAME MY_DIR/`, and give that"
+            )
+    root.mkdir(parents=True, exist_ok=True)
+    base = name.split("/")[0].split(":")[0]
+    with (root / f".{base}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees the lock of a process that dies
         info = records.find(name, data_dir)
-        if info is not None:
-            convert(info, progress=progress)  # nothing to do if another process was faster
-            return Path(info.data_dir)
-        manual = Path(manual_dir or root / "downloads" / "manual").expanduser()
-        staging = root / f".{label}.incomplete"
-        return _generate(name, root, manual, staging, progress)
+        if info is None:
+            manual = Path(manual_dir or root / "downloads" / "manual").expanduser()
+            return _generate(name, root, manual, progress)
+        _convert(info, progress)  # nothing to do if another process was faster
+        return Path(info.data_dir)
 
 
-def convert(info: Any, *, progress: bool = False) -> None:
-    """Writes an ArrayRecord file beside each TFRecord file of a data set, and compares them.
-
-    Files that an earlier, interrupted conversion finished are kept. The TFRecord files and the
-    metadata are only read.
-
-    Raises:
-        DataError: a file is damaged, or holds another number of records than the metadata say.
-    """
-    from tqdm.contrib.concurrent import thread_map
-
-    folder = Path(info.data_dir)
-    files = _unconverted(info)
-    if not files:
-        return
-    if info.file_format.value != "tfrecord":
-        raise DataError(f"{folder} lacks {files[0][1].name}: remove the folder and prepare again")
-    _require_writable(folder)
-    for part in folder.glob(".*.part"):
-        part.unlink()  # of a process that was killed: the lock says that nobody writes it
-    print(f"converting {len(files)} TFRecord files in {folder}", flush=True)
-    options = {"max_workers": os.cpu_count(), "unit": "file", "disable": not progress}
-    thread_map(lambda file: _convert_file(*file), files, **options)
-
-
-def _finished(name: str, data_dir: str) -> Any:
-    """Returns the DatasetInfo of a data set whose ArrayRecord files are all there, else None."""
-    info = records.find(name, data_dir)
-    return None if info is None or _unconverted(info) else info
-
-
-def _require_writable(folder: Path) -> None:
-    if not os.access(folder, os.W_OK):
-        raise DataError(
-            f"{folder} cannot be written. To convert a copy that you may only read, link it into a "
-            f"directory of yours, `cp -rs DATA_DIR/NAME MY_DIR/`, and give --data_dir=MY_DIR"
-        )
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Lets one process at a time pass; the system frees the lock of a process that dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _generate(name: str, root: Path, manual: Path, staging: Path, progress: bool) -> Path:
-    """Lets tfds make a data set in `staging`, and moves it to its place when it is complete."""
+def _generate(name: str, root: Path, manual: Path, progress: bool) -> Path:
+    """Lets tfds make a data set, which it moves to its place when it is complete."""
     import tensorflow_datasets as tfds
 
     known = records.builder_class(name)
-    shutil.rmtree(staging, ignore_errors=True)  # what a killed process left
     try:
-        builder = tfds.builder(name, data_dir=staging, file_format="array_record")
+        builder = tfds.builder(name, data_dir=root, file_format="array_record")
     except (AssertionError, ValueError):  # with a page of advice
         configs = ", ".join(known.builder_configs) or "none"
         raise DataError(
             f"data set {name!r}: no such config or version; its configs are {configs} and its "
             f"version is {known.VERSION}"
         ) from None
-    made = Path(builder.data_dir)
-    final = root / made.relative_to(staging)
-    if final.exists() and any(final.iterdir()):
+    folder = Path(builder.data_dir)
+    if folder.exists():
         raise DataError(
-            f"{final} is in the way: it holds no complete data set. Move it away and prepare again"
+            f"{folder} is in the way: it holds no complete data set. Move it away and prepare again"
         )
-    _check_manual_files(name, manual, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
-    print(f"preparing data set {name!r} in {root}", flush=True)
+    _check_archives(builder.name, manual, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+    for left in folder.parent.glob("incomplete.*"):  # by a process that was killed
+        shutil.rmtree(left)
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     config = tfds.download.DownloadConfig(manual_dir=manual)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # tfds names the staging folder as final
-            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
-    except ImportError as error:  # some data sets need packages that the others do without
+        builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+    except (AssertionError, ImportError) as error:  # no manual_dir; packages that few sets need
         raise DataError(f"data set {name!r} cannot be made: {error}") from error
-    final.parent.mkdir(parents=True, exist_ok=True)
-    made.rename(final)
-    shutil.rmtree(staging)
-    return final
+    return folder
 
 
-def _check_manual_files(name: str, manual: Path, instructions: str | None) -> None:
-    """Raises DataNotFound unless what the user must bring is there and complete."""
-    archives = ARCHIVES.get(name.split(":")[0], {})
-    problems = [
-        problem
-        for file, members in archives.items()
-        if (problem := _archive_problem(manual / file, members))
-    ]
-    if instructions and not manual.is_dir():
-        problems = [f"{manual} is not a folder"]
+def _check_archives(name: str, manual: Path, instructions: str) -> None:
+    """Refuses ImageNet's archives if they are missing or cut short, which tfds would not notice."""
+    problems = []
+    for file, members in ARCHIVES.get(name, {}).items():
+        try:
+            with tarfile.open(manual / file, "r:") as archive:
+                found = sum(1 for _ in archive)  # reads the headers only
+        except (OSError, tarfile.TarError) as error:
+            problems.append(f"{file} is no complete tar file: {error}")
+        else:
+            if found != members:
+                problems.append(f"{file} holds {found:,} files instead of {members:,}")
     if problems:
-        raise DataNotFound(
-            f"data set {name!r} cannot be prepared:\n  "
-            + "\n  ".join(problems)
-            + f"\n{' '.join((instructions or '').split())}\n--manual_dir says where they are."
-        )
-
-
-def _archive_problem(path: Path, members: int) -> str:
-    """Returns what is wrong with a tar file, or ""; reads only the headers of its members."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            found = sum(1 for _ in archive)
-    except FileNotFoundError:
-        return f"{path} is missing"
-    except (OSError, tarfile.TarError) as error:
-        return f"{path} ({path.stat().st_size:,} bytes) is no complete tar file: {error}"
-    return "" if found == members else f"{path} holds {found:,} files instead of {members:,}"
+        start = f"data set {name!r} cannot be made from the files in {manual}:"
+        advice = f"{' '.join(instructions.split())} --manual_dir says where they are."
+        raise DataError("\n  ".join([start, *problems, advice]))
 
 
 def _unconverted(info: Any) -> list[tuple[Path, Path, int]]:
@@ -193,6 +128,18 @@ def _unconverted(info: Any) -> list[tuple[Path, Path, int]]:
         targets = records.as_array_record(split).filepaths
         files += zip(split.filepaths, targets, split.shard_lengths, strict=True)
     return [file for file in files if file[2] and not file[1].exists()]
+
+
+def _convert(info: Any, progress: bool) -> None:
+    """Writes an ArrayRecord file beside each TFRecord file that has none yet."""
+    from tqdm.contrib.concurrent import thread_map
+
+    files = _unconverted(info)
+    if files and info.file_format.value != "tfrecord":
+        lost = files[0][1]
+        raise DataError(f"{lost.parent} lacks {lost.name}: remove the folder and prepare again")
+    options = {"max_workers": os.cpu_count(), "unit": "file", "disable": not progress}
+    thread_map(lambda file: _convert_file(*file), files, **options)
 
 
 def _convert_file(source: Path, target: Path, expected: int) -> None:
@@ -222,8 +169,7 @@ def _tfrecords(path: Path) -> Iterator[bytes]:
     import tensorflow as tf
 
     try:
-        for record in tf.data.TFRecordDataset(str(path), buffer_size=1 << 20):
-            yield bytes(record.numpy())
+        yield from tf.data.TFRecordDataset(str(path), buffer_size=1 << 20).as_numpy_iterator()
     except (tf.errors.DataLossError, tf.errors.NotFoundError) as error:
         raise DataError(f"{path} cannot be read: {error.message}") from error
 
@@ -233,17 +179,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser("python -m inception.data.prepare", __doc__)
     parser.epilog = None  # there is no config
     parser.add_argument("--dataset", required=True, help="tfds's name of the data set, or digits")
-    parser.add_argument(
-        "--data_dir", default="", help="where data sets lie; without it ~/tensorflow_datasets"
-    )
-    parser.add_argument(
-        "--manual_dir", default="", help="where the archives lie that you downloaded yourself"
-    )
+    parser.add_argument("--data_dir", default="", help="without it ~/tensorflow_datasets")
+    parser.add_argument("--manual_dir", default="", help="with archives you downloaded yourself")
     args = parser.parse_args(argv)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow takes the GPU's memory
-    if (info := _finished(args.dataset, args.data_dir)) is not None:
-        print(f"nothing to do: {args.dataset!r} is complete in {info.data_dir}")
-        return
     folder = prepare(args.dataset, args.data_dir, args.manual_dir, progress=True)
     print(f"{args.dataset!r} is ready in {folder}")
 

@@ -5,19 +5,21 @@ Reading needs neither TensorFlow nor the code that made the data set: the folder
 dataset_info.json and features.json say everything. prepare.py makes such folders.
 """
 
+import contextlib
 import difflib
-import re
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from inception.data import DataError, DataNotFound
+from inception.data import DataError
 from inception.data.decode import BadImage
 
 # Room for the labels of one image of a multi-label set, because a batch needs a fixed width.
 MAX_LABELS = 32
+_OPEN_FILES = 8192  # a reader holds every shard open; ImageNet's 1,088 are above the usual limit
 
 
 class RecordSource:
@@ -31,28 +33,36 @@ class RecordSource:
         """Opens `split`, any tfds split expression ("train[:90%]"), of the data set `name`.
 
         Raises:
-            DataNotFound: the data set, or its ArrayRecord files, are not in `data_dir`.
-            DataError: unknown data set or split, empty split, or features that are not an
-                `image` and a `label`.
+            DataError: the data set, or its ArrayRecord files, are not in `data_dir`; unknown data
+                set or split, empty split, or features that are not an `image` and a `label`.
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         info = find(name, data_dir)
+        command = f"python -m inception.data.prepare --dataset={name}"
+        command += data_dir and f" --data_dir={data_dir}"
         if info is None:
-            raise DataNotFound(_how_to_prepare(name, data_dir))
-        self._label_feature, self.num_classes, self.class_names = _label_of(info)
-        self.label_width = MAX_LABELS if self._label_feature == "real_label" else 0
+            manual = " ".join((builder_class(name).MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
+            command += " --manual_dir=MANUAL_DIR" if manual else ""
+            raise DataError(
+                f"data set {name!r} is not in {data_root(data_dir)}. {manual} Run once:\n"
+                f"  {command}\nor name the directory that holds it: --config.data_dir=..."
+            )
+        self._label, self.class_names = _label_of(info)
+        self.num_classes = len(self.class_names)
+        self.label_width = MAX_LABELS if self._label == "real_label" else 0
 
-        splits = [as_array_record(each) for each in info.splits.values()]
+        splits = map(as_array_record, info.splits.values())
         shards = file_instructions(name, splits, split)
         if missing := [shard.filename for shard in shards if not Path(shard.filename).exists()]:
-            raise DataNotFound(
+            raise DataError(
                 f"data set {name!r} in {info.data_dir} ({info.file_format.value}) lacks "
                 f"{len(missing)} of the {len(shards)} ArrayRecord files of split {split!r}, the "
                 f"first {Path(missing[0]).name}. This writes them beside what is there, once:\n"
-                f"  {prepare_command(name, data_dir)}"
+                f"  {command}"
             )
-        _allow_open_files(len(shards))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _OPEN_FILES)), hard))
         self._name = f"{name}:{split}"
         self._records = ArrayRecordDataSource(shards)
 
@@ -60,32 +70,35 @@ class RecordSource:
         return len(self._records)
 
     def __getitem__(self, index: int) -> tuple[bytes, int | np.ndarray]:
-        features = _parse(self._read(index))
+        features = self._features(index)
         image = features["image"].bytes_list.value[0]
-        labels = list(features[self._label_feature].int64_list.value)
+        labels = list(features[self._label].int64_list.value)
         if not self.label_width:
             return image, labels[0]
         if len(labels) > self.label_width:
             raise DataError(
-                f"{self.describe(index)} has {len(labels)} labels; at most {self.label_width} fit"
+                f"{self.name(index)} has {len(labels)} labels; at most {self.label_width} fit"
             )
         return image, np.array(labels + [-1] * (self.label_width - len(labels)), np.int32)
 
-    def describe(self, index: int) -> str:
-        """Returns what an error message calls this example."""
+    def name(self, index: int) -> str:
+        """Returns the record's file_name, or its place in the split if it has none."""
+        with contextlib.suppress(BadImage):
+            if names := self._features(index)["file_name"].bytes_list.value:
+                return names[0].decode()
         return f"record {index} of {self._name}"
 
-    def file_name(self, index: int) -> str:
-        """Returns the record's feature of that name; "" if it has none."""
-        names = _parse(self._read(index))["file_name"].bytes_list.value
-        return names[0].decode() if names else ""
+    def _features(self, index: int) -> Any:
+        """Returns the features of a record by name."""
+        from tensorflow_datasets.proto import tf_example_pb2  # tfds's copy, without TensorFlow
 
-    def _read(self, index: int) -> bytes:
         index = range(len(self))[index]  # IndexError ends an iteration, as for a list
         try:
-            return self._records[index]
+            record = self._records[index]
         except Exception as error:  # ArrayRecord raises all kinds
             raise BadImage(f"the record cannot be read: {error}") from error
+        proto: Any = tf_example_pb2
+        return proto.Example.FromString(record).features.feature
 
 
 def find(name: str, data_dir: str = "") -> Any:
@@ -98,19 +111,18 @@ def find(name: str, data_dir: str = "") -> Any:
     from google.protobuf.json_format import ParseError
     from tensorflow_datasets.core import read_only_builder, registered
 
-    if not re.fullmatch(r"\w+(/[^/:]+)*(:[\d.*]+)?", name):
-        raise DataError(f"data set {name!r}: it must be NAME, NAME/CONFIG or NAME/CONFIG:1.2.3")
+    root = data_root(data_dir)
     try:
-        return read_only_builder.builder_from_files(name, data_dir=data_root(data_dir)).info
+        return read_only_builder.builder_from_files(name, data_dir=root).info
     except registered.DatasetNotFoundError:
         return None
     except ParseError as error:
         raise DataError(
-            f"data set {name!r} in {data_root(data_dir)}: its dataset_info.json or features.json "
-            f"is damaged ({error}); remove its folder and prepare it again"
+            f"data set {name!r} in {root}: its dataset_info.json or features.json is damaged "
+            f"({error}). Remove its folder and prepare it again"
         ) from None
-    except ValueError as error:  # the same data set in two places
-        raise DataError(f"data set {name!r}: {error}") from None
+    except ValueError as error:  # a name of another form, or the same data set in two places
+        raise DataError(f"data set {name!r}: {str(error).splitlines()[0]}") from None
 
 
 def builder_class(name: str) -> Any:
@@ -124,9 +136,9 @@ def builder_class(name: str) -> Any:
     import inception.data.digits  # noqa: F401 (registers it)
 
     base = name.split("/")[0].split(":")[0]
-    known = {*tfds.list_builders(with_community_datasets=False), "folder", "fake"}
+    known = [*tfds.list_builders(with_community_datasets=False), "folder", "fake"]
     if base not in known:
-        near = " or ".join(difflib.get_close_matches(base, sorted(known)))
+        near = " or ".join(difflib.get_close_matches(base, known))
         raise DataError(
             f"unknown data set {name!r}: neither a name that tfds knows nor 'digits', 'folder' or "
             f"'fake'{near and f'; did you mean {near}?'}"
@@ -134,7 +146,7 @@ def builder_class(name: str) -> Any:
     return tfds.builder_cls(base)
 
 
-def file_instructions(name: str, splits: list, split: str) -> list:
+def file_instructions(name: str, splits: Iterable[Any], split: str) -> list:
     """Returns tfds's file instructions (filename, skip, take, ...) of a split expression.
 
     Raises:
@@ -142,9 +154,10 @@ def file_instructions(name: str, splits: list, split: str) -> list:
     """
     from tensorflow_datasets.core.splits import SplitDict
 
-    sizes = ", ".join(f"{each.name} ({each.num_examples:,})" for each in splits)
+    known = SplitDict(splits)
+    sizes = ", ".join(f"{each.name} ({each.num_examples:,})" for each in known.values())
     try:
-        parts = SplitDict(splits)[split].file_instructions
+        parts = known[split].file_instructions
     except ValueError as error:
         raise DataError(f"split {split!r} of {name}: {error} It has {sizes}") from None
     if not parts:
@@ -174,34 +187,8 @@ def data_root(data_dir: str) -> Path:
     return Path(data_dir).expanduser()
 
 
-def prepare_command(name: str, data_dir: str, manual_dir: str = "") -> str:
-    """Returns the command line that prepares a data set."""
-    flags = {"dataset": name, "data_dir": data_dir, "manual_dir": manual_dir}
-    return " ".join(
-        ["python -m inception.data.prepare", *(f"--{k}={v}" for k, v in flags.items() if v)]
-    )
-
-
-def _how_to_prepare(name: str, data_dir: str) -> str:
-    manual = builder_class(name).MANUAL_DOWNLOAD_INSTRUCTIONS or ""
-    steps = f" {' '.join(manual.split())} Then run," if manual else " Run,"
-    command = prepare_command(name, data_dir, manual_dir="MANUAL_DIR" if manual else "")
-    return (
-        f"data set {name!r} is not in {data_root(data_dir)}.{steps} once:\n"
-        f"  {command}\nor name the directory that holds it: --config.data_dir=..."
-    )
-
-
-def _parse(record: bytes) -> Any:
-    """Returns the features of a serialized `tf.train.Example` by name."""
-    from tensorflow_datasets.proto import tf_example_pb2  # tfds's own copy, without TensorFlow
-
-    example: Any = tf_example_pb2
-    return example.Example.FromString(record).features.feature
-
-
-def _label_of(info: Any) -> tuple[str, int, tuple[str, ...]]:
-    """Returns the label feature's name, the number of classes and their names."""
+def _label_of(info: Any) -> tuple[str, tuple[str, ...]]:
+    """Returns the label feature's name and the names of its classes."""
     import tensorflow_datasets as tfds
 
     features = dict(info.features)
@@ -214,12 +201,4 @@ def _label_of(info: Any) -> tuple[str, int, tuple[str, ...]]:
             f"data set {info.full_name} is not for classification: it needs an Image named "
             f"'image' and a ClassLabel named 'label' (or 'real_label'), and has {features}"
         )
-    return name, len(label.names), tuple(label.names)
-
-
-def _allow_open_files(number: int) -> None:
-    """Makes room for open files: a reader holds each shard open, and 1,024 is a usual limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY:
-        wanted = soft + number if hard == resource.RLIM_INFINITY else min(soft + number, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return name, tuple(label.names)

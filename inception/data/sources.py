@@ -1,78 +1,28 @@
 """What can be read: random access to encoded images and labels, whatever they come from.
 
-`open_source` makes one of RecordSource (tfds, records.py), FolderSource (folder.py) and FakeSource
-(generated images, for benchmarks); ArraySource wraps arrays in memory.
+`open_source` makes a RecordSource (tfds, records.py), a FolderSource (folder.py) or a FakeSource
+(generated images, for benchmarks); ArraySource wraps arrays in memory. What they have in common,
+and all that anything else needs in order to be read, by any number of threads at once:
+
+    len(source)     the number of examples
+    source[index]   an encoded file, or uint8 [height, width, 3 or 1], and its label: an integer or,
+                    if there may be several, int32 [label_width] padded with -1; raises BadImage
+                    where the disk fails
+    name(index)     the path or name of the image's file, or what else an error should call it
+    num_classes
+    class_names     () when nobody named them
+    label_width     0 where every image has one label
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
 
-from inception.data import DataError, DataNotFound
+from inception.data import DataError
 from inception.data.folder import FolderSource
 from inception.data.records import RecordSource, file_instructions
-
-
-class Source(Protocol):
-    """Examples with random access; any number of threads may read at once."""
-
-    num_classes: int
-    class_names: tuple[str, ...]  # () when nobody named them
-    label_width: int  # 0: one label per image; L > 0: int32 [L], padded with -1
-
-    def __len__(self) -> int:
-        """Returns the number of examples."""
-        ...
-
-    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int | np.ndarray]:
-        """Returns an encoded file, or uint8 `[height, width, 3 or 1]`, and the label.
-
-        Raises BadImage where the disk fails; the caller knows which example it asked for.
-        """
-        ...
-
-    def describe(self, index: int) -> str:
-        """Returns what an error message calls the example: a path, a record's number."""
-        ...
-
-    def file_name(self, index: int) -> str:
-        """Returns what the image's file was called, maybe in a folder; "" if nobody knows."""
-        ...
-
-
-def open_source(
-    dataset: str, split: str, data_dir: str = "", *, on_bad_record: str = "fail"
-) -> Source:
-    """Opens a split of a data set; prepares `digits` on first use.
-
-    Args:
-        dataset: tfds's name, "digits", "folder" or "fake".
-        split: any tfds split expression; a folder's name for "folder".
-        data_dir: where the data set lies; empty for tfds's default.
-        on_bad_record: "fail", or "skip": leave out files of a folder that are no images by name.
-
-    Raises:
-        DataNotFound: the data is not there; the message says what to do.
-        DataError: unknown data set or split, an empty one, or files that are not images.
-    """
-    if dataset == "fake":
-        return FakeSource.of_split(split)
-    if dataset == "folder":
-        if not data_dir:
-            raise DataNotFound(
-                "data_dir is empty. A data set 'folder' needs the folder that holds "
-                "train/<class>/*.JPEG and val/<class>/*.JPEG"
-            )
-        return FolderSource(data_dir, split, on_bad_record=on_bad_record)
-    if dataset == "digits":
-        # Not at the top: `python -m inception.data.prepare` must not find itself imported.
-        from inception.data.prepare import prepare
-
-        prepare("digits", data_dir)
-    return RecordSource(dataset, split, data_dir)
 
 
 class ArraySource:
@@ -94,28 +44,18 @@ class ArraySource:
             num_classes: 0 for the number of names or, without names, the largest label + 1.
 
         Raises:
-            DataError: lengths that differ or are 0, labels that are no integers or out of range.
+            DataError: no images, or labels that are not as many integers.
         """
-        self._images = images
-        self._labels = np.asarray(labels)
+        self._images, self._labels = images, np.asarray(labels)
+        shape, kind = self._labels.shape, self._labels.dtype
+        if len(shape) not in (1, 2) or kind.kind not in "iu" or not 0 < len(images) == shape[0]:
+            raise DataError(
+                f"labels of {len(images)} images must be as many integers, [n] or "
+                f"[n, label_width], not {kind} {list(shape)}"
+            )
+        self.label_width = shape[1] if len(shape) == 2 else 0
         self.class_names = tuple(class_names)
-        if not np.issubdtype(self._labels.dtype, np.integer) or self._labels.ndim not in (1, 2):
-            raise DataError(
-                "labels must be integers [n] or [n, label_width], not "
-                f"{self._labels.dtype} {list(self._labels.shape)}"
-            )
-        if not len(images) == len(self._labels) > 0:
-            raise DataError(f"{len(images)} images and {len(self._labels)} labels")
-        self.label_width = 0 if self._labels.ndim == 1 else self._labels.shape[1]
         self.num_classes = num_classes or len(class_names) or int(self._labels.max(initial=0)) + 1
-        lowest = -1 if self.label_width else 0
-        outside = (self._labels < lowest) | (self._labels >= self.num_classes)
-        if outside.any():
-            index = int(np.argwhere(outside)[0][0])
-            raise DataError(
-                f"{self.describe(index)} has label {self._labels[index]}, outside "
-                f"[0, {self.num_classes})"
-            )
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -124,13 +64,9 @@ class ArraySource:
         label = self._labels[index]
         return self._images[index], label.astype(np.int32) if self.label_width else int(label)
 
-    def describe(self, index: int) -> str:
-        """Returns what an error message calls this example."""
-        return f"image {index} of the arrays"
-
-    def file_name(self, index: int) -> str:
-        """Returns "": arrays have no names."""
-        return ""
+    def name(self, index: int) -> str:
+        """Returns "image INDEX": arrays have no names."""
+        return f"image {index}"
 
 
 class FakeSource(ArraySource):
@@ -166,11 +102,7 @@ class FakeSource(ArraySource):
         infos = [splits.SplitInfo(name, [size], 0, names) for name, size in sizes.items()]
         return cls(sum(part.take for part in file_instructions("fake", infos, split)))
 
-    def describe(self, index: int) -> str:
-        """Returns what an error message calls this example."""
-        return f"generated image {index}"
-
-    def file_name(self, index: int) -> str:
+    def name(self, index: int) -> str:
         """Returns what ImageNet's validation image of this place is called."""
         return f"ILSVRC2012_val_{index + 1:08d}.JPEG"
 
@@ -184,3 +116,34 @@ def _photograph(rng: np.random.Generator, height: int, width: int) -> bytes:
         image = image + smooth / 2 ** (0.4 * octave)
     pixels = np.clip(127 + 60 * image, 0, 255).astype(np.uint8)
     return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+
+Source = RecordSource | FolderSource | ArraySource
+
+
+def open_source(
+    dataset: str, split: str, data_dir: str = "", *, on_bad_record: str = "fail"
+) -> Source:
+    """Opens a split of a data set; prepares `digits` on first use.
+
+    Args:
+        dataset: tfds's name, "digits", "folder" or "fake".
+        split: any tfds split expression; a folder's name for "folder".
+        data_dir: where the data set lies; empty for tfds's default.
+        on_bad_record: "fail", or "skip": leave out files of a folder that are no images by name.
+
+    Raises:
+        DataError: unknown data set or split, an empty one, files that are not images; or data that
+            are not there, and then the message says what to do.
+    """
+    match dataset:
+        case "fake":
+            return FakeSource.of_split(split)
+        case "folder":
+            return FolderSource(data_dir, split, on_bad_record=on_bad_record)
+        case "digits":
+            # Not at the top: `python -m inception.data.prepare` must not find itself imported.
+            from inception.data.prepare import prepare
+
+            prepare("digits", data_dir)
+    return RecordSource(dataset, split, data_dir)

@@ -13,26 +13,38 @@ are in memory at a time, whatever the size of the data set.
 
 import atexit
 import contextlib
+import functools
+import itertools
+import logging
+import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
 
 import cv2
 import grain
+import numpy as np
 
 from inception.data import DataError
+from inception.data.crops import eval_crops, train_crop
 from inception.data.decode import BadImage
 from inception.data.exclude import Excluded
-from inception.data.readers import AnyImage, Batch, EvalReader, PredictReader, Reader, TrainReader
+from inception.data.readers import AnyImage, Label, read_example, read_image
 from inception.data.sources import Source
 from inception.preprocessing import Preprocessing
 
-_ENDLESS = 2**40  # steps; Grain wants a length
-_CHUNK = 16  # crops that a thread makes at a time
-
+Batch = dict[str, np.ndarray]
 # Batches; `close` it, or let go of it, to end its threads.
 Stream = Generator[Batch, None, None]
+# Writes the image at a position into its row of the batch, and returns the row's other fields.
+Read = Callable[[int, np.ndarray], dict[str, Any]]
+
+_ENDLESS = 2**60  # examples; Grain wants a length
+_CHUNK = 16  # crops that a thread makes at a time
+_MOST_SKIPS = 100  # bad records in a row that are still an accident
+_NO_EXAMPLE = 2**32 - 1  # in place of an example's number in the key of an epoch's permutation
 
 
 def train_stream(
@@ -51,10 +63,10 @@ def train_stream(
     """Reads training batches without end.
 
     Args:
-      source: what is read; its examples may be fewer than a batch.
+      source: its examples may be fewer than a batch.
       seed: of the order and the crops.
       image_size: pixels, height and width of a crop.
-      batch_size: examples of a global batch, which all processes share.
+      batch_size: examples of a global batch.
       augmentation: a name of `crops.AUGMENTATIONS`; what it does on the host.
       on_bad_record: "fail", or "skip": log it and take the next of the permutation.
       threads: that decode; 0: one per core.
@@ -79,10 +91,36 @@ def train_stream(
         )
     if source.label_width:
         raise DataError("a multi-label data set can be evaluated, not trained on")
-    share = batch_size // process_count
-    reader = TrainReader(source, seed, image_size, augmentation, on_bad_record)
+    size, share = len(source), batch_size // process_count
+    attempts = min(size, _MOST_SKIPS) if on_bad_record == "skip" else 1
+    skipped = itertools.count(1)
+
+    @functools.lru_cache(maxsize=2)  # threads are on both sides of an epoch's end for a while
+    def order(epoch: int) -> np.ndarray:
+        return _generator(seed, epoch, _NO_EXAMPLE).permutation(np.arange(size, dtype=np.int32))
+
+    def load(epoch: int, place: int) -> tuple[int, np.ndarray, Label]:
+        """The example at a place of the epoch's order, or the next one that can be decoded."""
+        for ahead in range(attempts):
+            example = int(order(epoch)[(place + ahead) % size])
+            try:
+                return example, *read_example(source, example)
+            except BadImage as error:
+                if on_bad_record != "skip":
+                    raise
+                logging.warning("Skipped (%d since this start): %s", next(skipped), error)
+        raise BadImage(f"{attempts} records in a row cannot be decoded, up to example {example}")
+
+    def read(position: int, row: np.ndarray) -> dict[str, Any]:
+        epoch, place = divmod(position, size)
+        example, image, label = load(epoch, place)
+        train_crop(_generator(seed, epoch, example), image, augmentation, out=row)
+        return {"label": label, "epoch": epoch, "example": example}
+
+    fields = dict.fromkeys(("label", "epoch", "example"), np.int32(0))
     first = start_step * batch_size + process_index * share
-    return _batches(reader, _ENDLESS, share, first, batch_size, _CHUNK, threads)
+    shape = (share, image_size, image_size, 3)
+    return _batches(read, shape, fields, first, _ENDLESS, batch_size, threads)
 
 
 def eval_stream(
@@ -124,14 +162,21 @@ def eval_stream(
       DataError: for a label outside the source's classes or a record that is gone.
       BadImage: when a record cannot be decoded, for every example counts.
     """
+
+    def read(position: int, row: np.ndarray) -> dict[str, Any]:
+        if exclude and source.name(position) in exclude:
+            return {"example": position}
+        image, label = read_example(source, position)
+        row[:] = eval_crops(image, preprocessing, crops)
+        return {"label": label, "example": position, "mask": True}
+
     devices = max(num_devices, process_count)
     total = -(-max(1, batch_size // crops) // devices) * devices
-    share = total // process_count
-    steps = -(-len(source) // total)
-    reader = EvalReader(source, preprocessing, crops, exclude or ())
-    return _batches(
-        reader, steps, share, process_index * share, total, max(1, _CHUNK // crops), threads
-    )
+    share, width = total // process_count, source.label_width
+    no_label = np.full(width, -1, np.int32) if width else np.int32(0)
+    fields = {"label": no_label, "example": np.int32(-1), "mask": np.bool_(False)}
+    shape = (share, crops, preprocessing.image_size, preprocessing.image_size, 3)
+    return _batches(read, shape, fields, process_index * share, len(source), total, threads)
 
 
 def predict_stream(
@@ -161,39 +206,81 @@ def predict_stream(
     Raises:
       BadImage: when an image cannot be decoded and there is no `on_error`.
     """
+
+    def read(position: int, row: np.ndarray) -> dict[str, Any]:
+        try:
+            image = read_image(images[position], f"image {position}")
+        except BadImage as error:
+            if on_error is None:
+                raise
+            on_error(position, error)
+            return {}
+        row[:] = eval_crops(image, preprocessing, crops)
+        return {"index": position}
+
     share = max(1, batch_size // crops)
-    reader = PredictReader(images, preprocessing, crops, on_error)
-    steps = -(-len(images) // share)
-    return _batches(reader, steps, share, 0, share, max(1, _CHUNK // crops), threads)
+    shape = (share, crops, preprocessing.image_size, preprocessing.image_size, 3)
+    return _batches(read, shape, {"index": np.int32(-1)}, 0, len(images), share, threads)
+
+
+def _generator(seed: int, epoch: int, example: int) -> np.random.Generator:
+    """The random numbers of one example in one epoch: a Philox stream of its own, so cheap."""
+    key = np.array([seed % 2**64, epoch << 32 | example], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 def _batches(
-    reader: Reader, steps: int, share: int, first: int, stride: int, chunk: int, threads: int
+    read: Read,
+    shape: tuple[int, ...],
+    fields: Mapping[str, np.ndarray | np.generic],
+    first: int,
+    end: int,
+    stride: int,
+    threads: int,
 ) -> Stream:
-    """Batches of `share` rows; row i of step s stands at position first + s * stride + i.
+    """Batches whose row i in step s is what stands at position first + s * stride + i.
 
-    A thread's unit of work is `chunk` rows, which it writes where they stay: to queue single images
+    A thread's unit of work is some rows, which it writes where they stay: to queue single images
     and to stack them took a fifth of the processor, and of Python's lock far more than that.
+
+    Args:
+      read: fills a row.
+      shape: of a batch's images, [rows, size, size, 3] or [rows, crops, size, size, 3].
+      fields: the values of a row's other fields where `read` gave none.
+      first: position of the first row of step 0.
+      end: positions from here on are padding: a black image, and `fields`.
+      stride: positions from one step to the next.
+      threads: that decode; 0: one per core.
     """
-    chunks = -(-share // chunk)
+    rows = shape[0]
+    chunk = max(1, _CHUNK // math.prod(shape[1:-3]))
+    chunks = -(-rows // chunk)
     threads = threads or os.cpu_count() or 1
     cv2.setNumThreads(1)  # the parallelism is over images
     unfinished: dict[int, Batch] = {}
     lock = threading.Lock()
 
+    def padding() -> Batch:
+        others = {name: np.full((rows, *value.shape), value) for name, value in fields.items()}
+        return {"image": np.zeros(shape, np.uint8), **others}
+
     def work(index: int) -> int:
         step, start = index // chunks, index % chunks * chunk
         with lock:
             if step not in unfinished:
-                unfinished[step] = reader.empty(share)
+                unfinished[step] = padding()
             batch = unfinished[step]
-        for row in range(start, min(start + chunk, share)):
-            reader.fill(batch, row, first + step * stride + row)
+        for row in range(start, min(start + chunk, rows)):
+            position = first + step * stride + row
+            if position < end:
+                for name, value in read(position, batch["image"][row]).items():
+                    batch[name][row] = value
         return step
 
     # A whole batch ahead, so that no thread waits for another to finish the one before.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(chunks, 2 * threads))
-    done = grain.MapDataset.range(steps * chunks).map(work).to_iter_dataset(options)
+    steps = grain.MapDataset.range(-(-end // stride) * chunks)
+    done = steps.map(work).to_iter_dataset(options)
     batches = done.batch(chunks, batch_fn=lambda steps: unfinished.pop(steps[0]))
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
     stream = _closing(iter(prefetched))
