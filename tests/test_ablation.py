@@ -10,35 +10,38 @@ from etils import epath
 
 from inception import command_line
 from inception.ablation import __main__ as ablation
-from inception.ablation.rows import load_rows, load_setting, make_runs
+from inception.ablation.rows import config_file, load_rows, load_setting, make_runs
 from inception.config import differences, flatten, load
 from inception.errors import CheckpointError, ConfigError, UserError
 from inception.logbook import Logbook
 
+DIGITS = load_setting(config_file("digits"))
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
 
 
 @pytest.fixture
 def runs(tmp_path):
-    return make_runs(load_rows(("v2", "v3"), load_setting("digits")), 2, epath.Path(tmp_path))
+    return make_runs(load_rows(("v2", "v3"), DIGITS), 2, epath.Path(tmp_path))
 
 
-class Trains:
-    """Stands in for `inception.train_and_evaluate`, and remembers what it was asked for."""
+@pytest.fixture
+def run_all(monkeypatch):
+    """Makes the runs with a stand-in for training; returns its calls and whether none failed."""
 
-    def __init__(self, **raises: Exception):
-        self.calls: list[str] = []
-        self._raises = raises
+    def make(runs, redraw=lambda: None, **raises: BaseException) -> tuple[list[str], bool]:
+        calls = []
 
-    def __call__(self, config, workdir):
-        self.calls.append(f"{workdir.parent.name}_{config.seed}")
-        if error := self._raises.get(self.calls[-1]):
-            raise error
-        return fake_runs.write_run(config, workdir, ema_errors=4, raw_errors=6)
+        def train(config, workdir):
+            calls.append(f"{workdir.parent.name}_{config.seed}")
+            if error := raises.get(calls[-1]):
+                raise error
+            fake_runs.write_run(config, workdir, ema_errors=4, raw_errors=6)
 
+        monkeypatch.setattr(ablation, "train_and_evaluate", train)
+        good = ablation.run_all(runs, redraw)
+        return calls, good
 
-def nothing():
-    pass
+    return make
 
 
 def _main(argv):
@@ -62,7 +65,7 @@ def test_parent_is_the_nearest_row_above():
 
 
 def test_setting_leaves_the_rows_differences_alone():
-    rows = load_rows(TABLE_3, load_setting("digits"))
+    rows = load_rows(TABLE_3, DIGITS)
     plain = load_rows(TABLE_3, {})
     assert [row.changes for row in rows] == [row.changes for row in plain]
     assert not differences(flatten(rows[-1].config), flatten(load("configs/digits.py")))
@@ -71,16 +74,15 @@ def test_setting_leaves_the_rows_differences_alone():
 
 
 def test_row_and_setting_must_not_change_the_same_field():
-    digits = load_setting("digits")
     with pytest.raises(ConfigError, match=r"config.image_size.* 151 and 75"):
-        load_rows(("resolution_299", "resolution_151"), digits)
-    rows = load_rows(("resolution_299", "resolution_151"), digits, ["image_size=151"])
+        load_rows(("resolution_299", "resolution_151"), DIGITS)
+    rows = load_rows(("resolution_299", "resolution_151"), DIGITS, ["image_size=151"])
     assert [row.config.image_size for row in rows] == [151, 151]
     assert list(rows[1].changes) == ["model.stem"]
 
 
 def test_overrides_have_the_last_word():
-    (row,) = load_rows(("v2",), load_setting("digits"), ["batch_size=64"])
+    (row,) = load_rows(("v2",), DIGITS, ["batch_size=64"])
     assert row.config.batch_size == row.setting["batch_size"] == 64
 
 
@@ -108,27 +110,24 @@ def test_a_row_may_be_a_path(tmp_path):
     assert rows[1].changes == {"model.aux_head": ("bn", "none")}
 
 
-def test_runs_run_seed_after_seed_each_in_its_directory(runs, tmp_path):
-    train = Trains()
-    assert ablation.run_all(runs, nothing, train)
-    assert train.calls == ["v2_0", "v2_1", "v3_0", "v3_1"]
+def test_runs_run_seed_after_seed_each_in_its_directory(runs, run_all, tmp_path):
+    assert run_all(runs) == (["v2_0", "v2_1", "v3_0", "v3_1"], True)
     assert (tmp_path / "v3" / "seed_1" / "results.json").exists()
     assert json.loads((tmp_path / "v3" / "seed_1" / "config.json").read_text())["seed"] == 1
 
 
-def test_finished_runs_are_not_run_again(runs, capsys):
-    ablation.run_all(runs[:3], nothing, Trains())
-    train, drawn = Trains(), []
-    assert ablation.run_all(runs, lambda: drawn.append(1), train)
-    assert train.calls == ["v3_1"]
-    assert ablation.run_all(runs, lambda: drawn.append(2), train)
-    assert (train.calls, drawn) == (["v3_1"], [1, 2])
+def test_finished_runs_are_not_run_again(runs, run_all, capsys):
+    run_all(runs[:3])
+    drawn = []
+    assert run_all(runs, lambda: drawn.append(1)) == (["v3_1"], True)
+    assert run_all(runs, lambda: drawn.append(2)) == ([], True)
+    assert drawn == [1, 2]
     assert "4 runs, 3 of them finished\n\nrun 4 of 4: v3, seed 1\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("left", ["config.json", "results.json", "data.json"])
-def test_a_run_whose_files_are_cut_off_is_not_finished(runs, left):
-    ablation.run_all(runs[:1], nothing, Trains())
+def test_a_run_whose_files_are_cut_off_is_not_finished(runs, run_all, left):
+    run_all(runs[:1])
     assert runs[0].results
     file = runs[0].workdir / left
     file.write_text(file.read_text()[:20])
@@ -137,9 +136,9 @@ def test_a_run_whose_files_are_cut_off_is_not_finished(runs, left):
     assert runs[0].results is None
 
 
-def test_a_run_of_another_config_or_length_is_not_finished(runs):
+def test_a_run_of_another_config_or_length_is_not_finished(runs, run_all):
     (run, *_) = runs
-    ablation.run_all([run], nothing, Trains())
+    run_all([run])
     run.config.label_smoothing = 0.2
     assert run.results is None
     run.config.label_smoothing = 0.0
@@ -150,10 +149,10 @@ def test_a_run_of_another_config_or_length_is_not_finished(runs):
     assert run.results is None
 
 
-def test_a_failed_run_does_not_stop_the_others(runs, capsys):
-    failing = Trains(v2_1=UserError("no such disk"), v3_0=RuntimeError("out of memory"))
-    assert not ablation.run_all(runs, nothing, failing)
-    assert len(failing.calls) == 4
+def test_a_failed_run_does_not_stop_the_others(runs, run_all, capsys):
+    errors = {"v2_1": UserError("no such disk"), "v3_0": RuntimeError("out of memory")}
+    calls, good = run_all(runs, **errors)
+    assert (len(calls), good) == (4, False)
     assert [run.record["error"] for run in runs] == [
         "",
         "UserError: no such disk",
@@ -165,39 +164,34 @@ def test_a_failed_run_does_not_stop_the_others(runs, capsys):
     assert "Traceback" in output.err  # of the error that nobody foresaw
     assert "no such disk" not in output.err
     assert "Traceback" in runs[2].record["traceback"]
-    again = Trains()
-    assert ablation.run_all(runs, nothing, again)
-    assert again.calls == ["v2_1", "v3_0"]
+    assert run_all(runs) == (["v2_1", "v3_0"], True)
     assert runs[2].record["error"] == ""
 
 
 @pytest.mark.parametrize("factor", [0.5, 2])
-def test_a_run_of_other_epochs_is_not_made_one_of_these(runs, factor):
+def test_a_run_of_other_epochs_is_not_made_one_of_these(runs, run_all, factor):
     """Its learning rate followed another schedule: a continued run is not a fresh one."""
-    ablation.run_all(runs[:1], nothing, Trains())
+    run_all(runs[:1])
     runs[0].config.num_epochs *= factor
-    train = Trains()
-    assert not ablation.run_all(runs[:1], nothing, train)
-    assert not train.calls
+    assert run_all(runs[:1]) == ([], False)
     error = runs[0].record["error"]
     assert error.startswith(CheckpointError.__name__)
     assert str(runs[0].workdir) in error
     assert "32" in error
 
 
-def test_a_run_whose_directory_cannot_be_written_does_not_stop_the_others(runs):
+def test_a_run_whose_directory_cannot_be_written_does_not_stop_the_others(runs, run_all):
     runs[0].workdir.parent.mkdir(parents=True)
     runs[0].workdir.write_text("not a directory")
-    failing = Trains(v2_0=UserError("cannot be written"))
-    assert not ablation.run_all(runs, nothing, failing)
-    assert len(failing.calls) == 4
+    calls, good = run_all(runs, v2_0=UserError("cannot be written"))
+    assert (len(calls), good) == (4, False)
     assert [bool(run.results) for run in runs] == [False, True, True, True]
     assert runs[0].record["error"] == "UserError: cannot be written"
 
 
-def test_interruption_stops_everything(runs):
+def test_interruption_stops_everything(runs, run_all):
     with pytest.raises(KeyboardInterrupt):
-        ablation.run_all(runs, nothing, Trains(v2_1=KeyboardInterrupt()))
+        run_all(runs, v2_1=KeyboardInterrupt())
 
 
 @pytest.mark.parametrize(
@@ -232,8 +226,8 @@ def test_a_run_reads_what_the_logbook_writes(runs):
         log.train(45, 32, metrics)
         log.train(results["step"], 32, metrics | {"top1": 0.75})
         log.evaluation(results["step"], results)
-    assert run.curve("train/top1") == {45: 0.5, results["step"]: 0.75}
-    assert run.curve("eval/ema_top1") == {results["step"]: results["ema"]["top1"]}
+    assert run.curve("train/top1") == {45 / 44.90625: 0.5, 32.0: 0.75}
+    assert run.curve("eval/ema_top1") == {32.0: results["ema"]["top1"]}
     assert run.results == results
 
 

@@ -5,6 +5,7 @@ import math
 
 import fake_runs
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from etils import epath
@@ -15,8 +16,8 @@ from PIL import Image
 
 from inception import paper
 from inception.ablation import report
+from inception.ablation.results import compare, estimate, read_runs
 from inception.ablation.rows import config_file, load_rows, load_setting, make_runs
-from inception.ablation.statistics import Estimate, compare
 from inception.workdir import resolve_workdir
 
 TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
@@ -30,7 +31,7 @@ ERRORS = {  # wrong images of 360, seed by seed
 
 
 def make(names, workdir, seeds=3):
-    rows = load_rows(names, load_setting("digits"))
+    rows = load_rows(names, load_setting(config_file("digits")))
     return rows, make_runs(rows, seeds, epath.Path(workdir))
 
 
@@ -40,7 +41,7 @@ def table3(tmp_path_factory):
     workdir = epath.Path(tmp_path_factory.mktemp("table3"))
     rows, runs = make(TABLE_3, workdir)
     for run in runs:
-        wrong = ERRORS[run.row][run.seed]
+        wrong = ERRORS[run.row][run.config.seed]
         fake_runs.write_run(run.config, run.workdir, ema_errors=wrong, raw_errors=wrong + 2)
         run.note(error="", seconds=60, machine="1 x abacus")
     return workdir, rows, runs
@@ -53,79 +54,87 @@ def written(table3):
     return workdir, json.loads((workdir / "report.json").read_text())
 
 
+def compared(rows, runs):
+    return compare(rows, read_runs(runs)).set_index("row")
+
+
 def test_interval_is_students():
     values = np.random.default_rng(0).normal(size=4)
-    estimate = Estimate.of(dict(enumerate(values)))
+    found = estimate(pd.Series(values))
     expected = scipy.stats.t.interval(0.95, 3, values.mean(), scipy.stats.sem(values))
-    assert estimate.interval == pytest.approx(expected)
-    assert estimate.deviation == pytest.approx(values.std(ddof=1))
+    assert (found["low"], found["high"]) == pytest.approx(expected)
+    assert found["deviation"] == pytest.approx(values.std(ddof=1))
+    assert math.isnan(estimate(pd.Series([0.5, math.nan]))["mean"])  # a loss that was not finite
 
 
 def test_interval_covers_the_mean_as_often_as_it_says():
     draws = np.random.default_rng(0).normal(size=(4000, 3))
-    intervals = [Estimate.of(dict(enumerate(draw))).interval for draw in draws]
-    covered = np.mean([low < 0 < high for low, high in intervals])
+    found = [estimate(pd.Series(draw)) for draw in draws]
+    covered = np.mean([each["low"] < 0 < each["high"] for each in found])
     assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 4000))
 
 
 def test_one_seed_has_no_interval():
-    assert Estimate.of({0: 0.25}) == Estimate({0: 0.25}, 0.25, 0.0, ())
+    found = estimate(pd.Series([0.25]))
+    assert (found["by_seed"], found["seeds"], found["mean"]) == ({0: 0.25}, 1, 0.25)
+    assert all(math.isnan(found[name]) for name in ("deviation", "low", "high"))
 
 
 def test_rows_are_measured(table3):
     _, rows, runs = table3
-    compared = {row.name: row for row in compare(rows, runs).rows}
+    table = compared(rows, runs)
+    raw = read_runs(runs).groupby("row").raw_top1_error.mean()
     for name, wrong in ERRORS.items():
-        by_seed = [compared[name].error.by_seed[seed] for seed in range(3)]
+        by_seed = [table.error_by_seed[name][seed] for seed in range(3)]
         assert np.multiply(by_seed, 360) == pytest.approx(wrong)
-        raw = compared[name].measured["raw"]["top1_error"].mean
-        assert raw - compared[name].error.mean == pytest.approx(2 / 360)
+        assert raw[name] - table.error_mean[name] == pytest.approx(2 / 360)
 
 
 def test_differences_are_paired_by_seed(table3):
     _, rows, runs = table3
-    compared = {row.name: row for row in compare(rows, runs).rows}
+    table = compared(rows, runs)
     test = scipy.stats.ttest_rel(ERRORS["v2_rmsprop"], ERRORS["v2"])
-    difference = compared["v2_rmsprop"].difference
-    interval = test.confidence_interval(0.95)
-    assert np.multiply(difference.interval, 360) == pytest.approx((interval.low, interval.high))
-    assert compared["v2"].difference is None
+    ends = table.loc["v2_rmsprop", ["difference_low", "difference_high"]].astype(float)
+    assert (360 * ends).tolist() == pytest.approx([*test.confidence_interval(0.95)])
+    assert table.difference_seeds["v2"] == 0
 
 
 def test_seeds_without_partner_make_no_pair(tmp_path):
     rows, runs = make(("v2", "v2_rmsprop"), tmp_path)
     for run in runs:
-        if (run.row, run.seed) not in (("v2", 1), ("v2_rmsprop", 0)):
+        if (run.row, run.config.seed) not in (("v2", 1), ("v2_rmsprop", 0)):
             fake_runs.write_run(run.config, run.workdir, 5, 5)
-    compared = compare(rows, runs)
-    assert list(compared.rows[1].difference.by_seed) == [2]
-    assert compared.not_run == ["v2, seed 1", "v2_rmsprop, seed 0"]
+    assert list(compared(rows, runs).difference_by_seed["v2_rmsprop"]) == [2]
+    table = read_runs(runs)
+    assert [*table[table.examples.isna()].run] == ["v2, seed 1", "v2_rmsprop, seed 0"]
 
 
 def test_facts_of_the_data_come_from_the_runs(table3):
-    compared = compare(*table3[1:])
-    assert compared.training_examples == fake_runs.TRAINING_EXAMPLES
-    assert compared.examples == fake_runs.EXAMPLES
-    assert compared.classes == fake_runs.CLASSES
-    assert compared.seconds == 15 * 60
-    assert compared.machines == ["1 x abacus"]
+    table = read_runs(table3[2])
+    assert set(table.training_images) == {fake_runs.TRAINING_EXAMPLES}
+    assert set(table.examples) == {fake_runs.EXAMPLES}
+    assert set(table.classes) == {fake_runs.CLASSES}
+    assert table.seconds.sum() == 15 * 60
+    assert set(table.machine) == {"1 x abacus"}
 
 
 def test_costs_are_of_the_rows_networks(table3):
-    compared = {row.name: row.cost for row in compare(*table3[1:]).rows}
-    assert compared["v2"] == compared["v2_rmsprop"] == compared["v2_label_smoothing"]
-    assert compared["v2"]["multiply_adds"] < compared["v3"]["multiply_adds"]
-    assert compared["v3"]["parameters"] < compared["v3"]["parameters_with_side_head"]
+    table = compared(*table3[1:])
+    assert table.multiply_adds[["v2", "v2_rmsprop", "v2_label_smoothing"]].nunique() == 1
+    assert table.multiply_adds["v2"] < table.multiply_adds["v3"]
+    assert table.parameters["v3"] < table.parameters_with_side_head["v3"]
 
 
 def test_json_holds_everything(written):
     _, facts = written
     assert facts["command"] == "python -m inception.ablation --the=command"
-    assert [row["name"] for row in facts["rows"]] == list(TABLE_3)
+    assert [row["row"] for row in facts["rows"]] == list(TABLE_3)
     v3 = facts["rows"][-1]
     assert v3["changes"] == {"model.aux_head": ["plain", "bn"]}
-    assert v3["paper"] == {"top1": 21.2, "top5": 5.6, "billion_ops": 4.8}
-    assert v3["measured"]["ema"]["top1_error"]["by_seed"]["2"] == pytest.approx(2 / 360)
+    assert [v3[f"paper_{name}"] for name in ("top1", "top5", "billion_ops")] == [21.2, 5.6, 4.8]
+    assert v3["error_by_seed"]["2"] == pytest.approx(2 / 360)
+    assert facts["runs"][-1]["raw_top1_error"] == pytest.approx(4 / 360)
+    assert facts["rows"][0]["difference_mean"] is None
 
 
 def test_page_shows_measured_beside_reported(written):
@@ -139,6 +148,7 @@ def test_page_shows_measured_beside_reported(written):
     for said in ("--the=command", "1,437 images to train on", "360 of validation", "1 x abacus"):
         assert said in page
     assert "3.8 G (table 3). That cannot be matched" in page
+    assert not {"nan", "None"} & {cell for line in cells for cell in line}
 
 
 def test_pictures_are_small_and_not_empty(written):
@@ -207,14 +217,16 @@ def test_papers_numbers_fall_along_table_3():
     assert paper.reported_change("v3", "v2_factorized_7x7") == -0.4  # section 4 says the same
     assert paper.reported_change("figure8_plain", "v3") == 0.4
     assert paper.reported_change("figure2_linear", "v3") == 1.0
-    assert paper.reported_change("figure2_linear", "v2") is None
+    assert math.isnan(paper.reported_change("figure2_linear", "v2"))
+    assert math.isnan(paper.reported_change("v2", None))
 
 
 def test_papers_number_is_of_the_experiment_that_is_compared():
     assert paper.find_result("v3", TABLE_3)[0] == "table 3"
     experiment, result = paper.find_result("v3", ["v3", "figure2_linear"])
     assert (experiment, result.top1) == ("figure 2", 22.8)
-    assert paper.find_result("figure9_pool_first", ["v3", "figure9_pool_first"]) is None
+    nothing = ("", paper.ReportedResult())
+    assert paper.find_result("figure9_pool_first", ["v3", "figure9_pool_first"]) == nothing
 
 
 def test_every_reported_row_is_a_config():

@@ -1,1 +1,1 @@
-"""Compares experiments of the paper: rows.py (what is run), statistics.py, report.py, plots.py."""
+"""Compares experiments of the paper: rows.py (what is run), results.py, report.py, plots.py."""

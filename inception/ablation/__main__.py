@@ -22,30 +22,23 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import jax
-from etils import epath
-from ml_collections import ConfigDict
 
 from inception import command_line
 from inception.ablation import report
-from inception.ablation.rows import AblationRun, load_rows, load_setting, make_runs
+from inception.ablation.rows import AblationRun, config_file, load_rows, load_setting, make_runs
 from inception.errors import CheckpointError, UserError
 from inception.logbook import log
 from inception.sharding import connect, is_main_process
 from inception.train import train_and_evaluate
 from inception.workdir import has_trained, read_config, resolve_workdir
 
-Train = Callable[[ConfigDict, epath.Path], dict]
 
-
-def run_all(
-    runs: Sequence[AblationRun], after: Callable[[], None], train: Train = train_and_evaluate
-) -> bool:
+def run_all(runs: Sequence[AblationRun], redraw: Callable[[], None]) -> bool:
     """Makes the runs that are not finished, one after the other.
 
     Args:
       runs: in their order.
-      after: called after every run, and once if there was nothing to run.
-      train: `inception.train_and_evaluate`.
+      redraw: called after every run, and once if there was nothing to run.
 
     Returns:
       Whether none failed.
@@ -58,21 +51,21 @@ def run_all(
         seconds = (time.perf_counter() - start) / max(1, done) * (len(left) - done)
         time_left = f", about {datetime.timedelta(seconds=round(seconds))} left" if done else ""
         log(f"\n{number}: {run}{time_left}")
-        if error := _try(run, train):
+        if error := _try(run):
             log(f"{number} failed: {error}")
             good = False
-        after()
+        redraw()
     if not left:
-        after()
+        redraw()
     return good
 
 
-def _try(run: AblationRun, train: Train) -> str:
+def _try(run: AblationRun) -> str:
     """Trains and notes how that went; returns the reason if it failed."""
     error, trace, start = "", "", time.perf_counter()
     try:
         _check_epochs(run)
-        train(run.config, run.workdir)
+        train_and_evaluate(run.config, run.workdir)
     except Exception as exception:  # whatever it is, the other runs can do without this one
         error = f"{type(exception).__name__}: {exception}"
         if not isinstance(exception, UserError):
@@ -94,23 +87,20 @@ def _check_epochs(run: AblationRun) -> None:
     Raises:
       CheckpointError: naming both.
     """
-    if not has_trained(run.workdir):
-        return
-    epochs = read_config(run.workdir).num_epochs
-    if epochs != run.config.num_epochs:
+    epochs = run.config.num_epochs
+    if has_trained(run.workdir) and (trained := read_config(run.workdir).num_epochs) != epochs:
         raise CheckpointError(
-            f"{run.workdir} holds a run of {epochs:g} epochs, which cannot be made one of "
-            f"{run.config.num_epochs:g}. Use another --workdir, or set num_epochs back"
+            f"{run.workdir} holds a run of {trained:g} epochs, which cannot be made one of "
+            f"{epochs:g}. Use another --workdir, or set num_epochs back"
         )
 
 
 def _machine() -> str:
     """What runs this, "1 x NVIDIA H100 (Python 3.13.1, jax 0.12.0, ...)"."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
-    python = f"Python {platform.python_version()}"
-    device = jax.devices()[0].device_kind
-    return f"{jax.device_count()} x {device} ({', '.join([python, *versions])})"
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return f"{device} (Python {platform.python_version()}, {versions})"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,11 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = command_line.parse(parser, words)
     names = [name for name in args.configs.split(",") if name]
-    if not names:
-        parser.error("--configs names no config")
-    if args.seeds < 1:
-        parser.error(f"--seeds={args.seeds}: it must be at least 1")
-    rows = load_rows(names, load_setting(args.on) if args.on else {}, overrides)
+    if not names or args.seeds < 1:
+        parser.error("it takes at least one of --configs and of --seeds")
+    setting = load_setting(config_file(args.on)) if args.on else {}
+    rows = load_rows(names, setting, overrides)
     if args.distributed:
         connect()
     workdir = resolve_workdir(args.workdir)

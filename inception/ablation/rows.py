@@ -4,7 +4,7 @@ A row is a config; it is run once per seed, each time in a workdir of its own.
 """
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from ml_collections import ConfigDict
 from inception import optimizers
 from inception.config import differences, flatten, load
 from inception.errors import CheckpointError, ConfigError
-from inception.logbook import read_json, read_metrics, write_json
+from inception.files import read_json, write_json
+from inception.logbook import read_metrics
 from inception.workdir import read_config
 
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
@@ -43,62 +44,48 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class AblationRun:
-    """One run of a row.
-
-    Attributes:
-      row: the name of its row.
-      config: of the run, with its seed.
-      workdir: of the run.
-    """
+    """One run of the row `row`, with its seed in `config`."""
 
     row: str
     config: ConfigDict
     workdir: epath.Path
 
-    @property
-    def seed(self) -> int:
-        """Of the run."""
-        return self.config.seed
-
     def __str__(self) -> str:
-        return f"{self.row}, seed {self.seed}"
+        return f"{self.row}, seed {self.config.seed}"
+
+    @property
+    def training_images(self) -> int | None:
+        """Number of them; None before the run has started."""
+        return _read(self.workdir / "data.json").get("training_images")
 
     @property
     def results(self) -> dict | None:
-        """The final evaluation if the run is finished, see `evaluate.Evaluator`; else None.
+        """The final evaluation if the run is finished, see `evaluator.Evaluator`; else None.
 
         It is finished when results.json is there and fits: every field of the config is the same,
         and so is the last step.
         """
-        results = _read(self.workdir / "results.json")
-        if results is None or self.steps_per_epoch is None:
+        results, images = _read(self.workdir / "results.json"), self.training_images
+        if not results or not images:
             return None
         try:
             stored = read_config(self.workdir)
         except CheckpointError:
             return None
         same = not differences(flatten(stored), flatten(self.config))
-        last = optimizers.num_steps(self.config, self.steps_per_epoch)
+        last = optimizers.num_steps(self.config, images / self.config.batch_size)
         return results if same and results["step"] == last else None
 
-    @property
-    def training_images(self) -> int | None:
-        """Number of them; None before the run has started."""
-        return (_read(self.workdir / "data.json") or {}).get("training_images")
-
-    @property
-    def steps_per_epoch(self) -> float | None:
-        """Training images over the batch size; None before the run has started."""
-        return self.training_images and self.training_images / self.config.batch_size
-
-    def curve(self, name: str) -> dict[int, float]:
-        """A number that the run has logged, such as "eval/ema_top1", by step."""
-        return {line["step"]: line[name] for line in read_metrics(self.workdir) if name in line}
+    def curve(self, name: str) -> dict[float, float]:
+        """A number that the run has logged, such as "eval/ema_top1", by epoch."""
+        steps_per_epoch = (self.training_images or 1) / self.config.batch_size
+        lines = read_metrics(self.workdir)
+        return {line["step"] / steps_per_epoch: line[name] for line in lines if name in line}
 
     @property
     def record(self) -> dict:
         """What the ablation noted about the run: "seconds", "error", "machine"; {} if nothing."""
-        return _read(self._record) or {}
+        return _read(self._record)
 
     def note(self, **facts: Any) -> None:
         """Adds to the record."""
@@ -110,10 +97,11 @@ class AblationRun:
         return self.workdir.parent / f"{self.workdir.name}.json"
 
 
-def _read(file: epath.Path) -> Any:
-    """A JSON file, or None where there is none to be read or a crash has cut it off."""
+def _read(file: epath.Path) -> dict:
+    """A JSON file, or {} where there is none to be read or a crash has cut it off."""
     with contextlib.suppress(OSError, ValueError):
-        return read_json(file)
+        return read_json(file) or {}
+    return {}
 
 
 def make_runs(rows: Sequence[AblationRow], seeds: int, workdir: epath.Path) -> list[AblationRun]:
@@ -148,28 +136,34 @@ def load_rows(
     if "seed" in overridden:
         raise ConfigError("config.seed cannot be set here: --seeds=N runs seeds 0 to N-1")
     shared = [f"{name}={value}" for name, value in setting.items()]
+    settled = {name: value for name, value in setting.items() if name not in overridden}
     rows: list[AblationRow] = []
-    for name in names:
-        _check_setting(name, setting, overridden)
-        file, name = config_file(name), Path(name).stem
+    for file in map(config_file, names):
+        for field, value in load_setting(file).items():
+            if settled.get(field, value) != value:
+                raise ConfigError(
+                    f"{file} and the setting of --on both change config.{field}, to {value!r} and "
+                    f"{settled[field]!r}. Say which with --config.{field}=... for all rows, or set "
+                    "fields one by one without --on"
+                )
         config = load(file, [*shared, *overrides])
-        if name in [row.name for row in rows]:
-            raise ConfigError(f"--configs names {name} twice")
+        if file.stem in [row.name for row in rows]:
+            raise ConfigError(f"--configs names {file.stem} twice")
         changes = {row.name: differences(flatten(row.config), flatten(config)) for row in rows}
         parent = min(changes, key=lambda other: len(changes[other]), default=None)
         if parent and not changes[parent]:
-            raise ConfigError(f"--configs: {name} and {parent} are the same here. Leave one out")
+            raise ConfigError(f"--configs: {file.stem} and {parent} are the same. Leave one out")
         changed = changes[parent] if parent else {}
-        rows.append(AblationRow(name, config, parent, changed, _changes(load(file), config)))
+        rows.append(AblationRow(file.stem, config, parent, changed, _changes(load(file), config)))
     return rows
 
 
-def load_setting(name: str) -> dict[str, Any]:
-    """The fields, and their values, in which configs/NAME.py differs from configs/v3.py.
+def load_setting(file: Path) -> dict[str, Any]:
+    """The fields, and their values, in which a config file differs from configs/v3.py.
 
     So configs/digits.py says how any row is run on the digits: data, size, width, schedule.
     """
-    return _changes(load(config_file(REFERENCE)), load(config_file(name)))
+    return _changes(load(config_file(REFERENCE)), load(file))
 
 
 def _changes(old: ConfigDict, new: ConfigDict) -> dict[str, Any]:
@@ -180,14 +174,3 @@ def _changes(old: ConfigDict, new: ConfigDict) -> dict[str, Any]:
 def config_file(name: str) -> Path:
     """configs/NAME.py, from the working directory; a name that ends in .py is a path."""
     return Path(name) if name.endswith(".py") else Path("configs", f"{name}.py")
-
-
-def _check_setting(name: str, setting: Mapping[str, Any], settled: Collection[str]) -> None:
-    """Refuses a row whose own change the setting would undo, or the row the setting's."""
-    for field, value in load_setting(name).items():
-        if field in setting and setting[field] != value and field not in settled:
-            raise ConfigError(
-                f"{config_file(name)} and the setting of --on both change config.{field}, to "
-                f"{value!r} and {setting[field]!r}. Say which with --config.{field}=... for all "
-                "rows, or set fields one by one without --on"
-            )

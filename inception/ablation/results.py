@@ -1,0 +1,103 @@
+"""What an ablation measured, in two tables: its runs, and its rows with their intervals.
+
+Errors are fractions. What is not known is missing.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import pandas as pd
+from ml_collections import FrozenConfigDict
+from scipy import stats
+
+from inception.ablation.rows import AblationRow, AblationRun
+from inception.cost.counting import count_network
+from inception.paper import find_result, reported_change
+
+CONFIDENCE = 0.95
+WEIGHTS = ("ema", "raw")
+FACTS = ("run", "row", "seed", "error", "seconds", "machine", "dataset", "split", "training_images")
+MEASURES = ("top1_error", "top5_error", "loss", "confidence", "ece")
+
+
+def read_runs(runs: Sequence[AblationRun]) -> pd.DataFrame:
+    """Reads what the runs left in their workdirs. Needs no data and trains nothing.
+
+    Returns:
+      A line per run: the FACTS and, once it is finished, "examples" and "classes" of the evaluation
+      and the MEASURES of both WEIGHTS, "ema_top1_error" for example.
+    """
+    lines = []
+    for run in runs:
+        config = run.config
+        elsewhere = f"{config.eval.dataset}:" if config.eval.dataset else ""
+        line = {"run": str(run), "row": run.row, "seed": config.seed, **run.record}
+        line |= {"dataset": config.dataset, "split": elsewhere + config.eval.split}
+        line["training_images"] = run.training_images
+        if results := run.results:
+            classes = len(results["ema"]["per_class"])
+            line |= {"examples": results["examples"], "classes": classes}
+            for weights in WEIGHTS:
+                measured = results[weights]
+                errors = {f"{name}_error": 1 - measured[name] for name in ("top1", "top5")}
+                line |= _prefixed(weights, measured | errors)
+        lines.append(line)
+    measures = [f"{weights}_{measure}" for weights in WEIGHTS for measure in MEASURES]
+    table = pd.DataFrame(lines, columns=[*FACTS, "examples", "classes", *measures])
+    return table.astype(dict.fromkeys(measures, float))  # a loss that is not finite is None
+
+
+def compare(rows: Sequence[AblationRow], runs: pd.DataFrame) -> pd.DataFrame:
+    """Compares the rows of an ablation, given the table of its runs.
+
+    Returns:
+      A line per row: "row", "parent", "changes"; "error_..." and "difference_...", see `estimate`,
+      of the EMA weights' top-1 error and of this less the parent's with the same seed;
+      "parameters", "parameters_with_side_head" and "multiply_adds"; "experiment" of the paper,
+      "paper_top1", "paper_top5" and "paper_billion_ops", see `paper.ReportedResult`, and
+      "paper_change", percentage points.
+    """
+    errors = runs.pivot(index="seed", columns="row", values="ema_top1_error")
+    lines = []
+    for row in rows:
+        own = errors[row.name].dropna()
+        pairs = (own - errors[row.parent]).dropna() if row.parent else own[:0]
+        line: dict[str, Any] = {"row": row.name, "parent": row.parent, "changes": row.changes}
+        line |= _prefixed("error", estimate(own)) | _prefixed("difference", estimate(pairs))
+        if len(own):
+            line |= _count(FrozenConfigDict(row.config), int(runs.classes.max()))
+        line["experiment"], paper = find_result(row.name, list(errors))
+        line |= _prefixed("paper", paper._asdict())
+        line["paper_change"] = reported_change(row.name, row.parent)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def estimate(values: pd.Series) -> dict[str, Any]:
+    """A mean over seeds and how far it is to be trusted.
+
+    Returns:
+      "by_seed", the values, "seeds", their number, "mean", "deviation", the standard deviation from
+      seed to seed, "low" and "high", the ends of Student's 95 % interval for the mean. The last
+      three are NaN with a single seed, and the mean, too, without any.
+    """
+    mean, deviation = values.mean(skipna=False), values.std(skipna=False)
+    margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.sem(skipna=False)
+    estimated = {"mean": mean, "deviation": deviation, "low": mean - margin, "high": mean + margin}
+    return {"by_seed": values.to_dict(), "seeds": len(values), **estimated}
+
+
+def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+@cache
+def _count(config: FrozenConfigDict, classes: int) -> dict[str, int]:
+    """Takes a second, and a report is redrawn often."""
+    network = count_network(config, classes)
+    return {
+        "parameters": network.total.parameters,
+        "parameters_with_side_head": network.total_with_side_head.parameters,
+        "multiply_adds": network.total.multiply_adds,
+    }
