@@ -3,11 +3,10 @@
 Training takes one random box per image (the released code's image_processing.py and slim's
 inception_preprocessing.py); evaluation takes one central crop, or the 12 or 144 of table 4.
 
-Pixels are half-pixel centred, as in OpenCV, Pillow and TensorFlow 2. TensorFlow 1's resize_images
-with align_corners=False, which the released code called, put pixel i of the output at i x scale of
-the input instead of (i + 1/2) x scale - 1/2: everything moved up and left by (scale - 1) / 2 input
-pixels, the four methods not all alike, and a flipped image was no longer the flip of the resized
-one. We did not copy that.
+Pixels are half-pixel centred, as in OpenCV, Pillow and TensorFlow 2. TensorFlow 1's resize_images,
+which the released code called, put pixel i of the output at i x scale of the input instead of
+(i + 1/2) x scale - 1/2: all moved up and left by (scale - 1) / 2 input pixels, and a flipped image
+was no longer the flip of the resized one. We did not copy that.
 """
 
 import math
@@ -58,8 +57,8 @@ def sample_distorted_box(
 
     Args:
       rng: what decides.
-      height: of the image, pixels; so is the width.
-      width: of the image.
+      height: of the image, pixels.
+      width: of the image, pixels.
       area: the smallest and largest box, as fractions of the image.
       aspect: width / height, drawn uniformly from this range.
       min_object_covered: fraction of the image that the box must cover.
@@ -96,16 +95,9 @@ def _below(rng: np.random.Generator, limit: int) -> int:
 def resize(
     image: np.ndarray, size: int, method: str = "bilinear", out: np.ndarray | None = None
 ) -> np.ndarray:
-    """Resizes to a square with half-pixel centres; the aspect ratio is not kept.
+    """Resizes uint8 [height, width, 3] to [size, size, 3]; the aspect ratio is not kept.
 
-    Args:
-      image: uint8 [height, width, 3]; may be a view into a larger image.
-      size: of the result, pixels.
-      method: a name of RESIZE_METHODS.
-      out: uint8 [size, size, 3] for the result.
-
-    Returns:
-      uint8 [size, size, 3].
+    `method` is a name of RESIZE_METHODS, `out` may be an array for the result.
     """
     shape, interpolation = (size, size), RESIZE_METHODS[method]
     if method == "area":  # OpenCV's is twice as fast in float32 as in uint8
@@ -164,13 +156,14 @@ def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) 
     match preprocessing.method:
         case "inception":
             image = _central_crop(image, preprocessing.crop_fraction)
-            return resize(image, size, interpolation)[None]
-        case "resize":
-            return resize(image, size, interpolation)[None]
         case "resize_crop":
             side = round(size / preprocessing.crop_fraction)
             return _centre(_resize_shorter_side(image, side, interpolation), size)[None]
-    raise ValueError(f"unknown method in {preprocessing}")
+        case "resize":
+            pass
+        case unknown:
+            raise ValueError(f"unknown preprocessing method {unknown!r}")
+    return resize(image, size, interpolation)[None]
 
 
 def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
@@ -192,26 +185,16 @@ def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
     """
     result = []
     for scale in (256, 288, 320, 352) if crops == 144 else (256,):
-        squares = _squares(_resize_shorter_side(image, round(scale * size / 224)))
-        for square in squares if crops == 144 else squares[1:2]:
-            for crop in _six(square, size):
-                result += [crop, crop[:, ::-1]]
+        resized = _resize_shorter_side(image, round(scale * size / 224))
+        side = min(resized.shape[:2])
+        for third in (0, 1, 2) if crops == 144 else (1,):
+            y, x = ((n - side) * third // 2 for n in resized.shape[:2])
+            square = crop(resized, (y, x, side, side))
+            ends = slice(size), slice(-size, None)
+            corners = [square[rows, columns] for rows in ends for columns in ends]
+            for each in (*corners, _centre(square, size), _antialiased(square, size, size)):
+                result += [each, each[:, ::-1]]
     return np.stack(result)
-
-
-def _squares(image: np.ndarray) -> list[np.ndarray]:
-    """The squares at the start, middle and end of the longer side."""
-    height, width = image.shape[:2]
-    side = min(height, width)
-    ys, xs = ((n - side) * np.array([0, 1, 2]) // 2 for n in (height, width))
-    return [crop(image, (y, x, side, side)) for y, x in zip(ys, xs, strict=True)]
-
-
-def _six(square: np.ndarray, size: int) -> list[np.ndarray]:
-    """The four corners, the centre, and the whole square resized."""
-    ends = slice(size), slice(-size, None)
-    corners = [square[y, x] for y in ends for x in ends]
-    return [*corners, _centre(square, size), _antialiased(square, size, size)]
 
 
 def _central_crop(image: np.ndarray, fraction: float) -> np.ndarray:
@@ -229,10 +212,8 @@ def _centre(image: np.ndarray, size: int) -> np.ndarray:
 
 def _resize_shorter_side(image: np.ndarray, side: int, method: str = "bilinear") -> np.ndarray:
     """As torchvision's Resize: the longer side is truncated to whole pixels."""
-    height, width = image.shape[:2]
-    if height <= width:
-        return _antialiased(image, side, int(side * width / height), method)
-    return _antialiased(image, int(side * height / width), side, method)
+    height, width = (int(side * n / min(image.shape[:2])) for n in image.shape[:2])
+    return _antialiased(image, height, width, method)
 
 
 def _antialiased(

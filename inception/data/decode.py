@@ -41,8 +41,7 @@ def read_file(path: str) -> bytes:
         with open(path, "rb") as file:  # noqa: PTH123 (a Path holds Python's lock thrice as long)
             return file.read()
     except Exception as error:  # a bucket's client raises all kinds
-        problem = getattr(error, "strerror", None) or error
-        raise BadImage(f"the file cannot be read: {problem}") from error
+        raise BadImage(f"the file cannot be read: {error}") from error
 
 
 def decode(image: bytes | np.ndarray) -> np.ndarray:
@@ -62,41 +61,34 @@ def decode(image: bytes | np.ndarray) -> np.ndarray:
     """
     if isinstance(image, np.ndarray):
         return _rgb(image)
-    if image[:2] == _JPEG:
-        return _decode_jpeg(image)
-    return _decode_other(image)
+    return _decode_jpeg(image) if image[:2] == _JPEG else _decode_other(image)
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:
     """Pixels of one or three channels -> uint8 [height, width, 3]."""
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+    is_image = pixels.ndim == 3 and pixels.shape[2] in (1, 3) and pixels.size
+    if pixels.dtype != np.uint8 or not is_image:
         raise BadImage(
             f"expected uint8 pixels [height, width, 1 or 3], got {pixels.dtype} {pixels.shape}"
         )
-    if pixels.size == 0:
-        raise BadImage(f"an image without pixels, {pixels.shape}")
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray:
     try:
         _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        if colorspace == "CMYK":
-            cmyk = simplejpeg.decode_jpeg(data, "CMYK", fastdct=True)
-            return _cmyk_to_rgb(cmyk, inverted=_ADOBE in data)
-        return simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+        if colorspace != "CMYK":
+            return simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
+        inks = simplejpeg.decode_jpeg(data, "CMYK", fastdct=True)
     except ValueError as error:
         oddity = any(text in str(error) for text in _ODDITIES)
         if oddity and data.rstrip(b"\x00").endswith(_JPEG_END):
             return _decode_other(data)
         raise BadImage(f"JPEG of {len(data)} bytes: {error}") from error
-
-
-def _cmyk_to_rgb(cmyk: np.ndarray, inverted: bool) -> np.ndarray:
-    """The naive conversion of TensorFlow and Pillow: each colour times black."""
-    light = (cmyk if inverted else 255 - cmyk).astype(np.uint16)
+    # The naive conversion of TensorFlow and Pillow: each colour times black.
+    light = (inks if _ADOBE in data else 255 - inks).astype(np.uint16)
     return (light[..., :3] * light[..., 3:] // 255).astype(np.uint8)
 
 

@@ -145,20 +145,14 @@ def _convert(info: Any, progress: bool) -> None:
 def _convert_file(source: Path, target: Path, expected: int) -> None:
     """Writes the records of a TFRecord file to an ArrayRecord file, under its name when equal."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
-    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
     part = target.with_name(f".{target.name}.part")
-    writer, written = ArrayRecordWriter(str(part), "group_size:1"), 0
-    try:
-        for record in _tfrecords(source):
-            writer.write(record)
-            written += 1
-    finally:
-        writer.close()
-    if written != expected:
-        raise DataError(f"{source} holds {written:,} records; dataset_info.json says {expected:,}")
+    ArrayRecordFileAdapter.write_examples(part, enumerate(_tfrecords(source)))
     with ArrayRecordDataSource(str(part)) as copy:
-        same = len(copy) == written and all(map(operator.eq, copy, _tfrecords(source)))
+        found, same = len(copy), all(map(operator.eq, copy, _tfrecords(source)))
+    if found != expected:
+        raise DataError(f"{source} holds {found:,} records; dataset_info.json says {expected:,}")
     if not same:
         raise OSError(f"{part} differs from {source} after writing: is the disk sound?")
     part.replace(target)

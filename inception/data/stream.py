@@ -11,8 +11,6 @@ Grain's threads decode, crop and resize, each image to its place in the batch. A
 are in memory at a time, whatever the size of the data set.
 """
 
-import atexit
-import contextlib
 import functools
 import itertools
 import logging
@@ -260,15 +258,16 @@ def _batches(
     unfinished: dict[int, Batch] = {}
     lock = threading.Lock()
 
-    def padding() -> Batch:
-        others = {name: np.full((rows, *value.shape), value) for name, value in fields.items()}
-        return {"image": np.zeros(shape, np.uint8), **others}
-
     def work(index: int) -> int:
         step, start = index // chunks, index % chunks * chunk
         with lock:
             if step not in unfinished:
-                unfinished[step] = padding()
+                unfinished[step] = {
+                    "image": np.zeros(shape, np.uint8),
+                    **{
+                        name: np.full((rows, *value.shape), value) for name, value in fields.items()
+                    },
+                }
             batch = unfinished[step]
         for row in range(start, min(start + chunk, rows)):
             position = first + step * stride + row
@@ -283,25 +282,11 @@ def _batches(
     done = steps.map(work).to_iter_dataset(options)
     batches = done.batch(chunks, batch_fn=lambda steps: unfinished.pop(steps[0]))
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
-    stream = _closing(iter(prefetched))
-    _open.add(stream)
+    iterator = iter(prefetched)
+    stream = _hand_on(iterator)
+    weakref.finalize(stream, iterator.close)  # while Python still can, if the program ends first
     return stream
 
 
-def _closing(iterator: grain.DatasetIterator) -> Stream:
-    """Ends Grain's threads with the generator."""
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
-
-
-_open: weakref.WeakSet[Stream] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """Closes streams while Grain still can: later, Python has taken its modules apart."""
-    for stream in list(_open):
-        with contextlib.suppress(ValueError):  # a thread is in it, and ends with the program
-            stream.close()
+def _hand_on(iterator: grain.DatasetIterator) -> Stream:
+    yield from iterator  # whose `close` is then the stream's
