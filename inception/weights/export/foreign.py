@@ -35,14 +35,14 @@ def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]
     theirs = describe(dataclasses.replace(pretrained, model=Inception(**settings)))["model"]
     free = _FREE | ({"batch_norm_scale"} if naming is names.TORCH else set())
     differences = [
-        f"model.{field}={ours!r}, and {theirs[field]!r} there"
+        f"model.{field} is {ours!r} here, {theirs[field]!r} there"
         for field, ours in describe(pretrained)["model"].items()
         if field not in free and ours != theirs[field]
     ]
     if differences:
         raise WeightsError(
-            f"{source} would compute something else than this network ({'; '.join(differences)}): "
-            "export onnx, stablehlo or savedmodel, which carry any network"
+            f"{_library(source)}'s network would compute something else "
+            f"({'; '.join(differences)}): export onnx, stablehlo or savedmodel, which carry any"
         )
     arrays = flatten_dict(pretrained.variables, sep="/")
     model, notes = _with_side_head(pretrained.model, naming, settings, arrays)
@@ -83,6 +83,10 @@ def _tensors(fitted: Pretrained) -> dict[str, np.ndarray]:
     }
 
 
+def _library(source: str) -> str:
+    return source.partition(".")[0]
+
+
 def _scaling(pretrained: Pretrained) -> str:
     mean, std = pretrained.preprocessing.mean, pretrained.preprocessing.std
     return f"its input is RGB, (x / 255 - mean) / std with mean {mean} and std {std}"
@@ -100,7 +104,7 @@ def _write_torch(pretrained: Pretrained, path: Path, source: str, constructor: s
     if path.suffix == ".safetensors":
         import safetensors.numpy
 
-        safetensors.numpy.save_file(state, path, metadata={"format": "pt"})
+        path.write_bytes(safetensors.numpy.save(state, metadata={"format": "pt"}))
     else:
         import torch
 
@@ -124,9 +128,9 @@ def _write_timm(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
 
 
 def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
+    fitted, notes = _fitted(pretrained, "keras")
     import keras
 
-    fitted, notes = _fitted(pretrained, "keras")
     classes, tensors = fitted.model.num_classes, _tensors(fitted)
     network = keras.applications.InceptionV3(weights=None, classes=classes)
     layers = {"predictions": network.get_layer("predictions")}
@@ -157,7 +161,7 @@ def _verify(pretrained: Pretrained, path: Path, source: str) -> list[str]:
         if not isinstance(error.__cause__, ImportError):
             raise
         return [*notes, f"not compared with the library's own network, which is missing: {error}"]
-    return [*notes, judged(differences, f"{source.partition('.')[0]}'s network")]
+    return [*notes, judged(differences, f"{_library(source)}'s network")]
 
 
 _TIMM = "timm.tf_in1k"  # all of timm's are one network
