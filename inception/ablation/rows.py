@@ -135,7 +135,7 @@ def load_rows(
     overridden = {override.partition("=")[0] for override in overrides}
     if "seed" in overridden:
         raise ConfigError("config.seed cannot be set here: --seeds=N runs seeds 0 to N-1")
-    shared = [f"{name}={value}" for name, value in setting.items()]
+    shared = [f"{name}={str(value).strip('[]')}" for name, value in setting.items()]
     settled = {name: value for name, value in setting.items() if name not in overridden}
     rows: list[AblationRow] = []
     for file in map(config_file, names):

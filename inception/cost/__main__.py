@@ -9,6 +9,7 @@ inception/cost/counting.py.
 """
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,40 +35,36 @@ def stage_table(network: NetworkCost) -> str:
     lines = [*network.stages, network.total]
     if network.side_head:
         lines += [network.side_head, network.total_with_side_head]
-    table = {
-        "stage": [stage.name for stage in lines],
-        "layer": [stage.kind for stage in lines],
-        "output": [format_shape(*stage.shape) for stage in lines],
-        "parameters": [f"{stage.parameters:,}" for stage in lines],
-        "multiply-adds": [f"{stage.multiply_adds / 1e6:,.1f} M" for stage in lines],
-        "activations": [f"{stage.activation_bytes / 1e6:.2f} MB" for stage in lines],
-    }
-    return _table(table, left=2)
+    table = [
+        {
+            "stage": stage.name,
+            "layer": stage.kind,
+            "output": format_shape(*stage.shape),
+            "parameters": f"{stage.parameters:,}",
+            "multiply-adds": f"{stage.multiply_adds / 1e6:,.1f} M",
+            "activations": f"{stage.activation_bytes / 1e6:.2f} MB",
+        }
+        for stage in lines
+    ]
+    align = ("left", "left", "right", "right", "right", "right")
+    return tabulate(table, "keys", "plain", colalign=align, disable_numparse=True)
 
 
 def comparison(networks: Mapping[str, NetworkCost], paper: Mapping[str, ReportedCost]) -> str:
-    """One line per config: parameters, multiply-adds, their ratio to the first, the paper's figure.
-
-    Args:
-      networks: by the config's name; the side head is left out.
-      paper: what the paper says, by the config's name.
-    """
-    totals = [network.total for network in networks.values()]
-    first = totals[0].multiply_adds
-    table = {
-        "config": list(networks),
-        "parameters": [f"{total.parameters:,}" for total in totals],
-        "multiply-adds": [f"{total.multiply_adds / 1e9:.3f} G" for total in totals],
-        "ratio": [f"{total.multiply_adds / first:.3f}" for total in totals],
-        "paper": [paper[name].multiply_adds if name in paper else "-" for name in networks],
-    }
-    return _table(table, left=1)
-
-
-def _table(columns: Mapping[str, Sequence[str]], left: int) -> str:
-    """Columns of text, the first `left` aligned to the left."""
-    align = ["left"] * left + ["right"] * (len(columns) - left)
-    return tabulate(columns, "keys", "plain", colalign=align, disable_numparse=True)
+    """One line per config, by name: what it costs without the side head, and the paper's figure."""
+    first = next(iter(networks.values())).total
+    table = [
+        {
+            "config": name,
+            "parameters": f"{network.total.parameters:,}",
+            "multiply-adds": f"{network.total.multiply_adds / 1e9:.3f} G",
+            "ratio": f"{network.total.multiply_adds / first.multiply_adds:.3f}",
+            "paper": paper[name].multiply_adds if name in paper else "-",
+        }
+        for name, network in networks.items()
+    ]
+    align = ("left", "right", "right", "right", "right")
+    return tabulate(table, "keys", "plain", colalign=align, disable_numparse=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(stage_table(networks[name]) + "\n")
         if reported := reported_cost(path, config):
             paper[name] = reported
-            print(reported.remark + "\n")
+            print(textwrap.fill(reported.remark, 100) + "\n")
     if len(networks) > 1:
         print(comparison(networks, paper))
     if args.plot:

@@ -7,8 +7,7 @@ count like pixels, and normalization, ReLU and pools count nothing.
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,6 +25,7 @@ VARIANTS = {
     (Figure6, "factorization", "3x3"): " with 3x3",
     (Figure7, "expanded", False): " unexpanded",
 }
+POOLS = {"reduce_window_max": "max pool", "reduce_window_sum": "average pool"}
 
 
 def format_shape(*sizes: int) -> str:
@@ -33,32 +33,18 @@ def format_shape(*sizes: int) -> str:
     return "x".join(map(str, sizes))
 
 
-@dataclass(frozen=True)
-class LayerCost:
-    """A convolution, a pool or a matrix product, on one image.
+class LayerCost(NamedTuple):
+    """A convolution, a pool or a matrix product, on one image."""
 
-    Attributes:
-      stage: of the network that it belongs to, "Mixed_5b"; "" outside of any.
-      inputs: positions of the layers of its stage that it reads, in their order of computation; ()
-        if it reads what enters the stage.
-      kind: "conv", "max pool", "average pool" or "linear".
-      kernel: (height, width) of the filter or window.
-      stride: in both directions.
-      padded: whether it keeps its grid by padding.
-      shape: of the output, (height, width, channels), or (features,) of a linear layer.
-      multiply_adds: number.
-      activation_bytes: of the output.
-    """
-
-    stage: str
-    inputs: tuple[int, ...]
-    kind: str
-    kernel: tuple[int, int]
+    stage: str  # of the network that it belongs to, "Mixed_5b"; "" outside of any
+    inputs: tuple[int, ...]  # positions in its stage of those it reads; () for the stage's input
+    kind: str  # "conv", "max pool", "average pool" or "linear"
+    kernel: tuple[int, int]  # height and width of the filter or window
     stride: int
     padded: bool
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of the output: (height, width, channels), or (features,)
     multiply_adds: int
-    activation_bytes: int
+    activation_bytes: int  # of the output
 
     def __str__(self) -> str:
         """In the words of table 1, "conv padded 3x3/1"."""
@@ -68,23 +54,14 @@ class LayerCost:
         return f"{self.kind}{padded} {format_shape(*self.kernel)}/{self.stride}"
 
 
-@dataclass(frozen=True)
-class StageCost:
-    """A row of the network's outline, or the sum of several.
+class StageCost(NamedTuple):
+    """A row of the network's outline, or the sum of several."""
 
-    Attributes:
-      name: slim's, "Mixed_5b".
-      kind: "figure 5 with a 5x5", or what its only layer is, "conv 3x3/2".
-      shape: of the output, (height, width, channels) or (features,).
-      parameters: trainable ones.
-      layers: in the order of computation.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-    parameters: int
-    layers: tuple[LayerCost, ...]
+    name: str  # slim's, "Mixed_5b"
+    kind: str = ""  # "figure 5 with a 5x5", or what its only layer is, "conv 3x3/2"
+    shape: tuple[int, ...] = ()  # of the output: (height, width, channels), or (features,)
+    parameters: int = 0  # trainable ones
+    layers: tuple[LayerCost, ...] = ()  # in the order of computation
 
     @property
     def multiply_adds(self) -> int:
@@ -101,19 +78,12 @@ class StageCost:
         return sum(layer.activation_bytes for layer in self.layers)
 
 
-@dataclass(frozen=True)
-class NetworkCost:
-    """A network's stages from the input to the logits, and sums over them.
+class NetworkCost(NamedTuple):
+    """A network's stages from the input to the logits, and sums over them."""
 
-    Attributes:
-      image: (height, width, channels) of the input.
-      stages: in the order of computation, without the side head.
-      side_head: figure 8, which only training needs; None where there is none.
-    """
-
-    image: tuple[int, ...]
-    stages: tuple[StageCost, ...]
-    side_head: StageCost | None
+    image: tuple[int, ...]  # (height, width, channels) of the input
+    stages: list[StageCost]  # in the order of computation, without the side head
+    side_head: StageCost | None  # figure 8, which only training needs; None where there is none
 
     @property
     def total(self) -> StageCost:
@@ -123,12 +93,12 @@ class NetworkCost:
     @property
     def total_with_side_head(self) -> StageCost:
         """All stages and the side head together: the network as it is trained."""
-        return _sum("total with side head", [*self.stages, *filter(None, [self.side_head])])
+        return _sum("total with side head", [*self.stages, self.side_head or StageCost("none")])
 
 
 def _sum(name: str, stages: Sequence[StageCost]) -> StageCost:
     layers = tuple(layer for stage in stages for layer in stage.layers)
-    return StageCost(name, "", (), sum(stage.parameters for stage in stages), layers)
+    return StageCost(name, parameters=sum(stage.parameters for stage in stages), layers=layers)
 
 
 def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
@@ -146,7 +116,7 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     captions: dict[str, str] = {}
 
     def note_figure(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        captions[context.module.name] = caption(context.module)
+        captions[context.module.name] = _caption(context.module)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note_figure):
@@ -165,18 +135,20 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     names = list(dict.fromkeys(layer.stage for layer in layers))
     head = stage(names.pop(names.index("AuxLogits"))) if "AuxLogits" in names else None
     names.insert(names.index("Logits"), "pooled")  # the one stage that is no layer
-    return NetworkCost(image.shape[1:], tuple(map(stage, names)), head)
+    return NetworkCost(image.shape[1:], [stage(name) for name in names], head)
 
 
-def caption(module: nn.Module) -> str:
+def _caption(module: nn.Module) -> str:
     """The figure that a module is, and how it differs from it: "figure 5 with a 5x5", or ""."""
     figure = type(module).__name__
-    variants = (
+    if not figure.startswith("Figure"):
+        return ""
+    variants = [
         text
         for (kind, field, value), text in VARIANTS.items()
         if isinstance(module, kind) and getattr(module, field) == value
-    )
-    return "".join([figure.replace("Figure", "figure "), *variants]) if "Figure" in figure else ""
+    ]
+    return "".join([figure.replace("Figure", "figure "), *variants])
 
 
 def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
@@ -192,11 +164,11 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
     layers: list[LayerCost] = []
     _walk(jaxpr.jaxpr, frozenset(), layers)
-    first: dict[str, int] = {}
+    starts: dict[str, int] = {}
     for number, layer in enumerate(layers):
-        start = first.setdefault(layer.stage, number)
+        start = starts.setdefault(layer.stage, number)
         inputs = tuple(source - start for source in layer.inputs if source >= start)
-        layers[number] = replace(layer, inputs=inputs)
+        layers[number] = layer._replace(inputs=inputs)
     return layers, outputs
 
 
@@ -232,27 +204,21 @@ def _layer(equation: JaxprEqn, inputs: tuple[int, ...]) -> LayerCost | None:
     """The equation as a layer that reads the layers `inputs`, if it is one."""
     operands: list[Any] = [value.aval for value in equation.invars]
     output: Any = equation.outvars[0].aval
-    params = equation.params
+    params, name = equation.params, equation.primitive.name
     kernel, stride, products = (1, 1), 1, 0
-    padding: Sequence[tuple[int, int]] = ()
-    match equation.primitive.name:
-        case "conv_general_dilated":
-            kind, stride, padding = "conv", params["window_strides"][0], params["padding"]
-            _, channels, height, width = (
-                operands[1].shape[axis] for axis in params["dimension_numbers"].rhs_spec
-            )
-            kernel, products = (height, width), channels * height * width
-        case "dot_general":
-            kind, ((contracted, _), _) = "linear", params["dimension_numbers"]
-            products = math.prod(operands[0].shape[axis] for axis in contracted)
-        case "reduce_window_max" | "reduce_window_sum" as name:
-            if output.shape[-1] == 1:  # flax's count of the pixels in each window
-                return None
-            kind = "max pool" if name == "reduce_window_max" else "average pool"
-            kernel, stride = params["window_dimensions"][1:3], params["window_strides"][1]
-            padding = params["padding"]
-        case _:
-            return None
+    if name == "conv_general_dilated":
+        kind, stride = "conv", params["window_strides"][0]
+        _, *filter_axes = params["dimension_numbers"].rhs_spec
+        channels, height, width = (operands[1].shape[axis] for axis in filter_axes)
+        kernel, products = (height, width), channels * height * width
+    elif name == "dot_general":
+        kind, ((contracted, _), _) = "linear", params["dimension_numbers"]
+        products = math.prod(operands[0].shape[axis] for axis in contracted)
+    elif name in POOLS and output.shape[-1] > 1:  # 1: flax's count of the pixels in each window
+        kind, stride = POOLS[name], params["window_strides"][1]
+        kernel = params["window_dimensions"][1:3]
+    else:
+        return None
     scopes = str(equation.source_info.name_stack).split("/")  # "Inception/Mixed_7b/branch1x1/conv"
     return LayerCost(
         stage=scopes[1] if len(scopes) > 1 else "",
@@ -260,7 +226,7 @@ def _layer(equation: JaxprEqn, inputs: tuple[int, ...]) -> LayerCost | None:
         kind=kind,
         kernel=kernel,
         stride=stride,
-        padded=any(before or after for before, after in padding),
+        padded=any(map(any, params.get("padding", ()))),
         shape=output.shape[1:],
         multiply_adds=output.size * products,
         activation_bytes=output.size * output.dtype.itemsize,

@@ -11,23 +11,24 @@ from collections.abc import Sequence
 from itertools import count, groupby, pairwise
 from statistics import fmean
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from inception.cost.counting import LayerCost, NetworkCost, StageCost, format_shape
 
-_ROW, _MARGIN, _TITLE, _GAP = 0.47, 0.3, 1.2, 0.3  # inches; a row is a stage or a layer
-_HALF = 0.35  # of a box, in rows
-_HEAD, _HEAD_WIDTH = 1.2, 1.8  # middle and width, inches: of the side head,
+# Across in inches, up in rows, each a stage or a layer.
+_ROW, _MARGIN, _TITLE = 0.47, 0.3, 1.2  # inches
+_HALF, _HEADING = 0.35, 0.75  # rows: half a box, and the heading of a module
+_HEAD, _HEAD_WIDTH = 1.2, 1.8  # middle and width: of the side head,
 _TRUNK, _TRUNK_WIDTH = 3.88, 2.65  # and of the outline,
 _OUTPUTS, _BARS, _BARS_WIDTH = 5.32, 6.3, 1.3  # left edges of its outputs and multiply-adds,
-_CARDS, _CARD_WIDTH = 8.8, 3.6  # and of the modules
+_CARDS, _CARD_WIDTH = (10.6, 14.5), 3.6  # and of the modules, those that keep their grid first
+_WIDTH = _CARDS[1] + _CARD_WIDTH / 2 + _MARGIN
 
 _INK, _GREY, _LINE = "#22303c", "#667380", "#8795a3"
 _BANDS = ("#f3f6f9", "#e6ecf1")  # behind the stages of one grid, in turn
 _COLOURS = {
-    "input": "white",
+    "input|card": "white",
     "conv": "#aed0f2",
     "max pool": "#f5b5a8",
     "average pool": "#f8daa4",
@@ -52,28 +53,24 @@ def draw(network: NetworkCost, title: str) -> Figure:
     Returns:
       A figure of its own, not pyplot's.
     """
-    modules = _modules(network.stages)
-    heights = [_height(module) for module in modules if not _reduces(module)]
-    rows = max(len(network.stages) + 2, sum(heights))
-    gap = (rows - sum(heights)) / (len(heights) - 1)
-    size = _CARDS + 2 * _CARD_WIDTH + _GAP + _MARGIN, _MARGIN + rows * _ROW + _TITLE
+    figures = [stage for stage in network.stages if stage.kind.startswith("figure")]
+    modules = [list(module) for _, module in groupby(figures, _design)]
+    heights = [_height(module) for module in modules]
+    kept = [height for module, height in zip(modules, heights, strict=True) if not _reduces(module)]
+    rows = max(len(network.stages) + 2, sum(kept))
+    gap = (rows - sum(kept)) / (len(kept) - 1)
+    size = _WIDTH, _MARGIN + rows * _ROW + _TITLE
     figure = Figure(figsize=size, dpi=120, facecolor="white")
-
-    def panel(left: float, bottom: float, width: float, rows: float) -> Axes:
-        place = np.array([left, _MARGIN + bottom * _ROW, width, rows * _ROW]) / (*size, *size)
-        axes = figure.add_axes(tuple(place), xticks=[], yticks=[], ylim=(-0.5, rows - 0.5))
-        axes.spines[:].set(color=_INK, lw=0.6)
-        return axes
-
-    _draw_outline(panel(0, 0, _CARDS, rows), network, title)
+    limits = -0.5 - _MARGIN / _ROW, rows - 0.5 + _TITLE / _ROW
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, _WIDTH), ylim=limits)
+    axes.set_axis_off()
+    _draw_outline(axes, network, title)
     bottom = 0.0
-    for module in modules:
-        height = _height(module)
+    for module, height in zip(modules, heights, strict=True):
         if _reduces(module):  # in a second column, beside the gap in the first
-            left, middle = _CARDS + _CARD_WIDTH + _GAP, bottom - gap / 2
-            _draw_module(panel(left, middle - height / 2, _CARD_WIDTH, height), module)
+            _draw_module(axes, (_CARDS[1], bottom - (gap + height) / 2), module)
         else:
-            _draw_module(panel(_CARDS, bottom, _CARD_WIDTH, height), module)
+            _draw_module(axes, (_CARDS[0], bottom), module)
             bottom += height + gap
     return figure
 
@@ -87,58 +84,46 @@ def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
     ]
     if network.side_head:
         facts[-1] += f" ({network.total_with_side_head.parameters / 1e6:.2f} M with the side head)"
-    first, last = StageCost("input", "", network.image, 0, ()), network.stages[-1]
-    stages = [first, *network.stages, StageCost("softmax", "", last.shape, 0, ())]
-    axes.set(xlim=(0, _CARDS), frame_on=False)
+    last = StageCost("softmax", shape=network.stages[-1].shape)
+    stages = [StageCost("input", shape=network.image), *network.stages, last]
     _text(axes, _MARGIN, len(stages) + 1.24, title, size=18, weight="bold")
     _text(axes, _MARGIN, len(stages) + 0.52, "   ·   ".join(facts), size=10, color=_GREY)
     _text(axes, _OUTPUTS, len(stages) - 0.25, "output", color=_GREY)
     _text(axes, _BARS, len(stages) - 0.25, "multiply-adds", color=_GREY)
 
-    numbers = count()
-    for band, (_, grid) in enumerate(groupby(stages, lambda stage: stage.shape[:-1])):
-        axes.barh([next(numbers) for _ in grid], 5.75, 1, 2.4, color=_BANDS[band % 2], zorder=0)
+    grids = [stage.shape[:-1] for stage in stages]
+    for band, grid in enumerate(dict.fromkeys(grids)):
+        axes.bar(5.275, grids.count(grid), 5.75, grids.index(grid) - 0.5, color=_BANDS[band % 2])
+    boxes = [(stage.kind or stage.name, stage.name, stage.kind) for stage in stages]
+    _stack(axes, (_TRUNK, 0), _TRUNK_WIDTH, boxes, weight="bold")
+    unit = max(stage.multiply_adds for stage in stages) / _BARS_WIDTH
     for row, stage in enumerate(stages):
-        _box(axes, (_TRUNK, row), _TRUNK_WIDTH, stage.kind or stage.name)
-        _ends(axes, (_TRUNK, row), _TRUNK_WIDTH - 0.2, stage.name, stage.kind, weight="bold")
         _text(axes, _OUTPUTS, row, format_shape(*stage.shape))
-    _arrows(axes, [(_TRUNK, row) for row in range(len(stages))])
-    costs = np.array([stage.multiply_adds for stage in network.stages])
-    colours, rows = [_colour(stage.kind) for stage in network.stages], range(1, len(stages) - 1)
-    bars = axes.barh(rows, _BARS_WIDTH * costs / costs.max(), 0.34, _BARS, color=colours)
-    axes.bar_label(bars, [_mega(cost) for cost in costs], padding=5, size=8, color=_INK)
-    if network.side_head:
-        last_17x17 = max(row for row, stage in enumerate(stages) if "figure 6" in stage.kind)
-        _draw_side_head(axes, network.side_head, last_17x17)
+        if stage.multiply_adds:
+            length = stage.multiply_adds / unit
+            axes.barh(row, length, 0.34, _BARS, color=_colour(stage.kind))
+            _text(axes, _BARS + length + 0.07, row, _mega(stage.multiply_adds))
 
-
-def _draw_side_head(axes: Axes, head: StageCost, row: int) -> None:
-    """The side head, from the outline's line `row` to the left and up."""
-    axes.plot([_TRUNK - _TRUNK_WIDTH / 2, _HEAD], [row, row], color=_LINE, lw=0.9)
-    axes.plot([_HEAD, _HEAD], [row, row + _HALF], color=_LINE, lw=0.9)
-    boxes = [(str(layer), str(layer.shape[-1])) for layer in head.layers] + [("softmax", "")]
-    places = [(_HEAD, above) for above in range(row, row + len(boxes) + 1)]
-    for place, (kind, width) in zip(places[1:], boxes, strict=True):
-        _box(axes, place, _HEAD_WIDTH, kind)
-        _ends(axes, place, _HEAD_WIDTH - 0.2, kind, width)
-    _arrows(axes, places)
-    above, title = (_HEAD, row + len(boxes) + 0.75), f"side head, {head.kind}"
-    _ends(axes, above, _HEAD_WIDTH, title, _mega(head.multiply_adds), weight="bold")
+    if head := network.side_head:  # from the last 17x17 grid to the left and up
+        row = max(row for row, stage in enumerate(stages) if "figure 6" in stage.kind)
+        axes.plot([_TRUNK - _TRUNK_WIDTH / 2, _HEAD], [row, row], color=_LINE, lw=0.9)
+        axes.plot([_HEAD, _HEAD], [row, row + _HALF], color=_LINE, lw=0.9)
+        _arrows(axes, [(_HEAD, row), (_HEAD, row + 1)])
+        boxes = [(layer.kind, str(layer), str(layer.shape[-1])) for layer in head.layers]
+        boxes += [("softmax", "softmax", "")]
+        _stack(axes, (_HEAD, row + 1), _HEAD_WIDTH, boxes)
+        above, caption = (_HEAD, row + len(boxes) + 0.75), f"side head, {head.kind}"
+        _ends(axes, above, _HEAD_WIDTH, caption, _mega(head.multiply_adds), weight="bold")
 
 
 def _mega(multiply_adds: int) -> str:
     mega = multiply_adds / 1e6
-    return "" if not mega else f"{mega:,.0f} M" if mega >= 10 else f"{mega:.1f} M"
+    return f"{mega:,.0f} M" if mega >= 10 else f"{mega:.1f} M"
 
 
-def _modules(stages: Sequence[StageCost]) -> list[list[StageCost]]:
-    """Neighbours that are one figure with one set of filters; only their widths differ."""
-
-    def design(stage: StageCost) -> tuple:
-        return stage.kind, [(x.kind, x.kernel, x.stride, x.inputs) for x in stage.layers]
-
-    figures = [stage for stage in stages if stage.kind.startswith("figure")]
-    return [list(group) for _, group in groupby(figures, design)]
+def _design(stage: StageCost) -> tuple:
+    """What neighbours that are one figure with one set of filters share; widths may differ."""
+    return stage.kind, [(each.kind, each.kernel, each.stride, each.inputs) for each in stage.layers]
 
 
 def _reduces(module: Sequence[StageCost]) -> bool:
@@ -179,35 +164,40 @@ def place_layers(layers: Sequence[LayerCost]) -> dict[int, Place]:
     return places
 
 
-def _draw_module(axes: Axes, module: Sequence[StageCost]) -> None:
+def _draw_module(axes: Axes, foot: Place, module: Sequence[StageCost]) -> None:
     """A module as the paper draws it: base, branches, filter concatenation."""
+    (middle, bottom), height = foot, _height(module)
     first, last, layers = module[0], module[-1], module[0].layers
     places = place_layers(layers)
-    width = 1 + max(column for column, _ in places.values())
-    middle, top = (width - 1) / 2, 1 + max(row for _, row in places.values())
-    axes.set_xlim(middle - 0.535 * width, middle + 0.535 * width)
+    columns = 1 + max(column for column, _ in places.values())
+    width = _CARD_WIDTH / 1.07
+    step, top = width / columns, 1 + max(row for _, row in places.values())
+    _box(axes, (middle, bottom + (height - 1) / 2), _CARD_WIDTH, "card", half=height / 2)
 
-    inputs = [layer.inputs for layer in layers]
-    for number, same in enumerate(zip(*(stage.layers for stage in module), strict=True)):
+    def inches(column: float, row: float) -> Place:
+        return middle + (column - (columns - 1) / 2) * step, bottom + row
+
+    read = [layer.inputs for layer in layers]
+    for number, alike in enumerate(zip(*(stage.layers for stage in module), strict=True)):
         if number in places:
             column, row = places[number]
-            before = places[inputs[number][0]] if inputs[number] else (column, 0)
-            after = [(column, top)] if (number,) not in inputs else []
-            _arrows(axes, [before, (column, row), *after])
-            _box(axes, (column, row), 0.85, same[0].kind, _label(same), size=7)
+            before = places[read[number][0]] if read[number] else (column, 0)
+            after = [] if (number,) in read else [(column, top)]
+            _arrows(axes, [inches(*place) for place in (before, (column, row), *after)])
+            _box(axes, inches(column, row), 0.85 * step, alike[0].kind, _label(alike), size=7)
     # Figure 9's pool may stand behind the concatenation.
     bars = ["filter concatenation", *(str(layer) for layer in layers if len(layer.inputs) > 1)]
     bars[-1] += f", {format_shape(*last.shape)}"
-    rows = [top + number for number in range(len(bars))]
-    for row, bar in zip([0, *rows], ["base", *bars], strict=True):
+    rows = [bottom + top + number for number in range(len(bars))]
+    for row, bar in zip([bottom, *rows], ["base", *bars], strict=True):
         _box(axes, (middle, row), width, bar, bar)
     _arrows(axes, [(middle, row) for row in rows])
 
-    heading = axes.get_ylim()[1] - 0.75
-    axes.bar(middle, 0.75, 2 * width, heading, color=_colour(first.kind), ec=_INK, lw=0.6)
+    heading = middle, bottom + height - 0.5 - _HEADING / 2
+    _box(axes, heading, _CARD_WIDTH, first.kind, half=_HEADING / 2)
     title = (f"{len(module)} x " if len(module) > 1 else "") + first.kind
     names = " to ".join(dict.fromkeys([first.name, last.name]))
-    _ends(axes, (middle, heading + 0.375), width, title, names, size=10, weight="bold")
+    _ends(axes, heading, width, title, names, size=10, weight="bold")
 
 
 def _label(layers: Sequence[LayerCost]) -> str:
@@ -219,19 +209,27 @@ def _label(layers: Sequence[LayerCost]) -> str:
     return f"{size}\n" + "-".join(map(str, dict.fromkeys([widths[0], widths[-1]])))
 
 
+def _stack(axes: Axes, foot: Place, width: float, boxes: Sequence[tuple], **style) -> None:
+    """Boxes above each other, from `foot` up: the kind of each, its left and its right text."""
+    places = [(foot[0], foot[1] + number) for number in range(len(boxes))]
+    for place, (kind, left, right) in zip(places, boxes, strict=True):
+        _box(axes, place, width, kind)
+        _ends(axes, place, width - 0.2, left, right, **style)
+    _arrows(axes, places)
+
+
 def _box(
-    axes: Axes, place: Place, width: float, kind: str, text: str = "", size: float = 8
+    axes: Axes, place: Place, width: float, kind: str, text: str = "", half=_HALF, size=8
 ) -> None:
     x, row = place
-    axes.bar(x, 2 * _HALF, width, row - _HALF, color=_colour(kind), ec=_INK, lw=0.6)
+    axes.bar(x, 2 * half, width, row - half, color=_colour(kind), ec=_INK, lw=0.6)
     _text(axes, x, row, text, size, ha="center", va="center", linespacing=1.05)
 
 
 def _ends(axes: Axes, place: Place, width: float, first: str, last: str, **style) -> None:
     """Writes two texts `width` apart; `style` is the first one's."""
-    (x, row), half = place, width / 2
-    _text(axes, x - half, row, first, **style)
-    _text(axes, x + half, row, last, ha="right")
+    _text(axes, place[0] - width / 2, place[1], first, **style)
+    _text(axes, place[0] + width / 2, place[1], last, ha="right")
 
 
 def _text(axes: Axes, x: float, row: float, text: str, size: float = 8, **style) -> None:
