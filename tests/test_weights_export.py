@@ -28,8 +28,9 @@ PROGRAMS = {"stablehlo": "x.stablehlo", "savedmodel": "x", "onnx": "x.onnx"}
 NEEDS = {"savedmodel": ("tensorflow",), "onnx": ("onnx", "onnxruntime")}
 
 
-def random_weights(width: float = 0.05, preprocessing=SCALING, **fields) -> Pretrained:
-    model = inception.Inception(CLASSES, width_multiplier=width, **fields)
+def random_weights(preprocessing=SCALING, **fields) -> Pretrained:
+    """Of the smallest width, unless the fields say another."""
+    model = inception.Inception(CLASSES, **{"width_multiplier": 0.05, **fields})
     rng = np.random.default_rng(0)
     shapes = shapes_of(model, preprocessing.image_size)
     arrays = {name: random_array(name, shape, rng) for name, shape in shapes.items()}
