@@ -250,14 +250,14 @@ class FullDisk:
 def test_an_image_that_cannot_be_read(found):
     finding = found(checks.input_speed, train_source=ArraySource([b"no image"] * 20, [0] * 20))
     assert finding.status == "FAIL"
-    assert "of the arrays" in finding.text
+    assert finding.text.startswith("image ")
 
 
 def test_labels_that_cannot_be_trained_on(found, digits):
     images = [digits([0])[0][0]] * 3
     finding = found(checks.input_speed, train_source=ArraySource(images, [[0, 1]] * 3))
     assert finding.status == "FAIL"
-    assert "multi-label" in finding.text
+    assert "several labels" in finding.text
 
 
 def test_a_step_that_runs_out_of_memory(monkeypatch):
@@ -327,7 +327,7 @@ def test_a_run_of_months_is_a_warning(found):
 
 # Versions.
 
-GOOD = {"jax": "0.12.0.1", "jaxlib": "0.12.0", "jax-cuda12-plugin": "", "jax-cuda13-plugin": ""}
+GOOD = {"jax": "0.12.0.1", "jaxlib": "0.12.0"}
 
 
 @pytest.mark.parametrize(
@@ -339,8 +339,8 @@ GOOD = {"jax": "0.12.0.1", "jaxlib": "0.12.0", "jax-cuda12-plugin": "", "jax-cud
     ],
 )
 def test_versions_that_misbehave(changed, said):
-    assert not list(checks._problems(GOOD))
-    (problem,) = checks._problems(GOOD | changed)
+    assert not list(checks.version_problems(GOOD))
+    (problem,) = checks.version_problems(GOOD | changed)
     assert said in problem
 
 

@@ -70,11 +70,11 @@ def test_peak_memory_grows_with_the_micro_batch():
 )
 def test_on_a_cpu_a_large_batch_is_measured_smaller(overrides, batch_size):
     config = inception.load_config("configs/v3.py", ["accumulation_steps=2", *overrides])
-    small = speed._with_measurable_batch(config, num_classes=1000)
+    small = speed.measurable(config, num_classes=1000)
     assert (small.batch_size, small.accumulation_steps) == (batch_size, 1)
     assert config.batch_size == 1536
 
 
 def test_a_small_batch_is_measured_as_it_is(tiny):
     config = tiny("accumulation_steps=2")
-    assert speed._with_measurable_batch(config, num_classes=10) is config
+    assert speed.measurable(config, num_classes=10) is config

@@ -14,7 +14,7 @@ workdir. One process is examined, its devices against its own input.
 
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from inception import command_line
 from inception.config import load
@@ -34,28 +34,24 @@ def attempt(check: Check, run: PlannedRun) -> Finding:
         return Finding(str(error), status="FAIL")
 
 
-def examine(run: PlannedRun) -> Iterator[tuple[str, Finding]]:
-    """Makes the checks, stage by stage, up to the first stage that does not pass.
+def examine(run: PlannedRun) -> bool:
+    """Makes the checks, stage by stage, and prints a row for each as soon as it is known.
 
-    Yields:
-      The name of each check and what it found, as soon as it is known.
+    Returns:
+      Whether none failed. What comes after a stage with a failure is left out.
     """
     failures: list[Finding] = []
     for stage in STAGES:
         for check in stage:
             finding = attempt(check, run)
-            if finding.status == "FAIL":
-                known, failures = finding in failures, [*failures, finding]
-                finding = finding._replace(text="as above") if known else finding
-            yield check.__name__.replace("_", " "), finding
+            text = "as above" if finding in failures else finding.text
+            failures += [finding] if finding.status == "FAIL" else []
+            advice = [f"-> {line}" for line in finding.advice.splitlines()]
+            cell = textwrap.indent("\n".join([text, *advice]), " " * 23).lstrip()
+            log(f"{finding.status:6}{check.__name__.replace('_', ' '):17}{cell}")
         if failures:
-            return
-
-
-def format_row(name: str, finding: Finding) -> str:
-    """A line of the table, and the advice below it."""
-    lines = [*finding.text.splitlines(), *(f"-> {line}" for line in finding.advice.splitlines())]
-    return f"{finding.status:6}{name:17}" + textwrap.indent("\n".join(lines), " " * 23).lstrip()
+            return False
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,12 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--workdir", help="where the run will be kept; it may be in a bucket")
     args, overrides = command_line.parse(parser, argv)
-    failed = False
-    for name, finding in examine(PlannedRun(load(args.config, overrides), args.workdir)):
-        log(format_row(name, finding))
-        failed = failed or finding.status == "FAIL"
-    log("\nThe run could not start." if failed else "\nThe run can start.")
-    return int(failed)
+    good = examine(PlannedRun(load(args.config, overrides), args.workdir))
+    log("\nThe run can start." if good else "\nThe run could not start.")
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The checks that the doctor makes of a machine, its data and a config; each returns a Finding."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import math
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -22,6 +22,7 @@ from inception.data.sources import Source, open_source
 from inception.doctor import speed
 from inception.errors import CheckpointError
 from inception.evaluate import eval_data, open_eval_source
+from inception.files import is_local
 from inception.state import build
 from inception.train import Trainer
 from inception.workdir import check_resumable, has_trained, resolve_workdir
@@ -55,9 +56,8 @@ class PlannedRun:
     def train_source(self) -> Source:
         """The images to train on."""
         config = self.config
-        return open_source(
-            config.dataset, config.split, config.data_dir, on_bad_record=config.on_bad_record
-        )
+        skip = config.on_bad_record
+        return open_source(config.dataset, config.split, config.data_dir, on_bad_record=skip)
 
     @cached_property
     def eval_source(self) -> Source:
@@ -88,7 +88,6 @@ class PlannedRun:
 
 def devices(run: PlannedRun) -> Finding:
     """Devices, their memory, and the host's."""
-    del run
     text = f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     text += "" if speed.on_cpu() else f" of {speed.device_memory() / GIB:.1f} GiB"
     text += f"; {speed.cores()} cores, {speed.host_memory() / GIB:.1f} GiB of host memory"
@@ -100,31 +99,27 @@ def devices(run: PlannedRun) -> Finding:
 
 def versions(run: PlannedRun) -> Finding:
     """Versions, and what is known to misbehave."""
-    del run
-    installed = {name: _version(name) for name in (*SHOWN, *CUDA_PLUGINS)}
-    text = ", ".join(f"{name} {installed[name]}" for name in SHOWN)
+    installed = {}
+    for name in (*SHOWN, *CUDA_PLUGINS):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    text = ", ".join(f"{name} {installed.get(name, 'missing')}" for name in SHOWN)
     if not importlib.util.find_spec("tensorboard"):
         advice = "clu lacks tensorboard, which it does not declare: pip install tensorboard"
         return Finding(text, advice, "FAIL")
-    problems = "\n".join(_problems(installed))
+    problems = "\n".join(version_problems(installed))
     return Finding(text, problems, "WARN" if problems else "PASS")
 
 
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _problems(installed: dict[str, str]) -> Iterator[str]:
+def version_problems(installed: dict[str, str]) -> Iterator[str]:
     """A line for each of `installed`, versions by package, that is known to misbehave."""
     for name in ("jax", "jaxlib"):
         line = tuple(map(int, installed[name].split(".")[:2]))
         if not TESTED[0] <= line <= TESTED[1]:
             yield f"{name} {installed[name]} was never tested: pip install '{name}>=0.10,<0.13'"
+    jaxlib = installed["jaxlib"]
     for name in CUDA_PLUGINS:
-        if installed[name] not in ("", jaxlib := installed["jaxlib"]):
+        if installed.get(name, jaxlib) != jaxlib:
             yield f"jaxlib {jaxlib} ignores {name} {installed[name]}: pip install {name}=={jaxlib}"
     if not importlib.util.find_spec("importlib_resources"):
         yield "tensorflow-datasets prepares no digits: pip install importlib_resources"
@@ -138,8 +133,11 @@ def training_data(run: PlannedRun) -> Finding:
 def evaluation_data(run: PlannedRun) -> Finding:
     """The splits to evaluate on."""
     configs = [run.config, *named_evaluations(run.config).values()]
-    splits = [(eval_data(config)[0], config.eval.split) for config in configs]
-    sizes = map(_size, *zip(*splits, strict=True), [run.eval_source, *run.named_sources.values()])
+    sources = [run.eval_source, *run.named_sources.values()]
+    sizes = (
+        _size(eval_data(config)[0], config.eval.split, source)
+        for config, source in zip(configs, sources, strict=True)
+    )
     return Finding("\n".join(sizes))
 
 
@@ -149,22 +147,13 @@ def _size(dataset: str, split: str, source: Source) -> str:
 
 def batch(run: PlannedRun) -> Finding:
     """What training itself would refuse, and whether the network takes the images."""
-    config, size = run.config, run.config.image_size
-    trainer = Trainer(
-        config, run.workdir or "", run.train_source, run.eval_source, run.named_sources
-    )
-    model, key = trainer.training.model, jax.random.key(0)
-    micro_batch = config.batch_size // config.accumulation_steps
-    images = jax.ShapeDtypeStruct((micro_batch, size, size, 3), np.float32)
-
-    def forward(images: jax.Array):
-        rngs, mutable = {"dropout": key}, ["batch_stats"]
-        return model.apply(model.init(key, images), images, train=True, mutable=mutable, rngs=rngs)
-
-    jax.eval_shape(forward, images)
+    config, workdir = run.config, run.workdir or ""
+    trainer = Trainer(config, workdir, run.train_source, run.eval_source, run.named_sources)
+    trainer.training.abstract_state(trainer.mesh)  # traces the network
+    share = config.batch_size // config.accumulation_steps // trainer.mesh.size
     return Finding(
-        f"{config.batch_size} images of {size}x{size} per step, {config.accumulation_steps} x "
-        f"{micro_batch // trainer.mesh.size} on each device, {config.dtype}"
+        f"{config.batch_size} images of {config.image_size}x{config.image_size} per step, "
+        f"{config.accumulation_steps} x {share} on each device, {config.dtype}"
     )
 
 
@@ -172,8 +161,7 @@ def workdir(run: PlannedRun) -> Finding:
     """Whether the workdir can be written and is not another config's."""
     if run.workdir is None:
         return Finding("not given", "name it with --workdir=DIR", "WARN")
-    folder = _existing(run.workdir) if _is_local(run.workdir) else run.workdir
-    probe = folder / f".doctor-{os.getpid()}"
+    probe = _existing(run.workdir) / f".doctor-{os.getpid()}"
     try:
         probe.write_bytes(b"")
         probe.unlink()
@@ -185,13 +173,11 @@ def workdir(run: PlannedRun) -> Finding:
     return Finding(f"{run.workdir} holds this run")
 
 
-def _is_local(path: epath.Path) -> bool:
-    return "://" not in os.fspath(path)
-
-
-def _existing(path: epath.Path) -> epath.Path:
-    path = path.absolute()
-    return next(parent for parent in (path, *path.parents) if parent.exists())
+def _existing(folder: epath.Path) -> epath.Path:
+    """The folder, or that in which it would be made; buckets have no folders."""
+    if not is_local(folder):
+        return folder
+    return next(each for each in (folder, *folder.parents) if each.exists())
 
 
 def files(run: PlannedRun) -> Finding:
@@ -214,22 +200,19 @@ def files(run: PlannedRun) -> Finding:
 
 def disk(run: PlannedRun) -> Finding:
     """Whether the checkpoints fit: those that are kept, and the one being written."""
-    config, folder = run.config, run.workdir or epath.Path.cwd()
-    training = build(config, run.train_source.num_classes, len(run.train_source))
+    kept, folder = run.config.keep_checkpoints, run.workdir or epath.Path.cwd()
+    training = build(run.config, run.train_source.num_classes, len(run.train_source))
     leaves = jax.tree.leaves(training.abstract_state(sharding.make_mesh()))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    needed = size * (config.keep_checkpoints + 1)
-    text = (
-        f"{config.keep_checkpoints} + 1 checkpoints of {size / 1e6:,.0f} MB need "
-        f"{needed / GIB:.2f} GiB; "
-    )
-    if not _is_local(folder):
+    needed = size * (kept + 1)
+    text = f"{kept} + 1 checkpoints of {size / 1e6:,.0f} MB need {needed / GIB:.2f} GiB; "
+    if not is_local(folder):
         return Finding(text + f"how much room is left at {folder} is not known")
     free = shutil.disk_usage(_existing(folder)).free
-    older = [file.stat().st_size for file in Path(folder).glob("checkpoints/**/*")]
+    older = sum(file.stat().st_size for file in Path(folder).glob("checkpoints/**/*"))
     text += f"{free / GIB:.2f} GiB are free"
-    text += f" and {sum(older) / GIB:.2f} GiB hold older ones" if older else ""
-    if needed > free + sum(older):
+    text += f" and {older / GIB:.2f} GiB hold older ones" if older else ""
+    if needed > free + older:
         return Finding(text, "make room, or lower config.keep_checkpoints", "FAIL")
     return Finding(text)
 
@@ -249,22 +232,22 @@ def step_speed(run: PlannedRun) -> Finding:
 
 def memory(run: PlannedRun) -> Finding:
     """Whether the step fits into a device."""
-    limit, images = speed.device_memory(), run.config.batch_size / jax.device_count()
-    peak = run.step.peak_bytes(images / run.config.accumulation_steps)
-    text = f"about {peak / GIB:.2f} of {limit / GIB:.1f} GiB per device"
+    config, limit = run.config, speed.device_memory()
+
+    def peak(micro_batches: int) -> float:
+        return run.step.peak_bytes(config.batch_size / jax.device_count() / micro_batches)
+
+    needed = peak(config.accumulation_steps)
+    text = f"about {needed / GIB:.2f} of {limit / GIB:.1f} GiB per device"
     text += f", scaled from a batch of {run.step.batch_size}" if run.is_scaled else ""
-    if peak <= ROOMY * limit:
+    if needed <= ROOMY * limit:
         return Finding(text)
-    fits = [n for n in _divisors(run.config) if run.step.peak_bytes(images / n) <= ROOMY * limit]
+    # Micro-batches divide over the devices and leave the groups whole.
+    group = min(config.model.batch_norm_group or config.batch_size, config.batch_size)
+    most = config.batch_size // math.lcm(jax.device_count(), group)
+    fits = [n for n in range(1, most + 1) if most % n == 0 and peak(n) <= ROOMY * limit]
     advice = f"config.accumulation_steps={fits[0]} fits" if fits else "use a smaller batch_size"
-    return Finding(text, advice, "FAIL" if peak > limit else "WARN")
-
-
-def _divisors(config: ConfigDict) -> list[int]:
-    """Numbers of micro-batches that divide over the devices and leave the groups whole."""
-    size = config.batch_size
-    unit = math.lcm(jax.device_count(), min(config.model.batch_norm_group or size, size))
-    return [n for n in range(1, size + 1) if size % (n * unit) == 0]
+    return Finding(text, advice, "FAIL" if needed > limit else "WARN")
 
 
 def bottleneck(run: PlannedRun) -> Finding:
@@ -283,9 +266,12 @@ def duration(run: PlannedRun) -> Finding:
     # At the same time; on a CPU in turns, for both need the same cores.
     images_per_second = 1 / sum(1 / each for each in speeds) if speed.on_cpu() else min(speeds)
     hours = epochs * len(run.train_source) / images_per_second / 3600
-    short = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
-    text = f"{hours / 24:,.1f} days" if hours >= 24 else short
-    text += f" for {epochs:g} epochs at {images_per_second:,.1f} images/s, without evaluation"
+    units = {"days": hours / 24, "hours": hours, "minutes": hours * 60}
+    unit = next((unit for unit, number in units.items() if number >= 1), "minutes")
+    text = (
+        f"{units[unit]:,.1f} {unit} for {epochs:g} epochs at {images_per_second:,.1f} images/s, "
+        "without evaluation"
+    )
     if hours > 24 * LONG:
         return Finding(text, "use more or faster devices, or another config", "WARN")
     return Finding(text)

@@ -39,7 +39,7 @@ def measure_input(config: ConfigDict, source: Source) -> float:
     """Images/s of the training stream on this host, while nothing else runs.
 
     Raises:
-      DataError, BadImage: as `train_stream`.
+      DataError: as `train_stream`.
     """
     batch_size = 32 * threads(config)  # work for every thread, whatever the batch
     batches = train_stream(
@@ -67,11 +67,21 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
     Raises:
       jax.errors.JaxRuntimeError: when the devices' memory does not suffice.
     """
-    config = _with_measurable_batch(config, source.num_classes)
-    mesh = sharding.make_mesh()
-    training = build(config, source.num_classes, len(source) / config.batch_size)
+    config = measurable(config, source.num_classes)
+    size, mesh = config.batch_size, sharding.make_mesh()
+    training = build(config, source.num_classes, len(source) / size)
     state = training.create_state(mesh)
-    batch = next(sharding.to_devices(mesh, [_noise(config, source.num_classes)]))
+    shape, numbers = (
+        (size, config.image_size, config.image_size, 3),
+        np.arange(size, dtype=np.int32),
+    )
+    made_up = {
+        "image": np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8),
+        "label": numbers % source.num_classes,
+        "epoch": np.zeros_like(numbers),
+        "example": numbers,
+    }
+    batch = next(sharding.to_devices(mesh, [made_up]))
     jitted: Any = compile_step(training, mesh)
     step = jitted.lower(state, batch).compile()
 
@@ -83,9 +93,9 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
     memory = step.memory_analysis()
     arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
     return StepSpeed(
-        images_per_second=config.batch_size * _per_second(run),
-        batch_size=config.batch_size,
-        micro_batch=config.batch_size // config.accumulation_steps // mesh.size,
+        images_per_second=size * _per_second(run),
+        batch_size=size,
+        micro_batch=size // config.accumulation_steps // mesh.size,
         constant_bytes=arguments + outputs - memory.alias_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
     )
@@ -128,7 +138,7 @@ def _per_second(call: Callable[[], object]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def _with_measurable_batch(config: ConfigDict, num_classes: int) -> ConfigDict:
+def measurable(config: ConfigDict, num_classes: int) -> ConfigDict:
     """The config, on a CPU with a batch whose step takes seconds, in whole groups."""
     most = int(CPU_MULTIPLY_ADDS / count_network(config, num_classes).total.multiply_adds)
     if not on_cpu() or config.batch_size <= most:
@@ -139,15 +149,3 @@ def _with_measurable_batch(config: ConfigDict, num_classes: int) -> ConfigDict:
     small.accumulation_steps = 1
     small.batch_size = most // whole * whole or max(min(most, group) // devices, 1) * devices
     return small
-
-
-def _noise(config: ConfigDict, num_classes: int) -> dict[str, np.ndarray]:
-    """A batch as `train_stream` makes them, of random pixels."""
-    shape = (config.batch_size, config.image_size, config.image_size, 3)
-    numbers = np.arange(config.batch_size, dtype=np.int32)
-    return {
-        "image": np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8),
-        "label": numbers % num_classes,
-        "epoch": np.zeros_like(numbers),
-        "example": numbers,
-    }
