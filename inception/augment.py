@@ -55,7 +55,13 @@ def keys(seed: ArrayLike, epoch: ArrayLike, example: ArrayLike) -> Array:
     return jax.vmap(key)(jnp.asarray(epoch), jnp.asarray(example))
 
 
-def augment(keys: Array, images: ArrayLike, augmentation: str) -> Array:
+def augment(
+    keys: Array,
+    images: ArrayLike,
+    augmentation: str,
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.5, 0.5, 0.5),
+) -> Array:
     """Augments a training batch as the released code does after cropping.
 
     Args:
@@ -64,9 +70,11 @@ def augment(keys: Array, images: ArrayLike, augmentation: str) -> Array:
       augmentation: "inception": flip and the four colour operations; "inception_fast": flip,
           brightness and saturation (slim's fast_mode); "resnet" and "flip": flip only (they
           differ in the crops); "none": scaling only.
+      mean: of red, green, blue in [0, 1]; the result is (augmented - mean) / std.
+      std: likewise.
 
     Returns:
-      float32 [batch, height, width, 3] in [-1, 1].
+      float32 [batch, height, width, 3]; in [-1, 1] with the defaults.
 
     Raises:
       ValueError: for images that are not such a batch.
@@ -81,10 +89,17 @@ def augment(keys: Array, images: ArrayLike, augmentation: str) -> Array:
     if augmentation != "none":
         images = jnp.where(_per_image(choices.flip), images[:, :, ::-1], images)
     if augmentation == "inception":
-        return 2 * distort_color(_float(images) / 255, choices) - 1
+        return _scale(distort_color(_float(images) / 255, choices), mean, std)
     if augmentation == "inception_fast":
-        return 2 * distort_color_fast(_float(images) / 255, choices) - 1
-    return normalize(images)
+        return _scale(distort_color_fast(_float(images) / 255, choices), mean, std)
+    return normalize(images, mean, std)
+
+
+def _scale(colors: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """Scales what is in [0, 1]."""
+    if tuple(mean) == tuple(std) == (0.5, 0.5, 0.5):
+        return 2 * colors - 1
+    return (colors - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
 
 
 def normalize(

@@ -18,7 +18,8 @@ from inception.errors import ConfigError
 from inception.model import STEMS, Inception
 from inception.preprocessing import Preprocessing
 
-Fields = dict[str, bool | int | float | str]  # by full name: "seed", "model.stem"
+Value = bool | int | float | str | list[float]
+Fields = dict[str, Value]  # by full name: "seed", "model.stem"
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -75,7 +76,7 @@ def set_field(config: ConfigDict, name: str, text: str) -> None:
     set_value(config, name, value)
 
 
-def set_value(config: ConfigDict, name: str, value: bool | int | float | str) -> None:
+def set_value(config: ConfigDict, name: str, value: Value) -> None:
     """Sets the field `name`, such as "model.stem".
 
     Raises:
@@ -90,7 +91,7 @@ def set_value(config: ConfigDict, name: str, value: bool | int | float | str) ->
     config[field] = value
 
 
-def _default(name: str, fields: Fields) -> bool | int | float | str:
+def _default(name: str, fields: Fields) -> Value:
     """A field's default; that of a named evaluation's field is that of `eval`.
 
     Raises:
@@ -104,7 +105,9 @@ def _default(name: str, fields: Fields) -> bool | int | float | str:
     return fields[alike]
 
 
-def _parse(kind: type, text: str) -> bool | int | float | str:
+def _parse(kind: type, text: str) -> Value:
+    if kind is list:
+        return [float(number) for number in text.split(",")]
     if kind is not bool:
         return kind(text)
     if text.lower() not in ("true", "false"):
@@ -123,6 +126,8 @@ def preprocessing(config: ConfigDict) -> Preprocessing:
         image_size=config.image_size,
         method=config.eval.preprocessing,
         crop_fraction=config.eval.crop_fraction,
+        mean=tuple(config.input_mean),
+        std=tuple(config.input_std),
     )
 
 
@@ -153,15 +158,21 @@ def validate(config: ConfigDict) -> None:
         except ConfigError as error:
             raise ConfigError(f"config.evaluations.{name}: {error}") from error
     try:
-        Inception(**config.model)
+        stages = Inception(**config.model).stages()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config.model: {error}") from error
+    _require(fields, ["freeze_until"], lambda value: value in ("", *stages), f"one of {stages}")
     smallest = STEMS[config.model.stem][1]
     _require(fields, ["image_size"], lambda value: value >= smallest, f"at least {smallest}")
     shorter = f"shorter than the run, config.num_epochs={config.num_epochs}"
     _require(fields, ["warmup_epochs"], lambda value: value < config.num_epochs, shorter)
     check_batch_size(config)
     _warn_of_switches(fields, known)
+    if config.freeze_until and not config.init_from:
+        logging.warning(
+            "config.freeze_until=%r keeps random weights: name others, config.init_from=WEIGHTS",
+            config.freeze_until,
+        )
 
 
 def _check_names_and_types(fields: Fields, known: Fields) -> None:
@@ -184,12 +195,18 @@ def _check_ranges(fields: Fields) -> None:
     _require(fields, defaults.FRACTIONS, lambda value: 0 <= value < 1, "at least 0 and below 1")
     _require(fields, ["seed"], lambda value: value < 2**32, "below 2**32")
     _require(fields, ["eval.crop_fraction"], lambda value: value <= 1, "at most 1")
+    _require(fields, ["input_mean", "input_std"], _are_three_numbers, "three finite numbers")
+    _require(fields, ["input_std"], lambda value: min(value) > 0, "greater than 0")
 
 
 def _require(fields: Fields, names: Iterable[str], good: Callable[[Any], bool], right: str) -> None:
     for name in names:
         if not good(fields[name]):
             raise ConfigError(f"config.{name}={fields[name]!r}; it must be {right}")
+
+
+def _are_three_numbers(value: list) -> bool:
+    return len(value) == 3 and all(isinstance(x, float) and math.isfinite(x) for x in value)
 
 
 def _warn_of_switches(fields: Fields, known: Fields) -> None:

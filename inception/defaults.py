@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # decides initial weights, order of examples, crops, colours and dropout
     _data(config)
     _training(config)
+    _fine_tuning(config)
     _optimizer(config)
     _network(config)
     _evaluation(config)
@@ -32,6 +33,9 @@ def _data(config: ConfigDict) -> None:
     config.data_dir = ""  # where it lies; empty: tfds's own default, ~/tensorflow_datasets
     config.split = "train"  # any tfds split expression; a folder's name for "folder"
     config.image_size = 299  # pixels, height and width of the network's input
+    # Of red, green, blue in [0, 1]; the network's input is (pixel / 255 - mean) / std.
+    config.input_mean = [0.5, 0.5, 0.5]
+    config.input_std = [0.5, 0.5, 0.5]
     config.augmentation = "inception"  # "inception_fast", "resnet", "flip" or "none"
     config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
     config.data_threads = 0  # threads that decode; 0: one per core
@@ -49,6 +53,15 @@ def _training(config: ConfigDict) -> None:
     config.aux_loss_weight = 0.4  # released code
     config.mixup_alpha = 0.0  # Beta(alpha, alpha) of mixup; 0: off, as in the paper
     config.ema_decay = 0.9999  # of the weights that are evaluated; ramped as in the released code
+
+
+def _fine_tuning(config: ConfigDict) -> None:
+    """Not in the paper: another data set, from weights that are there (finetune.py)."""
+    # What inception.weights.load_any takes: imported weights, a file of them or a run. The fields
+    # FROM_WEIGHTS below become theirs.
+    config.init_from = ""
+    config.freeze_until = ""  # this stage and those before it stay as they are: "Mixed_6e"
+    config.body_learning_rate_factor = 1.0  # x the learning rate, of all but the heads
 
 
 def _optimizer(config: ConfigDict) -> None:
@@ -115,6 +128,25 @@ def _output(config: ConfigDict) -> None:
     config.keep_checkpoints = 3  # the newest ones
 
 
+# The fields without which weights mean something else; `init_from` sets them. (`model.aux_head`
+# stays "none" where it is: then the weights' side head, if any, is left out.)
+FROM_WEIGHTS = (
+    "input_mean",
+    "input_std",
+    "model.outline",
+    "model.stem",
+    "model.aux_head",
+    "model.width_multiplier",
+    "model.relu_between_3x3",
+    "model.factorization",
+    "model.expanded_filter_bank",
+    "model.reduction",
+    "model.avg_pool_counts_padding",
+    "model.mixed_7c_pool",
+    "model.batch_norm_scale",
+    "model.batch_norm_epsilon",
+)
+
 # The values of each field; those of `model` are inception.Inception's own to check.
 CHOICES = {
     "augmentation": ("inception", "inception_fast", "resnet", "flip", "none"),
@@ -146,6 +178,7 @@ POSITIVE = (
 )
 NOT_NEGATIVE = (
     "seed",
+    "body_learning_rate_factor",
     "data_threads",
     "mixup_alpha",
     "clip_norm",

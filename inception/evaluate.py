@@ -81,7 +81,10 @@ def evaluate_run(
         check_classes(member, source)
     if len({(member.workdir, member.step) for member in members}) < len(members):
         raise ConfigError(f"config.eval.ensemble={config.eval.ensemble!r} names a checkpoint twice")
-    evaluator = Evaluator(config, source, [member.model for member in members], mesh)
+    models, scalings = zip(
+        *((member.model, member.preprocessing) for member in members), strict=True
+    )
+    evaluator = Evaluator(config, source, models, mesh, scalings)
     last = max(member.step for member in members)
     settings = _settings(config, members)
     results = settings | evaluator(members, last)

@@ -4,6 +4,7 @@ The same code serves the training loop, `--mode=eval` and notebooks.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from inception.data.sources import Source
 from inception.data.stream import eval_stream
 from inception.model import Inception
 from inception.predict import Predictor
+from inception.preprocessing import Preprocessing
 from inception.state import WEIGHTS
 
 
@@ -40,13 +42,25 @@ class Evaluator:
       source: the images and labels.
       models: one, or several whose probabilities are averaged (section 9, table 5).
       mesh: the devices.
+      scalings: each model's, for its `mean` and `std`; None: the config's.
 
     Raises:
       DataError: if config.eval.exclude names none of the images; when called, if nothing is left
         to count.
     """
 
-    def __init__(self, config: ConfigDict, source: Source, models: Sequence[Inception], mesh: Mesh):
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: Source,
+        models: Sequence[Inception],
+        mesh: Mesh,
+        scalings: Sequence[Preprocessing] | None = None,
+    ):
+        crop = config_lib.preprocessing(config)
+        self._preprocessings = [
+            replace(crop, mean=own.mean, std=own.std) for own in scalings or [crop] * len(models)
+        ]
         self._config, self._source, self._mesh = config, source, mesh
         self._models = tuple(models)
         self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else None
@@ -106,10 +120,11 @@ class Evaluator:
         )
 
     def _predictors(self, members: Sequence[HasVariables], weights: str) -> list[Predictor]:
-        preprocessing = config_lib.preprocessing(self._config)
         return [
             Predictor(model, member.variables(weights), preprocessing, mesh=self._mesh)
-            for model, member in zip(self._models, members, strict=True)
+            for model, member, preprocessing in zip(
+                self._models, members, self._preprocessings, strict=True
+            )
         ]
 
     def _parts(self, predictors: Sequence[Predictor], images: jax.Array) -> list[jax.Array]:

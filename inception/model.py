@@ -1,6 +1,7 @@
 """Inception-v2 and Inception-v3: the stages in order, the grid of a 299x299 input beside each."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,8 @@ STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
     "factorized_stride1": (partial(modules.stem_factorized, stride=1), 39),
     "factorized_stride1_no_pool": (partial(modules.stem_factorized, stride=1, pool=False), 21),
 }
+
+HEADS = ("Logits", "AuxLogits")  # what follows the stages
 
 NETWORK_CHOICES = {
     "outline": ("released", "table1"),
@@ -124,9 +127,18 @@ class Inception(nn.Module):
             if not good:
                 raise ValueError(f"Inception: {field}={getattr(self, field)!r}; it must be {right}")
 
+    @nn.nowrap
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages before the heads, in order."""
+        return tuple(layer.name or "" for layer in self._layers(lambda stage: self._conv(False)))
+
     @nn.compact
     def __call__(
-        self, images: jax.Array, train: bool = False, side_head: bool | None = None
+        self,
+        images: jax.Array,
+        train: bool = False,
+        side_head: bool | None = None,
+        frozen: Sequence[str] = (),
     ) -> tuple[jax.Array, dict]:
         """Classifies `images` [batch, height, width, 3], float, in [-1, 1].
 
@@ -135,6 +147,8 @@ class Inception(nn.Module):
           train: batch statistics and dropout (which needs an rng named "dropout").
           side_head: whether the side head runs; None: in training only, so that weights trained at
             one input size can be evaluated at any other.
+          frozen: stages that are not trained: they normalize by their running averages, and no
+            gradient passes their outputs.
 
         Returns:
           Float32 logits [batch, num_classes], and the endpoints: the output of every stage by
@@ -144,13 +158,15 @@ class Inception(nn.Module):
           ValueError: when the images are too small or not RGB.
         """
         self._check_images(images)
-        conv = self._conv(train)
         x, endpoints = images.astype(self.dtype), {}
-        for layer in self._layers(conv):
-            x = endpoints[layer.name] = layer(x)
+        for layer in self._layers(lambda stage: self._conv(train and stage not in frozen)):
+            x = jax.lax.stop_gradient(layer(x)) if layer.name in frozen else layer(x)
+            endpoints[layer.name] = x
 
         if self._has_side_head(train if side_head is None else side_head):
-            head = Figure8(conv, self.num_classes, self.aux_head, train, name="AuxLogits")
+            head = Figure8(
+                self._conv(train), self.num_classes, self.aux_head, train, name="AuxLogits"
+            )
             endpoints["aux_logits"] = head(endpoints["Mixed_6e"])
         x = endpoints["pooled"] = x.astype(jnp.float32).mean(axis=(1, 2))  # 2048
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
@@ -179,21 +195,33 @@ class Inception(nn.Module):
             dtype=self.dtype,
         )
 
-    def _layers(self, conv: Callable[..., nn.Module]) -> list[nn.Module]:
-        """The network from its first layer to the last before the pool."""
+    @nn.nowrap
+    def _layers(self, conv_of: Callable[[str], Callable[..., nn.Module]]) -> list[nn.Module]:
+        """The network from its first layer to the last before the pool.
+
+        Args:
+          conv_of: the convolution for a stage, by the stage's name.
+        """
+
+        def stage(make: Callable[..., nn.Module], *args, name: str, **kwargs) -> nn.Module:
+            return make(conv_of(name), *args, name=name, **kwargs)
+
         literal = self.outline == "table1"
         pool = partial(avg_pool_same, counts_padding=self.avg_pool_counts_padding)
         last_pool = max_pool_same if self.mixed_7c_pool == "max" else pool
         short = 3 if literal else 5
-        figure5 = partial(Figure5, conv, pool=pool, short=short, relu_between=self.relu_between_3x3)
-        figure6 = partial(Figure6, conv, pool=pool, factorization=self.factorization)
-        figure7 = partial(Figure7, conv, expanded=self.expanded_filter_bank)
+        figure5 = partial(
+            stage, Figure5, pool=pool, short=short, relu_between=self.relu_between_3x3
+        )
+        figure6 = partial(stage, Figure6, pool=pool, factorization=self.factorization)
+        figure7 = partial(stage, Figure7, expanded=self.expanded_filter_bank)
         reductions: dict[str, Callable[..., nn.Module]] = {
             "parallel": Figure10,
             "pool_first": partial(Figure9, pool_first=True),
             "convolve_first": partial(Figure9, pool_first=False),
         }
-        reduction = partial(reductions[self.reduction], conv, pool=max_pool)
+        reduction = partial(stage, reductions[self.reduction], pool=max_pool)
+        conv = partial(stage, operator.call)  # each layer of the stem is a stage
         stem = modules.stem_table1 if literal else STEMS[self.stem][0]
         widths = FIGURE6_TABLE1 if literal else FIGURE6
         return [

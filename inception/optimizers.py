@@ -10,6 +10,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from inception.model import HEADS
+
 
 def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     """The learning rate of a step (0, 1, ...).
@@ -43,7 +45,8 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     """Clipping, then weight decay on kernels, then RMSProp as TensorFlow 1 has it, or momentum.
 
     TensorFlow's RMSProp starts its mean square at 1, adds epsilon inside the root, and applies
-    the learning rate before the momentum.
+    the learning rate before the momentum. What is updated is scaled last for all but the heads, by
+    config.body_learning_rate_factor: that is another learning rate, for all before is linear in it.
     """
     if config.optimizer == "rmsprop":
         update = optax.rmsprop(
@@ -57,9 +60,19 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     else:
         update = optax.sgd(schedule, momentum=config.momentum)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, optax.add_decayed_weights(config.weight_decay, kernels), update)
+    decay = optax.add_decayed_weights(config.weight_decay, kernels)
+    if config.body_learning_rate_factor == 1:
+        return optax.chain(clip, decay, update)
+    return optax.chain(
+        clip, decay, update, optax.masked(optax.scale(config.body_learning_rate_factor), body)
+    )
 
 
 def kernels(params: dict) -> dict:
     """True for the convolution and linear kernels, which alone are decayed in the released code."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def body(params: dict) -> dict:
+    """True for all weights but those of the heads."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key not in HEADS, params)

@@ -1,7 +1,8 @@
 """All that a run is: its weights, statistics, optimizer state and their running averages."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -45,7 +46,12 @@ class TrainState:
         return variables_of(weights, vars(self))
 
     def apply_gradients(
-        self, grads: Any, batch_stats: Any, optimizer: optax.GradientTransformation, decay: float
+        self,
+        grads: Any,
+        batch_stats: Any,
+        optimizer: optax.GradientTransformation,
+        decay: float,
+        frozen: Sequence[str] = (),
     ) -> "TrainState":
         """The next state: an optimizer step, then a step of the running averages.
 
@@ -54,18 +60,25 @@ class TrainState:
           batch_stats: after this step.
           optimizer: whose state this one holds.
           decay: of the running averages, ramped as min(decay, (1 + n) / (10 + n)) at step n.
+          frozen: stages that stay as they are, bit for bit.
         """
+        keep = partial(_keep, frozen)
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
-        params = optax.apply_updates(self.params, updates)
+        params = keep(self.params, optax.apply_updates(self.params, updates))
+        batch_stats = keep(self.batch_stats, batch_stats)
         ramped = jnp.minimum(decay, (1.0 + self.step) / (10.0 + self.step))
+
+        def average(new: Any, old: Any) -> Any:
+            return keep(old, optax.incremental_update(new, old, 1 - ramped))
+
         return dataclasses.replace(
             self,
             step=self.step + 1,
             params=params,
             batch_stats=batch_stats,
             opt_state=opt_state,
-            ema_params=optax.incremental_update(params, self.ema_params, 1 - ramped),
-            ema_batch_stats=optax.incremental_update(batch_stats, self.ema_batch_stats, 1 - ramped),
+            ema_params=average(params, self.ema_params),
+            ema_batch_stats=average(batch_stats, self.ema_batch_stats),
         )
 
 
@@ -79,6 +92,7 @@ class Training:
       schedule: the learning rate by step.
       optimizer: see `optimizers.make_optimizer`.
       num_steps: of the whole run.
+      frozen: the stages that are not trained.
     """
 
     config: ConfigDict
@@ -86,6 +100,7 @@ class Training:
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
     num_steps: int
+    frozen: tuple[str, ...]
 
     def create_state(self, mesh: Mesh) -> TrainState:
         """The first state, on every device of `mesh`; a pure function of config.seed."""
@@ -122,12 +137,15 @@ def build(config: ConfigDict, num_classes: int, steps_per_epoch: float) -> Train
       steps_per_epoch: training images over the batch size.
     """
     schedule = optimizers.learning_rate(config, steps_per_epoch)
+    model = make_model(config, num_classes)
+    stages = model.stages()
     return Training(
         config=config,
-        model=make_model(config, num_classes),
+        model=model,
         schedule=schedule,
         optimizer=optimizers.make_optimizer(config, schedule),
         num_steps=optimizers.num_steps(config, steps_per_epoch),
+        frozen=stages[: stages.index(config.freeze_until) + 1] if config.freeze_until else (),
     )
 
 
@@ -147,6 +165,10 @@ def variables_of(weights: str, leaves: Mapping[str, Any]) -> dict:
     """The model's variables with the "raw" or the "ema" weights, out of a state's leaves."""
     prefix = {"raw": "", "ema": "ema_"}[weights]
     return {name: leaves[prefix + name] for name in ("params", "batch_stats")}
+
+
+def _keep(stages: Sequence[str], old: dict, new: dict) -> dict:
+    return new | {stage: old[stage] for stage in stages if stage in old}  # pools have no weights
 
 
 def _images(size: int) -> jax.Array:

@@ -9,7 +9,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from inception import config as config_lib
-from inception import losses, sharding
+from inception import finetune, losses, sharding
 from inception.checkpoints import Checkpoints
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
@@ -20,6 +20,7 @@ from inception.logbook import Logbook, log, summary
 from inception.preemption import Interrupted, preemption
 from inception.state import TrainState, build
 from inception.train_step import compile_step
+from inception.weights import Pretrained
 from inception.workdir import resolve_workdir, start_or_resume
 
 
@@ -41,8 +42,10 @@ class Trainer:
         train_source: Source,
         eval_source: Source,
         named_sources: dict[str, Source] | None = None,
+        weights: Pretrained | None = None,
     ):
         self.config, self.workdir, self.source = config, epath.Path(workdir), train_source
+        self.weights = weights
         self.mesh = sharding.make_mesh()
         config_lib.check_batch_size(config, self.mesh.size)
         if config.eval.ensemble:
@@ -92,7 +95,9 @@ class Trainer:
     def _first_state(self, saved: Checkpoints) -> TrainState:
         create = partial(self.training.create_state, self.mesh)
         if not saved.steps():
-            return create()
+            names = self.source.class_names
+            state = create()
+            return finetune.start(state, self.weights, names, self.mesh) if self.weights else state
         return saved.restore(self.training.abstract_state(self.mesh), fresh=create)[1]
 
     def _loop(
@@ -199,12 +204,14 @@ def train_and_evaluate(
 
     Raises:
       ConfigError: for a config that makes no sense.
+      WeightsError: if config.init_from holds none that can be used.
       CheckpointError: if the workdir holds another config's run or cannot be written.
       TrainingError: when the loss is not finite.
       Interrupted: after Ctrl-C or SIGTERM, when the step has been saved.
     """
     config_lib.validate(config)
     workdir = resolve_workdir(workdir)
+    config, weights = finetune.prepare(config, workdir)
     train_source = train_source or open_source(
         config.dataset, config.split, config.data_dir, on_bad_record=config.on_bad_record
     )
@@ -213,7 +220,7 @@ def train_and_evaluate(
         name: open_eval_source(evaluation)
         for name, evaluation in config_lib.named_evaluations(config).items()
     }
-    trainer = Trainer(config, workdir, train_source, eval_source, named)
+    trainer = Trainer(config, workdir, train_source, eval_source, named, weights)
     start_or_resume(workdir, config, train_source)
     results = trainer.run()
     log(summary(results))

@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from inception import augment, losses, sharding
-from inception.model import Inception
 from inception.state import Training, TrainState
 
 
@@ -34,6 +32,8 @@ def train_step(
         augment.keys(state.seed, batch["epoch"], batch["example"]),
         batch["image"],
         config.augmentation,
+        config.input_mean,
+        config.input_std,
     )
     mixup_key, dropout_key = jax.random.split(
         jax.random.fold_in(jax.random.key(state.seed), state.step)
@@ -45,29 +45,33 @@ def train_step(
     steps = config.accumulation_steps
     split = partial(_micro_batches, steps=steps, group=model.batch_norm_group)
     grads, (batch_stats, metrics) = _mean_over(
-        partial(_gradients, state, config, model, dropout_key),
+        partial(_gradients, state, training, dropout_key),
         (jnp.arange(steps), split(images), split(targets), split(batch["label"])),
     )
     metrics["grad_norm"] = optax.tree.norm(grads)
     metrics["learning_rate"] = training.schedule(state.step)
-    state = state.apply_gradients(grads, batch_stats, training.optimizer, config.ema_decay)
+    state = state.apply_gradients(
+        grads, batch_stats, training.optimizer, config.ema_decay, training.frozen
+    )
     metrics["weight_norm"] = optax.tree.norm(state.params)
     return state, metrics
 
 
-def _gradients(state: TrainState, config: ConfigDict, model: Inception, key, micro_batch):
+def _gradients(state: TrainState, training: Training, key: jax.Array, micro_batch: tuple):
     """Gradients, batch statistics and metrics of one micro-batch."""
     number, images, targets, labels = micro_batch
 
     def loss_function(params):
-        (logits, endpoints), updates = model.apply(
+        (logits, endpoints), updates = training.model.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(key, number)},
+            frozen=training.frozen,
         )
-        loss, parts = losses.heads_loss(logits, endpoints, targets, config.aux_loss_weight)
+        weight = training.config.aux_loss_weight
+        loss, parts = losses.heads_loss(logits, endpoints, targets, weight)
         top1 = (logits.argmax(axis=-1) == labels).mean()
         return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": top1})
 

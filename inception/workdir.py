@@ -119,10 +119,14 @@ def check_resumable(workdir: epath.PathLike, config: ConfigDict, source: Source)
 
 def has_trained(workdir: epath.PathLike) -> bool:
     """Whether a run has left checkpoints or metrics."""
-    metrics, checkpoints = (epath.Path(workdir) / name for name in ("metrics.jsonl", "checkpoints"))
-    if metrics.exists() and metrics.stat().length > 0:
-        return True
-    return checkpoints.exists() and any(path.name.isdecimal() for path in checkpoints.iterdir())
+    metrics = epath.Path(workdir) / "metrics.jsonl"
+    return has_checkpoint(workdir) or (metrics.exists() and metrics.stat().length > 0)
+
+
+def has_checkpoint(workdir: epath.PathLike) -> bool:
+    """Whether a run has left a checkpoint."""
+    folder = epath.Path(workdir) / "checkpoints"
+    return folder.exists() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
 def check_model(workdir: epath.PathLike, config: ConfigDict) -> None:
@@ -269,10 +273,12 @@ def _may_change(name: str) -> bool:
 
 
 def _changed(workdir: epath.PathLike, config: ConfigDict, matters: Callable[[str], bool]) -> str:
+    """Lists the fields that matter and differ. Those that weights decide, config.json has alone."""
+    decided = defaults.FROM_WEIGHTS if config.init_from else ()
     stored = config_lib.flatten(read_config(workdir))
     changes = config_lib.differences(stored, config_lib.flatten(config))
     return "\n".join(
         f"  config.{name}: {old!r} in the workdir, {new!r} now"
         for name, (old, new) in changes.items()
-        if matters(name)
+        if matters(name) and name not in decided
     )

@@ -12,9 +12,11 @@ import inception
 ROOT = Path(inception.__file__).parent
 # From the top down; a module may import from its own row's folder and from rows below it.
 ROWS = (
-    ("ablation", "doctor", "show", "weights"),
+    ("ablation", "doctor", "show"),
     ("cost",),
     ("train",),
+    ("finetune",),
+    ("weights",),
     ("evaluate",),
     ("train_step", "evaluator", "confusion_plot"),
     ("workdir", "predict"),

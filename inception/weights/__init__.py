@@ -57,7 +57,7 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     if step is not None or is_run:
         return from_run(path)
     if (workdir / DESCRIPTION).exists():
-        return load(path)
+        return load(os.fspath(path))
     try:
         files_of(os.fspath(path))
     except WeightsError as error:
