@@ -106,7 +106,7 @@ def test_several_labels_per_image(data_dir):
 
 def test_a_label_out_of_range_names_the_record(data_dir):
     source = RecordSource("test_unlabelled/unknown", "test", data_dir)
-    with pytest.raises(DataError, match=r"record 0 of test_unlabelled/unknown:test\): label -1 "):
+    with pytest.raises(DataError, match="record 0 of test_unlabelled/unknown:test: label -1 "):
         read_example(source, 0)
 
 
@@ -220,11 +220,6 @@ def test_arrays_of_every_kind():
 def test_wrong_labels_of_arrays(labels, message):
     with pytest.raises(DataError, match=message):
         ArraySource(np.zeros((3, 5, 4, 3), np.uint8), labels, num_classes=3)
-
-
-def test_no_arrays_at_all():
-    with pytest.raises(DataError, match="0 images"):
-        ArraySource([], np.zeros(0, int))
 
 
 def test_fake_is_as_long_as_imagenet_and_a_function_of_the_index():

@@ -25,7 +25,6 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="The test part of the UCI handwritten digits, as scikit-learn ships it.",
-            homepage="https://scikit-learn.org/stable/datasets/toy_dataset.html",
             features=tfds.features.FeaturesDict(
                 {
                     "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
@@ -34,8 +33,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager):
-        del dl_manager  # nothing to download
+    def _split_generators(self, _):
         # The file goes writer by writer: shuffling puts every writer into both splits. This
         # permutation is NumPy's legacy generator's, which never changes.
         order = np.random.RandomState(0).permutation(1797)

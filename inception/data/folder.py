@@ -5,6 +5,7 @@ same number everywhere. Files are JPEG, PNG or WebP; names that begin with a dot
 may lie in a bucket: anything that etils.epath reads, as gs://bucket/folder.
 """
 
+import bisect
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -52,24 +53,23 @@ class FolderSource:
             listed = pool.map(_names, [f"{folder}/{name}" for name in own])
             files = [f"{own[i]}/{file}" for i, names in enumerate(listed) for file in names]
         self._files = [file for file in files if file.lower().endswith(SUFFIXES)]
-        if others := [file for file in files if not file.lower().endswith(SUFFIXES)]:
+        if others := sorted(set(files).difference(self._files)):
             message = f"{folder} holds {len(others)} files that are no images, as {others[:5]}"
             if on_bad_record == "fail":
                 raise DataError(f"{message}. Remove them, or train with on_bad_record='skip'")
             logging.warning("%s: they are left out", message)
         if not self._files:
             raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in class folders")
-        numbers = {name: number for number, name in enumerate(self.class_names)}
-        self._labels = [numbers[file.partition("/")[0]] for file in self._files]
-        if folder == train and (empty := sorted(set(numbers.values()) - set(self._labels))):
-            names = [self.class_names[number] for number in empty[:5]]
-            raise DataError(f"{folder}: {len(empty)} class folders hold no images, as {names}")
+        empty = sorted(set(own).difference(file.split("/")[0] for file in self._files))
+        if empty and folder == train:
+            raise DataError(f"{folder}: {len(empty)} class folders hold no images, as {empty[:5]}")
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        return read_file(self.name(index)), self._labels[index]
+        label = bisect.bisect_left(self.class_names, self._files[index].split("/")[0])
+        return read_file(self.name(index)), label
 
     def name(self, index: int) -> str:
         """Returns the path of the image."""

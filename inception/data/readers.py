@@ -1,31 +1,10 @@
-"""One image or example, read and decoded; what is wrong with it is said with its name."""
-
-import os
+"""One example, read and decoded; what is wrong with it is said with its name."""
 
 import numpy as np
 
 from inception.data import DataError
-from inception.data.decode import BadImage, decode, read_file
-from inception.data.sources import Source
-
-# A file's path or content, or pixels: uint8 [height, width], or [height, width, 1 or 3].
-AnyImage = str | os.PathLike | bytes | np.ndarray
-Label = int | np.ndarray  # int32 [label_width] in a multi-label source
-
-
-def read_image(image: AnyImage, name: str) -> np.ndarray:
-    """Decodes an image to uint8 [height, width, 3].
-
-    Raises:
-      BadImage: when it cannot be decoded; names its path or, if it has none, `name`.
-    """
-    try:
-        if isinstance(image, (str, os.PathLike)):
-            name = os.fspath(image)
-            image = read_file(name)
-        return decode(image)
-    except BadImage as error:
-        raise BadImage(f"{name}: {error}") from error
+from inception.data.decode import BadImage, decode
+from inception.data.sources import Label, Source
 
 
 def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:
@@ -39,7 +18,7 @@ def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:
         image, label = source[example]
         pixels = decode(image)
     except BadImage as error:
-        raise BadImage(f"example {example} ({source.name(example)}): {error}") from error
+        raise BadImage(f"{source.name(example)}: {error}") from error
     except IndexError as error:
         raise DataError(
             f"the data set says it has {len(source)} examples, but has no number {example}. An "
@@ -48,7 +27,7 @@ def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:
     lowest = -1 if source.label_width else 0
     if not lowest <= np.min(label) <= np.max(label) < source.num_classes:
         raise DataError(
-            f"example {example} ({source.name(example)}): label {label} is outside the "
-            f"{source.num_classes} classes. Does this split have labels?"
+            f"{source.name(example)}: label {label} is outside the {source.num_classes} classes. "
+            "Does this split have labels?"
         )
     return pixels, label

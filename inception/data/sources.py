@@ -5,7 +5,7 @@
 and all that anything else needs in order to be read, by any number of threads at once:
 
     len(source)     the number of examples
-    source[index]   an encoded file, or uint8 [height, width, 3 or 1], and its label: an integer or,
+    source[index]   an encoded file or uint8 [height, width, 1 or 3], and its label: an integer or,
                     if there may be several, int32 [label_width] padded with -1; raises BadImage
                     where the disk fails
     name(index)     the path or name of the image's file, or what else an error should call it
@@ -14,6 +14,7 @@ and all that anything else needs in order to be read, by any number of threads a
     label_width     0 where every image has one label
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,16 +22,21 @@ import cv2
 import numpy as np
 
 from inception.data import DataError
+from inception.data.decode import read_file
 from inception.data.folder import FolderSource
 from inception.data.records import RecordSource, file_instructions
 
+# A file's path or content, or pixels: uint8 [height, width], or [height, width, 1 or 3].
+AnyImage = str | os.PathLike | bytes | np.ndarray
+Label = int | np.ndarray
+
 
 class ArraySource:
-    """Images and labels in memory, for notebooks and tests."""
+    """Images at hand and their labels, for notebooks, tests and prediction."""
 
     def __init__(
         self,
-        images: Sequence[bytes | np.ndarray] | np.ndarray,
+        images: Sequence[AnyImage] | np.ndarray,
         labels: Sequence[int] | np.ndarray,
         class_names: Sequence[str] = (),
         num_classes: int = 0,
@@ -38,17 +44,17 @@ class ArraySource:
         """Wraps arrays; nothing is copied.
 
         Args:
-            images: uint8 `[n, height, width, 3 or 1]`, or n arrays or encoded files.
+            images: n of them, or pixels uint8 [n, height, width, 1 or 3].
             labels: integers `[n]`, or `[n, label_width]` padded with -1.
             class_names: one per class; may be empty.
             num_classes: 0 for the number of names or, without names, the largest label + 1.
 
         Raises:
-            DataError: no images, or labels that are not as many integers.
+            DataError: labels that are not as many integers.
         """
         self._images, self._labels = images, np.asarray(labels)
         shape, kind = self._labels.shape, self._labels.dtype
-        if len(shape) not in (1, 2) or kind.kind not in "iu" or not 0 < len(images) == shape[0]:
+        if len(shape) not in (1, 2) or kind.kind not in "iu" or len(images) != shape[0]:
             raise DataError(
                 f"labels of {len(images)} images must be as many integers, [n] or "
                 f"[n, label_width], not {kind} {list(shape)}"
@@ -60,13 +66,16 @@ class ArraySource:
     def __len__(self) -> int:
         return len(self._labels)
 
-    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int | np.ndarray]:
-        label = self._labels[index]
-        return self._images[index], label.astype(np.int32) if self.label_width else int(label)
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, Label]:
+        image, label = self._images[index], self._labels[index]
+        if isinstance(image, (str, os.PathLike)):
+            image = read_file(os.fspath(image))
+        return image, label.astype(np.int32) if self.label_width else int(label)
 
     def name(self, index: int) -> str:
-        """Returns "image INDEX": arrays have no names."""
-        return f"image {index}"
+        """Returns the image's path, or "image INDEX" if it has none."""
+        image = self._images[index]
+        return os.fspath(image) if isinstance(image, (str, os.PathLike)) else f"image {index}"
 
 
 class FakeSource(ArraySource):

@@ -29,8 +29,8 @@ from inception.data import DataError
 from inception.data.crops import eval_crops, train_crop
 from inception.data.decode import BadImage
 from inception.data.exclude import Excluded
-from inception.data.readers import AnyImage, Label, read_example, read_image
-from inception.data.sources import Source
+from inception.data.readers import read_example
+from inception.data.sources import AnyImage, ArraySource, Label, Source
 from inception.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
@@ -78,8 +78,8 @@ def train_stream(
       "epoch" int32 [b], "example" int32 [b].
 
     Raises:
-      DataError: at once, when batch_size does not divide by process_count or the source is
-        multi-label; later, for a label outside the source's classes or a record that is gone.
+      DataError: at once, when batch_size does not divide by process_count or the source is empty
+        or multi-label; later, for a label outside the source's classes or a record that is gone.
       BadImage: when a record cannot be decoded and on_bad_record is "fail", or 100 in a row.
     """
     if batch_size % process_count:
@@ -87,8 +87,8 @@ def train_stream(
             f"batch_size={batch_size} cannot be shared by {process_count} processes. Take a "
             f"multiple of {process_count}"
         )
-    if source.label_width:
-        raise DataError("a multi-label data set can be evaluated, not trained on")
+    if source.label_width or not len(source):
+        raise DataError("a data set without images or with several labels cannot be trained on")
     size, share = len(source), batch_size // process_count
     attempts = min(size, _MOST_SKIPS) if on_bad_record == "skip" else 1
     skipped = itertools.count(1)
@@ -207,7 +207,7 @@ def predict_stream(
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         try:
-            image = read_image(images[position], f"image {position}")
+            image, _ = read_example(source, position)
         except BadImage as error:
             if on_error is None:
                 raise
@@ -216,7 +216,7 @@ def predict_stream(
         row[:] = eval_crops(image, preprocessing, crops)
         return {"index": position}
 
-    share = max(1, batch_size // crops)
+    source, share = ArraySource(images, np.zeros(len(images), int)), max(1, batch_size // crops)
     shape = (share, crops, preprocessing.image_size, preprocessing.image_size, 3)
     return _batches(read, shape, {"index": np.int32(-1)}, 0, len(images), share, threads)
 
@@ -240,15 +240,7 @@ def _batches(
 
     A thread's unit of work is some rows, which it writes where they stay: to queue single images
     and to stack them took a fifth of the processor, and of Python's lock far more than that.
-
-    Args:
-      read: fills a row.
-      shape: of a batch's images, [rows, size, size, 3] or [rows, crops, size, size, 3].
-      fields: the values of a row's other fields where `read` gave none.
-      first: position of the first row of step 0.
-      end: positions from here on are padding: a black image, and `fields`.
-      stride: positions from one step to the next.
-      threads: that decode; 0: one per core.
+    Images have `shape`. What `read` leaves out, and positions from `end` on, is black and `fields`.
     """
     rows = shape[0]
     chunk = max(1, _CHUNK // math.prod(shape[1:-3]))
