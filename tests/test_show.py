@@ -45,25 +45,25 @@ def colours(count: int, **arguments) -> ArraySource:
 
 
 def training(source, augmentation: str = "none"):
-    return images.training_views(source, seed=0, image_size=75, augmentation=augmentation)
+    return images.training_rows(source, seed=0, image_size=75, augmentation=augmentation)
 
 
 def evaluation(source, crops: int = 1):
-    return images.evaluation_views(source, Preprocessing(75), crops)
+    return images.evaluation_rows(source, Preprocessing(75), crops)
 
 
 # What is shown.
 
 
-def test_views_are_of_one_example():
+def test_a_row_is_of_one_example():
     """The stored image and what the network sees of it, though every epoch has its own order."""
     source = colours(10)
-    examples = training(source)
-    assert [views.label for views in examples] == ["class 0", "class 3", "class 6", "class 9"]
-    for views, example in zip(examples, (0, 3, 6, 9), strict=True):
-        stored, *epochs = views.images
+    rows = training(source)
+    assert [row.label for row in rows] == ["class 0", "class 3", "class 6", "class 9"]
+    for row, example in zip(rows, (0, 3, 6, 9), strict=True):
+        stored, *epochs = row.images
         np.testing.assert_array_equal(stored, source[example][0])
-        assert len(epochs) == images.COLUMNS - 1
+        assert len(epochs) == page.COLUMNS - 1
         for image in epochs:
             assert image.shape == (75, 75, 3)
             np.testing.assert_allclose(
@@ -73,9 +73,9 @@ def test_views_are_of_one_example():
 
 def test_flip_shows_both_sides(photographs):
     mirrored = []
-    for views in training(ArraySource(photographs, np.arange(5)), "flip"):
-        straight = crops.resize(views.images[0], 75) / 255
-        for image in views.images[1:]:
+    for row in training(ArraySource(photographs, np.arange(5)), "flip"):
+        straight = crops.resize(row.images[0], 75) / 255
+        for image in row.images[1:]:
             mirrored.append(not np.allclose(image, straight, atol=1e-6))
             if mirrored[-1]:
                 np.testing.assert_allclose(image, straight[:, ::-1], atol=1e-6)
@@ -83,8 +83,8 @@ def test_flip_shows_both_sides(photographs):
 
 
 def test_inception_shows_another_image_every_epoch(photographs):
-    for views in training(ArraySource(photographs, np.arange(5)), "inception"):
-        epochs = np.stack(views.images[1:])
+    for row in training(ArraySource(photographs, np.arange(5)), "inception"):
+        epochs = np.stack(row.images[1:])
         assert epochs.min() >= 0
         assert epochs.max() <= 1
         for first in range(len(epochs)):
@@ -93,20 +93,19 @@ def test_inception_shows_another_image_every_epoch(photographs):
 
 
 def test_evaluation_shows_what_is_evaluated(photographs):
-    examples = evaluation(ArraySource(photographs, np.arange(5), ["a"] * 5))
-    assert len(examples) == 5
-    for views, photograph in zip(examples, photographs, strict=True):
-        (image,) = views.images
+    (row,) = evaluation(ArraySource(photographs, np.arange(5), ["a"] * 5))
+    assert row.captions == ["a"] * 5
+    for image, photograph in zip(row.images, photographs, strict=True):
         np.testing.assert_array_equal(image, crops.eval_crops(photograph, Preprocessing(75))[0])
 
 
 @pytest.mark.parametrize("count", [12, 144])
 def test_evaluation_shows_some_of_many_crops(photographs, count):
-    examples = evaluation(ArraySource(photographs, np.arange(5)), count)
-    assert [views.label for views in examples] == ["class 0", "class 4"]
+    rows = evaluation(ArraySource(photographs, np.arange(5)), count)
+    assert [row.label for row in rows] == ["class 0", "class 4"]
     every = crops.eval_crops(photographs[4], Preprocessing(75), count)
-    shown = np.stack(examples[1].images)
-    assert len(np.unique(shown, axis=0)) == images.COLUMNS
+    shown = np.stack(rows[1].images)
+    assert len(np.unique(shown, axis=0)) == page.COLUMNS
     for image in shown:
         assert (image == every).all(axis=(1, 2, 3)).any()
 
@@ -114,13 +113,13 @@ def test_evaluation_shows_some_of_many_crops(photographs, count):
 @pytest.mark.parametrize("size", [1, 3])
 def test_small_data_sets_are_shown_whole(size):
     assert len(training(colours(size))) == size
-    assert len(evaluation(colours(size))) == size
+    assert len(evaluation(colours(size))[0].images) == size
 
 
 def test_names_of_several_labels():
     pixels = np.zeros((2, 9, 9, 3), np.uint8)
     source = ArraySource(pixels, np.array([[2, 0], [1, -1]]), ["tench", "sea_lion", "cock"])
-    assert [views.label for views in evaluation(source)] == ["cock, tench", "sea lion"]
+    assert evaluation(source)[0].captions == ["cock, tench", "sea lion"]
 
 
 # The page.
@@ -137,15 +136,15 @@ def test_texts_stay_clear_of_images_and_of_each_other(crops):
     names = ["great white shark, white shark, man-eater, Carcharodon $carcharias$"] * 20
     names[0] = "Donaudampfschifffahrtsgesellschaftskapitaen"
     source = colours(20, class_names=names)
-    headings = [("configs/digits.py: training", "folder, train"), ("Evaluation", "folder, val")]
-    figure = page.draw(training(source), evaluation(source, crops), headings)
+    above = page.Part("configs/digits.py: training", "folder, train", training(source))
+    below = page.Part("Evaluation", "folder, val", evaluation(source, crops))
+    figure = page.draw(above, below)
     figure.draw_without_rendering()
-    texts = [text for part in figure.subfigs for text in part.texts]
-    texts += [text for cell in figure.axes for text in (cell.title, *cell.texts)]
+    texts = [*figure.texts, *(cell.title for cell in figure.axes)]
     texts = [text.get_window_extent() for text in texts if text.get_text()]
     cells = [cell.get_window_extent() for cell in figure.axes]
-    assert len(texts) == 4 + images.COLUMNS + images.EXAMPLES + (12 if crops == 1 else 2)
-    assert len(cells) == images.EXAMPLES * images.COLUMNS + 12
+    assert len(texts) == 4 + page.COLUMNS + images.EXAMPLES + (12 if crops == 1 else 2)
+    assert len(cells) == images.EXAMPLES * page.COLUMNS + 12
     for i, box in enumerate(texts):
         assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
         assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1

@@ -27,29 +27,26 @@ def picture(config: ConfigDict, title: str) -> Figure:
       title: what to call it, the config's file for example.
 
     Raises:
-      DataError, DataNotFound: what `open_source` and the streams raise.
+      DataError: what `open_source` and the streams raise.
     """
-    train_source = open_source(
-        config.dataset, config.split, config.data_dir, on_bad_record=config.on_bad_record
-    )
-    training = images.training_views(
-        train_source,
+    skip, crops = config.on_bad_record, config.eval.crops
+    source = open_source(config.dataset, config.split, config.data_dir, on_bad_record=skip)
+    training = images.training_rows(
+        source,
         seed=config.seed,
         image_size=config.image_size,
         augmentation=config.augmentation,
     )
-    crops = config.eval.crops
-    evaluation = images.evaluation_views(open_eval_source(config), preprocessing(config), crops)
+    evaluation = images.evaluation_rows(open_eval_source(config), preprocessing(config), crops)
     size = f"{config.image_size} x {config.image_size}"
-    how = f"{images.COLUMNS} of the {crops} crops"
+    how = f"{page.COLUMNS} of the {crops} crops"
     if crops == 1:
         how = f"preprocessing '{config.eval.preprocessing}'"
-    details = (
-        f"{config.dataset}, {config.split}, {size}, augmentation '{config.augmentation}'",
-        f"{eval_data(config)[0]}, {config.eval.split}, {size}, {how}",
-    )
+    above = f"{config.dataset}, {config.split}, {size}, augmentation '{config.augmentation}'"
+    below = f"{eval_data(config)[0]}, {config.eval.split}, {size}, {how}"
     return page.draw(
-        training, evaluation, [(f"{title}: training", details[0]), ("Evaluation", details[1])]
+        page.Part(f"{title}: training", above, training),
+        page.Part("Evaluation", below, evaluation),
     )
 
 
