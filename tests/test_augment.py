@@ -198,6 +198,16 @@ def test_normalize_takes_any_mean_and_deviation_of_a_channel(photographs, compil
     np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_a_mean_and_a_deviation_scale_what_is_augmented(crops, augmentation):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    scale = jax.jit(functools.partial(aug.augment, mean=mean, std=std), static_argnums=2)
+    plain = augment(batch_keys(len(crops)), crops, augmentation)
+    scaled = scale(batch_keys(len(crops)), crops, augmentation)
+    expected = ((plain + 1) / 2 - np.float32(mean)) / np.float32(std)
+    np.testing.assert_allclose(scaled, expected, atol=1e-5)
+
+
 def test_none_only_scales(photographs):
     out = aug.augment(batch_keys(5), photographs, "none")
     np.testing.assert_array_equal(out, aug.normalize(photographs))

@@ -80,6 +80,7 @@ def test_every_config_says_how_to_run_it(name):
         ("model.expanded_filter_bank=False", "model.expanded_filter_bank", False),
         ("data_dir=a=b", "data_dir", "a=b"),
         ("eval.crops=12", "eval.crops", 12),
+        ("input_std=0.2,0.3,1", "input_std", [0.2, 0.3, 1.0]),
     ],
 )
 def test_overrides_keep_the_fields_type(override, field, value):
@@ -113,6 +114,12 @@ def test_overrides_keep_the_fields_type(override, field, value):
         ("accumulation_steps=2000", ("config.batch_size=1536", "=2000", "use 2000")),
         ("warmup_epochs=100", ("config.warmup_epochs=100.0", "config.num_epochs=100.0")),
         ("model.batch_norm_decay=1.0", ("batch_norm_decay=1.0",)),
+        ("input_mean=0.5,0.5", ("config.input_mean=[0.5, 0.5]", "three")),
+        ("input_mean=0.5,0.5,x", ("config.input_mean='0.5,0.5,x'", "list")),
+        ("input_mean=nan,0.5,0.5", ("config.input_mean=[nan", "finite")),
+        ("input_std=1,0,1", ("config.input_std=[1.0, 0.0, 1.0]", "greater than 0")),
+        ("body_learning_rate_factor=-1", ("config.body_learning_rate_factor=-1.0", "0 or more")),
+        ("freeze_until=Mixed_6", ("config.freeze_until='Mixed_6'", "'Mixed_6e'")),
     ],
 )
 def test_bad_overrides_are_refused_by_name(override, named):
@@ -138,6 +145,13 @@ def test_fields_that_play_no_part_are_warned_of(switch, idle, caplog):
     (record,) = caplog.records
     for name in (switch, idle):
         assert f"config.{name.partition('=')[0]}" in record.getMessage()
+
+
+def test_frozen_weights_that_come_from_nowhere_are_warned_of(caplog):
+    inception.load_config("configs/v3.py", ["freeze_until=Mixed_6e", "init_from=weights"])
+    assert not caplog.records
+    inception.load_config("configs/v3.py", ["freeze_until=Mixed_6e"])
+    assert "config.init_from" in caplog.text
 
 
 def test_named_evaluations_are_the_evaluation_with_a_change():

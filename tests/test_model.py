@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from inception import Inception
+from tests.test_predict import make_variables
 
 
 @functools.cache
@@ -182,6 +183,44 @@ def test_a_linear_unit_between_the_3x3_changes_the_function_not_the_weights():
     variables = jax.jit(relu.init)(jax.random.key(0), images)
     outputs = [jax.jit(model.apply)(variables, images)[1]["Mixed_5b"] for model in (relu, linear)]
     assert not np.allclose(*outputs)
+
+
+def _differ(old, new) -> bool:
+    return any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), old, new)))
+
+
+def test_frozen_stages_normalize_by_running_averages_and_pass_no_gradient():
+    model = Inception(width_multiplier=0.05)
+    variables, images = make_variables(model), np.random.default_rng(0).normal(size=(2, 75, 75, 3))
+    stages = model.stages()
+    frozen = stages[: stages.index("Mixed_5b") + 1]
+
+    @jax.jit
+    def run(variables, images):
+        def train(params, frozen):
+            rngs, mutable = {"dropout": jax.random.key(0)}, ["batch_stats"]
+            (_, ends), new = model.apply(
+                {**variables, "params": params},
+                *(images, True),
+                frozen=frozen,
+                rngs=rngs,
+                mutable=mutable,
+            )
+            # "Mixed_5c" alone, so that only the first layers are compiled.
+            statistics = {name: new["batch_stats"][name] for name in ("Mixed_5b", "Mixed_5c")}
+            return ends["Mixed_5c"].sum(), (ends["Mixed_5b"], statistics)
+
+        grads, (thawed, _) = jax.grad(train, has_aux=True)(variables["params"], ())
+        grads, (end, statistics) = jax.grad(train, has_aux=True)(variables["params"], frozen)
+        grads = {name: grads[name] for name in statistics}
+        return model.apply(variables, images)[1]["Mixed_5b"], end, thawed, statistics, grads
+
+    expected, end, thawed, statistics, grads = run(variables, images)
+    np.testing.assert_array_equal(end, expected)
+    assert np.abs(thawed - expected).max() > 1e-3
+    for name, moves in (("Mixed_5b", False), ("Mixed_5c", True)):
+        assert _differ(grads[name], jax.tree.map(jnp.zeros_like, grads[name])) == moves
+        assert _differ(statistics[name], variables["batch_stats"][name]) == moves
 
 
 def test_initializers_are_the_released_codes():

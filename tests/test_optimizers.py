@@ -106,6 +106,17 @@ def test_the_gradient_is_clipped_by_its_global_norm():
     np.testing.assert_allclose(_first_update(config, params, small)["a"], -0.1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "rmsprop"])
+def test_the_body_may_learn_slower_than_the_heads(optimizer):
+    names = ["Mixed_5b", "Logits", "AuxLogits"]
+    params = {name: {"kernel": jnp.full((3, 3), 5.0)} for name in names}
+    fields = [f"optimizer={optimizer}", "weight_decay=0.1"]
+    plain = _first_update(_config(*fields), params, params)
+    slower = _first_update(_config(*fields, "body_learning_rate_factor=0.25"), params, params)
+    for name, factor in zip(names, (0.25, 1, 1), strict=True):
+        np.testing.assert_allclose(slower[name]["kernel"], factor * plain[name]["kernel"])
+
+
 def test_staircase_falls_by_094_every_two_epochs():
     schedule = optimizers.learning_rate(_config("batch_size=1600"), steps_per_epoch=100.0)
     values = [float(schedule(step)) for step in (0, 199, 200, 399, 400)]
