@@ -16,8 +16,9 @@ from inception import command_line, weights
 from inception.preprocessing import Preprocessing
 from inception.weights import Pretrained, WeightsError, verify
 from inception.weights.__main__ import main
-from inception.weights.export import export, onnx_graph
+from inception.weights.export import export
 from inception.weights.export.programs import program
+from inception.weights.export.rebuild import rebuild
 from inception.weights.pretrained import shapes_of
 from inception.workdir import restore_run
 from tests.oracles import random_array
@@ -104,13 +105,17 @@ def test_stablehlo_runs_everywhere_with_any_batch(small, tmp_path):
         {"factorization": "3x3", "expanded_filter_bank": False, "reduction": "convolve_first"},
     ],
 )
-def test_onnx_holds_every_network(tmp_path, fields):
-    skip_without("onnx")
-    export(random_weights(**fields), "onnx", tmp_path / "x.onnx")
+def test_every_network_can_be_rebuilt(tmp_path, fields):
+    ours = random_weights(**fields)
+    for format in ("onnx", "savedmodel"):
+        skip_without(format)
+        export(ours, format, tmp_path / PROGRAMS[format])
 
 
 def test_onnx_graphs_are_for_readers_of_2022(small):
     skip_without("onnx")
+    from inception.weights.export import onnx_graph
+
     model = onnx_graph.build(*program(small, preprocessing=True))
     assert (model.ir_version, model.opset_import[0].version) == (8, 17)
     operations = [node.op_type for node in model.graph.node]
@@ -118,10 +123,20 @@ def test_onnx_graphs_are_for_readers_of_2022(small):
     assert operations.count("Transpose") == 1
 
 
-def test_onnx_refuses_what_it_does_not_know():
-    skip_without("onnx")
-    with pytest.raises(NotImplementedError, match="tanh"):
-        onnx_graph.build(jax.numpy.tanh, (8, 8, 3), np.float32)
+@pytest.mark.parametrize(
+    ("function", "primitive"),
+    [
+        (jax.numpy.tanh, "tanh"),
+        (lambda images: images.max(axis=0), "reduce_max"),
+        (lambda images: images.sum(axis=3), "reduce_sum"),
+        (lambda images: jax.numpy.maximum(images, 1), "max"),
+        (lambda images: jax.numpy.concatenate([images, images], axis=1), "concatenate"),
+        (lambda images: images.astype("float16"), "convert_element_type"),
+    ],
+)
+def test_what_the_network_never_did_is_not_rebuilt(function, primitive):
+    with pytest.raises(NotImplementedError, match=f"^{primitive} "):
+        rebuild(function, (8, 8, 3), np.float32, None, "images")
 
 
 def test_our_own_format_comes_back(small, tmp_path):

@@ -18,7 +18,6 @@ from inception.augment import normalize
 from inception.layers import fold_batch_norm
 from inception.predict import Predictor
 from inception.weights import verify
-from inception.weights.export import onnx_graph
 from inception.weights.export.format import Format, judged
 from inception.weights.pretrained import Pretrained
 
@@ -64,23 +63,10 @@ def _tensorflow() -> Any:
 
 
 def _write_savedmodel(pretrained: Pretrained, path: Path, preprocessing: bool) -> list[str]:
-    tf = _tensorflow()
-    from jax.experimental import jax2tf
+    _tensorflow()
+    from inception.weights.export import saved_model
 
-    logits, shape, dtype = program(pretrained, preprocessing)
-    converted = jax2tf.convert(
-        logits,
-        polymorphic_shapes=["(batch, ...)"],
-        with_gradient=False,
-        native_serialization_platforms=PLATFORMS,
-    )
-    module = tf.Module()
-    module.logits = tf.function(
-        lambda images: {"logits": converted(images)},
-        input_signature=[tf.TensorSpec((None, *shape), dtype, "images")],
-        autograph=False,
-    )
-    tf.saved_model.save(module, path, signatures=module.logits)
+    saved_model.save(*program(pretrained, preprocessing), path)
     return ['run it with tf.saved_model.load(path).signatures["serving_default"](images=images)']
 
 
@@ -92,6 +78,8 @@ def _run_savedmodel(path: Path, images: np.ndarray) -> np.ndarray:
 
 def _write_onnx(pretrained: Pretrained, path: Path, preprocessing: bool) -> list[str]:
     import onnx
+
+    from inception.weights.export import onnx_graph
 
     onnx.save(onnx_graph.build(*program(pretrained, preprocessing)), path)
     return ['run it with onnxruntime.InferenceSession(path).run(["logits"], {"images": images})']
