@@ -34,14 +34,9 @@ from inception.workdir import has_trained, read_config, resolve_workdir
 
 
 def run_all(runs: Sequence[AblationRun], redraw: Callable[[], None]) -> bool:
-    """Makes the runs that are not finished, one after the other.
+    """Makes the runs that are not finished, in their order; returns whether none failed.
 
-    Args:
-      runs: in their order.
-      redraw: called after every run, and once if there was nothing to run.
-
-    Returns:
-      Whether none failed.
+    `redraw` is called after every run, and once if there was nothing to run.
     """
     left = [run for run in runs if not run.results]
     log(f"{len(runs)} runs, {len(runs) - len(left)} of them finished")
@@ -82,11 +77,7 @@ def _try(run: AblationRun) -> str:
 
 
 def _check_epochs(run: AblationRun) -> None:
-    """Refuses to go on with a run of fewer epochs as if it were one of all: its schedule was not.
-
-    Raises:
-      CheckpointError: naming both.
-    """
+    """Refuses to go on with a run of other epochs: its learning rate had another schedule."""
     epochs = run.config.num_epochs
     if has_trained(run.workdir) and (trained := read_config(run.workdir).num_epochs) != epochs:
         raise CheckpointError(

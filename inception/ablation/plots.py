@@ -22,7 +22,7 @@ from inception.ablation.rows import AblationRun
 _COLUMNS = 3  # of panels of learning curves
 _INK, _GREY, _DOTTED = "0.15", "0.45", (0, (1, 1.2))
 _PARENT: dict[str, Any] = {"color": "0.68", "lw": 1.4}
-_COLOURS = mpl.color_sequences["tab10"] * 10
+_COLOURS = mpl.color_sequences["tab10"]
 _TICKS = {"color": "0.7", "labelcolor": _INK, "labelsize": 8.5}
 _STYLE: Any = {
     **{f"{axis}.{name}": value for axis in ("xtick", "ytick") for name, value in _TICKS.items()},
@@ -42,18 +42,14 @@ _STYLE: Any = {
 def write(
     workdir: epath.Path, rows: pd.DataFrame, runs: pd.DataFrame, sources: Sequence[AblationRun]
 ) -> None:
-    """Writes WORKDIR/curves.png, errors.png and costs.png, once a run is finished.
+    """Writes WORKDIR/curves.png, errors.png and costs.png from the tables of results.py.
 
-    Args:
-      workdir: of the ablation; it may be in a bucket.
-      rows: the table of rows, see `results.compare`.
-      runs: the table of runs, see `results.read_runs`.
-      sources: the runs, for their curves.
+    `sources` are the runs themselves, for their curves; at least one is finished.
     """
     first = runs.dropna(subset="examples").iloc[0]
     where = f"{first.dataset}, {first.examples:,.0f} images of {first.split}"
     rows = rows[rows.error_seeds > 0].reset_index(drop=True)
-    rows["colour"] = _COLOURS[: len(rows)]
+    rows["colour"] = [_COLOURS[number % len(_COLOURS)] for number in rows.index]
     for end in ("mean", "low", "high"):  # percent, as far as errors go
         rows[end] = (100 * rows[f"error_{end}"]).clip(0, 100)
     for name, figure in (

@@ -97,11 +97,7 @@ def write(
 ) -> None:
     """Writes WORKDIR/report.md, report.json and, once a run is finished, the pictures.
 
-    Args:
-      workdir: of the ablation; it may be in a bucket.
-      rows: of it.
-      runs: of it, whatever their state.
-      command: that the report says it was made by.
+    `runs` may be in any state; the report says that it was made by `command`.
     """
     setting = {name: value for row in rows for name, value in row.setting.items()}
     measured = read_runs(runs)
@@ -109,7 +105,7 @@ def write(
     tables = {"rows": compared.to_dict("records"), "runs": measured.to_dict("records")}
     write_json(workdir / "report.json", {"command": command, "setting": setting, **tables})
     write_text(workdir / "report.md", page(compared, measured, setting, command))
-    if measured.examples.any():
+    if measured.examples.notna().any():
         plots.write(workdir, compared, measured, runs)
 
 
@@ -184,17 +180,17 @@ def _result_table(rows: pd.DataFrame) -> str:
 def _differences(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
+    one_sign = np.sign(rows.difference_low * rows.difference_high)
     columns = {
         "row": rows.row,
         "parent": rows.parent,
         "changed": rows.changes.map(_changes),
         "points": _interval(rows, "difference", sign="+"),
-        "clear of 0": np.sign(rows.difference_low * rows.difference_high).map(
-            {1: "yes", 0: "no", -1: "no"}
-        ),
-        "seed by seed": rows.difference_by_seed.map(
-            lambda pairs: ", ".join(f"{100 * pair:+.2f}" for pair in pairs.values())
-        ),
+        "clear of 0": one_sign.map({1: "yes", 0: "no", -1: "no"}),
+        "seed by seed": [
+            ", ".join(f"{100 * pair:+.2f}" for pair in pairs.values())
+            for pairs in rows.difference_by_seed
+        ],
         "paper": _text(rows.paper_change, "+.1f"),
     }
     return DIFFERENCES.format(table=_table(columns, left=3))

@@ -5,9 +5,8 @@ A row is a config; it is run once per seed, each time in a workdir of its own.
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 from ml_collections import ConfigDict
@@ -22,32 +21,25 @@ from inception.workdir import read_config
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
 
 
-@dataclass(frozen=True)
-class AblationRow:
+class AblationRow(NamedTuple):
     """A config that is compared with others.
 
-    Attributes:
-      name: of its file.
-      config: as it is run, with seed 0.
-      parent: the row that it is a change of: of those above it, the one that differs in the fewest
-        fields (the first of several). None for the first row.
-      changes: the fields that differ from the parent's, with the parent's value and its own.
-      setting: the fields, and their values, in which it is not run as its file says.
+    Its parent is the row that it is a change of: of those above it, the one that differs in the
+    fewest fields, the first of several.
     """
 
-    name: str
-    config: ConfigDict
-    parent: str | None
-    changes: dict[str, tuple]
-    setting: dict[str, Any]
+    name: str  # of its file
+    config: ConfigDict  # as it is run, with seed 0
+    parent: str | None  # None for the first row
+    changes: dict[str, tuple]  # fields that differ from the parent's: its value and the row's
+    setting: dict[str, Any]  # fields, and their values, in which it is not run as its file says
 
 
-@dataclass(frozen=True)
-class AblationRun:
-    """One run of the row `row`, with its seed in `config`."""
+class AblationRun(NamedTuple):
+    """One run of a row."""
 
     row: str
-    config: ConfigDict
+    config: ConfigDict  # with its seed
     workdir: epath.Path
 
     def __str__(self) -> str:
@@ -85,15 +77,14 @@ class AblationRun:
     @property
     def record(self) -> dict:
         """What the ablation noted about the run: "seconds", "error", "machine"; {} if nothing."""
-        return _read(self._record)
+        return _read(self._beside)
 
     def note(self, **facts: Any) -> None:
-        """Adds to the record."""
-        write_json(self._record, self.record | facts)
+        """Adds to the record, beside the workdir: the error may be that this cannot be written."""
+        write_json(self._beside, self.record | facts)
 
     @property
-    def _record(self) -> epath.Path:
-        """Beside the workdir, for the reason may be that this cannot be written."""
+    def _beside(self) -> epath.Path:
         return self.workdir.parent / f"{self.workdir.name}.json"
 
 
@@ -105,10 +96,7 @@ def _read(file: epath.Path) -> dict:
 
 
 def make_runs(rows: Sequence[AblationRow], seeds: int, workdir: epath.Path) -> list[AblationRun]:
-    """The runs in their order: a row's seeds follow each other.
-
-    A row's program does not depend on the seed, so the compilation cache serves all but the first.
-    """
+    """The runs in their order: a row's seeds, which share a compiled program, follow each other."""
     runs = []
     for row in rows:
         for seed in range(seeds):
@@ -121,12 +109,10 @@ def make_runs(rows: Sequence[AblationRow], seeds: int, workdir: epath.Path) -> l
 def load_rows(
     names: Sequence[str], setting: Mapping[str, Any], overrides: Sequence[str] = ()
 ) -> list[AblationRow]:
-    """Loads the configs of an ablation and finds each one's parent.
+    """Loads configs/NAME.py, or paths, and finds each one's parent.
 
-    Args:
-      names: configs/NAME.py, or paths.
-      setting: fields that all rows share, see `load_setting`.
-      overrides: "FIELD=VALUE" for all rows; they have the last word.
+    All rows share the fields of `setting`, see `load_setting`, and `overrides`, "FIELD=VALUE",
+    which have the last word.
 
     Raises:
       ConfigError: for a config or field that makes no sense; for a field that a row and the
@@ -161,7 +147,7 @@ def load_rows(
 def load_setting(file: Path) -> dict[str, Any]:
     """The fields, and their values, in which a config file differs from configs/v3.py.
 
-    So configs/digits.py says how any row is run on the digits: data, size, width, schedule.
+    So configs/digits.py says how any row is run on the digits.
     """
     return _changes(load(config_file(REFERENCE)), load(file))
 

@@ -6,7 +6,7 @@ count like pixels, and normalization, ReLU and pools count nothing.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,15 +15,14 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 from ml_collections import ConfigDict
 
-from inception.modules import Figure5, Figure6, Figure7
 from inception.state import make_model
 
 # What is said of a figure with a field of another value than the paper draws.
 VARIANTS = {
-    (Figure5, "short", 5): " with a 5x5",
-    (Figure6, "factorization", "full"): " with 7x7",
-    (Figure6, "factorization", "3x3"): " with 3x3",
-    (Figure7, "expanded", False): " unexpanded",
+    ("Figure5", "short", 5): "with a 5x5",
+    ("Figure6", "factorization", "full"): "with 7x7",
+    ("Figure6", "factorization", "3x3"): "with 3x3",
+    ("Figure7", "expanded", False): "unexpanded",
 }
 POOLS = {"reduce_window_max": "max pool", "reduce_window_sum": "average pool"}
 
@@ -88,25 +87,18 @@ class NetworkCost(NamedTuple):
     @property
     def total(self) -> StageCost:
         """All stages together."""
-        return _sum("total", self.stages)
+        layers = tuple(layer for stage in self.stages for layer in stage.layers)
+        return StageCost("total", "", (), sum(stage.parameters for stage in self.stages), layers)
 
     @property
     def total_with_side_head(self) -> StageCost:
         """All stages and the side head together: the network as it is trained."""
-        return _sum("total with side head", [*self.stages, self.side_head or StageCost("none")])
-
-
-def _sum(name: str, stages: Sequence[StageCost]) -> StageCost:
-    layers = tuple(layer for stage in stages for layer in stage.layers)
-    return StageCost(name, parameters=sum(stage.parameters for stage in stages), layers=layers)
+        stages = [*self.stages, self.side_head or StageCost("none")]
+        return self._replace(stages=stages).total._replace(name="total with side head")
 
 
 def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     """Counts what the config's network costs at the config's image size and dtype.
-
-    Args:
-      config: of the run.
-      num_classes: of the logits, the data set's; ImageNet has 1000.
 
     Raises:
       ValueError: when the images are too small for the network.
@@ -116,7 +108,14 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     captions: dict[str, str] = {}
 
     def note_figure(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        captions[context.module.name] = _caption(context.module)
+        figure = type(context.module).__name__
+        if figure.startswith("Figure"):
+            differs = [
+                text
+                for (kind, field, value), text in VARIANTS.items()
+                if kind == figure and getattr(context.module, field) == value
+            ]
+            captions[context.module.name] = " ".join([f"figure {figure[6:]}", *differs])
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note_figure):
@@ -138,19 +137,6 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     return NetworkCost(image.shape[1:], [stage(name) for name in names], head)
 
 
-def _caption(module: nn.Module) -> str:
-    """The figure that a module is, and how it differs from it: "figure 5 with a 5x5", or ""."""
-    figure = type(module).__name__
-    if not figure.startswith("Figure"):
-        return ""
-    variants = [
-        text
-        for (kind, field, value), text in VARIANTS.items()
-        if isinstance(module, kind) and getattr(module, field) == value
-    ]
-    return "".join([figure.replace("Figure", "figure "), *variants])
-
-
 def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     """Finds the convolutions, pools and matrix products in a function of one image.
 
@@ -164,24 +150,14 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
     layers: list[LayerCost] = []
     _walk(jaxpr.jaxpr, frozenset(), layers)
-    starts: dict[str, int] = {}
-    for number, layer in enumerate(layers):
-        start = starts.setdefault(layer.stage, number)
-        inputs = tuple(source - start for source in layer.inputs if source >= start)
-        layers[number] = layer._replace(inputs=inputs)
     return layers, outputs
 
 
 def _walk(jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost]) -> frozenset[int]:
     """Appends the layers of `jaxpr`, also those inside of other functions (jit, derivatives).
 
-    Args:
-      jaxpr: to look through.
-      inputs: positions in `layers` of those that it reads.
-      layers: found so far.
-
-    Returns:
-      Positions of the layers that its outputs come from.
+    `inputs` are the positions in `layers` of those that it reads; returns those of the layers that
+    its outputs come from.
     """
     sources = dict.fromkeys(jaxpr.invars, inputs)
 
@@ -191,8 +167,11 @@ def _walk(jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost]) -> froz
 
     for equation in jaxpr.eqns:
         found = read(equation.invars)
-        if layer := _layer(equation, tuple(sorted(found))):
-            layers.append(layer)
+        if layer := _layer(equation):
+            stages = [each.stage for each in layers] + [layer.stage]
+            start = stages.index(layer.stage)
+            own = tuple(source - start for source in sorted(found) if source >= start)
+            layers.append(layer._replace(inputs=own))
             found = frozenset({len(layers) - 1})
         elif inner := list(jaxprs_in_params(equation.params)):
             found = frozenset().union(*(_walk(each, found, layers) for each in inner))
@@ -200,8 +179,8 @@ def _walk(jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost]) -> froz
     return read(jaxpr.outvars)
 
 
-def _layer(equation: JaxprEqn, inputs: tuple[int, ...]) -> LayerCost | None:
-    """The equation as a layer that reads the layers `inputs`, if it is one."""
+def _layer(equation: JaxprEqn) -> LayerCost | None:
+    """The equation as a layer, if it is one."""
     operands: list[Any] = [value.aval for value in equation.invars]
     output: Any = equation.outvars[0].aval
     params, name = equation.params, equation.primitive.name
@@ -222,7 +201,7 @@ def _layer(equation: JaxprEqn, inputs: tuple[int, ...]) -> LayerCost | None:
     scopes = str(equation.source_info.name_stack).split("/")  # "Inception/Mixed_7b/branch1x1/conv"
     return LayerCost(
         stage=scopes[1] if len(scopes) > 1 else "",
-        inputs=inputs,
+        inputs=(),  # not known here
         kind=kind,
         kernel=kernel,
         stride=stride,

@@ -44,15 +44,7 @@ Place = tuple[float, float]  # column or inches, and row
 
 
 def draw(network: NetworkCost, title: str) -> Figure:
-    """Draws a network.
-
-    Args:
-      network: what `counting.count_network` found out about it.
-      title: what to call it, the config's name for example.
-
-    Returns:
-      A figure of its own, not pyplot's.
-    """
+    """Draws a network, on a figure of its own, not pyplot's."""
     figures = [stage for stage in network.stages if stage.kind.startswith("figure")]
     modules = [list(module) for _, module in groupby(figures, _design)]
     heights = [_height(module) for module in modules]

@@ -44,6 +44,11 @@ class Finding(NamedTuple):
     advice: str = ""
     status: str = "PASS"  # or "WARN" or "FAIL"
 
+    @classmethod
+    def judge(cls, text: str, advice: str, *, warn: bool = False, fail: bool = False) -> "Finding":
+        """With the advice, unless it passes."""
+        return cls(text, advice, "FAIL" if fail else "WARN") if warn or fail else cls(text)
+
 
 class PlannedRun:
     """A run that could be started; its data is opened and its speed measured on first use."""
@@ -91,10 +96,8 @@ def devices(run: PlannedRun) -> Finding:
     text = f"{jax.device_count()} {jax.devices()[0].device_kind} device(s)"
     text += "" if speed.on_cpu() else f" of {speed.device_memory() / GIB:.1f} GiB"
     text += f"; {speed.cores()} cores, {speed.host_memory() / GIB:.1f} GiB of host memory"
-    if speed.on_cpu() and Path("/dev/nvidia0").exists():
-        advice = "there is an NVIDIA GPU: pip install -e '.[cuda]', and unset JAX_PLATFORMS"
-        return Finding(text, advice, "WARN")
-    return Finding(text)
+    advice = "there is an NVIDIA GPU: pip install -e '.[cuda]', and unset JAX_PLATFORMS"
+    return Finding.judge(text, advice, warn=speed.on_cpu() and Path("/dev/nvidia0").exists())
 
 
 def versions(run: PlannedRun) -> Finding:
@@ -104,11 +107,9 @@ def versions(run: PlannedRun) -> Finding:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[name] = importlib.metadata.version(name)
     text = ", ".join(f"{name} {installed.get(name, 'missing')}" for name in SHOWN)
-    if not importlib.util.find_spec("tensorboard"):
-        advice = "clu lacks tensorboard, which it does not declare: pip install tensorboard"
-        return Finding(text, advice, "FAIL")
+    fails = not importlib.util.find_spec("tensorboard")
     problems = "\n".join(version_problems(installed))
-    return Finding(text, problems, "WARN" if problems else "PASS")
+    return Finding.judge(text, problems, warn=bool(problems), fail=fails)
 
 
 def version_problems(installed: dict[str, str]) -> Iterator[str]:
@@ -121,6 +122,8 @@ def version_problems(installed: dict[str, str]) -> Iterator[str]:
     for name in CUDA_PLUGINS:
         if installed.get(name, jaxlib) != jaxlib:
             yield f"jaxlib {jaxlib} ignores {name} {installed[name]}: pip install {name}=={jaxlib}"
+    if not importlib.util.find_spec("tensorboard"):
+        yield "clu lacks tensorboard, which it does not declare: pip install tensorboard"
     if not importlib.util.find_spec("importlib_resources"):
         yield "tensorflow-datasets prepares no digits: pip install importlib_resources"
 
@@ -189,13 +192,12 @@ def files(run: PlannedRun) -> Finding:
     bad = {folder: check_files(folder) for folder in folders}
     lines = [problem for problems in bad.values() for problem in problems]
     text = f"{sum(map(len, folders)):,} files, {len(lines):,} of them no whole images"
-    if not lines:
-        return Finding(text)
     more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
     text = "\n".join([text, *lines[:LISTED], *more])
     if run.config.on_bad_record == "skip" and [*filter(bad.get, bad)] == [run.train_source]:
         return Finding(text, "training skips them", "WARN")
-    return Finding(text, "remove them; config.on_bad_record=skip is for training only", "FAIL")
+    advice = "remove them; config.on_bad_record=skip is for training only"
+    return Finding.judge(text, advice, fail=bool(lines))
 
 
 def disk(run: PlannedRun) -> Finding:
@@ -212,9 +214,8 @@ def disk(run: PlannedRun) -> Finding:
     older = sum(file.stat().st_size for file in Path(folder).glob("checkpoints/**/*"))
     text += f"{free / GIB:.2f} GiB are free"
     text += f" and {older / GIB:.2f} GiB hold older ones" if older else ""
-    if needed > free + older:
-        return Finding(text, "make room, or lower config.keep_checkpoints", "FAIL")
-    return Finding(text)
+    advice = "make room, or lower config.keep_checkpoints"
+    return Finding.judge(text, advice, fail=needed > free + older)
 
 
 def input_speed(run: PlannedRun) -> Finding:
@@ -240,14 +241,12 @@ def memory(run: PlannedRun) -> Finding:
     needed = peak(config.accumulation_steps)
     text = f"about {needed / GIB:.2f} of {limit / GIB:.1f} GiB per device"
     text += f", scaled from a batch of {run.step.batch_size}" if run.is_scaled else ""
-    if needed <= ROOMY * limit:
-        return Finding(text)
     # Micro-batches divide over the devices and leave the groups whole.
     group = min(config.model.batch_norm_group or config.batch_size, config.batch_size)
     most = config.batch_size // math.lcm(jax.device_count(), group)
     fits = [n for n in range(1, most + 1) if most % n == 0 and peak(n) <= ROOMY * limit]
     advice = f"config.accumulation_steps={fits[0]} fits" if fits else "use a smaller batch_size"
-    return Finding(text, advice, "FAIL" if needed > limit else "WARN")
+    return Finding.judge(text, advice, warn=needed > ROOMY * limit, fail=needed > limit)
 
 
 def bottleneck(run: PlannedRun) -> Finding:
@@ -272,9 +271,8 @@ def duration(run: PlannedRun) -> Finding:
         f"{units[unit]:,.1f} {unit} for {epochs:g} epochs at {images_per_second:,.1f} images/s, "
         "without evaluation"
     )
-    if hours > 24 * LONG:
-        return Finding(text, "use more or faster devices, or another config", "WARN")
-    return Finding(text)
+    advice = "use more or faster devices, or another config"
+    return Finding.judge(text, advice, warn=hours > 24 * LONG)
 
 
 Check = Callable[[PlannedRun], Finding]

@@ -58,11 +58,7 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
     """Compiles the run's own training step and feeds it one made-up batch again and again.
 
     The run will find the compiled program in the cache. On a CPU, where a step of a large batch
-    takes minutes, the batch is made smaller.
-
-    Args:
-      config: of the run.
-      source: the training split; only its sizes are looked at.
+    takes minutes, the batch is made smaller. Of `source` only the sizes are looked at.
 
     Raises:
       jax.errors.JaxRuntimeError: when the devices' memory does not suffice.

@@ -22,10 +22,6 @@ from inception.show import images, page
 def picture(config: ConfigDict, title: str) -> Figure:
     """Draws a config's training and evaluation data.
 
-    Args:
-      config: of the run; its two splits are opened.
-      title: what to call it, the config's file for example.
-
     Raises:
       DataError: what `open_source` and the streams raise.
     """
