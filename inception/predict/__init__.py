@@ -4,8 +4,7 @@ All it needs is (model, variables, preprocessing), from a run, a checkpoint or a
 labels, no class folders, no optimizer. The evaluator stands on it, and so does whatever else looks
 at images.
 
-run = inception.restore_run("runs/v3")
-predict = inception.Predictor(run.model, run.variables(), run.preprocessing, endpoints=["pooled"])
+predict = inception.Predictor(*inception.load_pretrained("runs/v3"), endpoints=["pooled"])
 outputs = predict(images)                             # uint8 [n, size, size, 3], any n
 for index, outputs in predict.stream(["a.jpg", "b.jpg"]):  # files, encoded bytes or pixels
     ...
@@ -145,8 +144,8 @@ class Predictor:
     def _known_endpoints(self) -> list[str]:
         size = self.preprocessing.image_size
         image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-        scale = {"mean": self.preprocessing.mean, "std": self.preprocessing.std}
-        apply = partial(_apply, model=self.model, side_head=True, **scale)
+        mean, std = self.preprocessing.mean, self.preprocessing.std
+        apply = partial(_apply, model=self.model, side_head=True, mean=mean, std=std)
         return sorted(jax.eval_shape(apply, self.variables, image))
 
 

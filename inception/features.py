@@ -1,0 +1,109 @@
+"""What the network sees in images: the outputs of one of its layers, for as many as there are.
+
+    python -m inception.features WEIGHTS IMAGE ... [--layer=pooled] --output=FILE.npz
+
+WEIGHTS and IMAGE are those of python -m inception.predict. A layer is a stage, "pooled" (the 2048
+features before the classes), "logits" or "aux_logits". FILE.npz holds "features", float32
+[images, ...], and "paths", for the images that could be read, in order: numpy.load gives both.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from inception import command_line
+from inception.errors import UserError
+from inception.predict import Predictor
+from inception.predict.files import check_some, find_images, outputs
+from inception.weights import load_any
+
+
+def write_features(
+    predictor: Predictor, layer: str, files: Sequence[str], output: str | Path
+) -> tuple[int, ...]:
+    """Writes the outputs of a layer for all files that can be read; the others are reported.
+
+    They go to the disk batch by batch, so memory does not grow with the number of files. Until all
+    are there, FILE.npz is not; the disk must hold the features twice.
+
+    Args:
+      predictor: whose endpoints include the layer.
+      layer: "logits" or an endpoint.
+      files: of images.
+      output: the file to write, in an existing folder.
+
+    Returns:
+      The shape of the features, [images, ...].
+
+    Raises:
+      UserError: if `output` is there, or no file can be read.
+    """
+    output = Path(output)
+    if output.exists():
+        raise UserError(f"{output} exists and is not overwritten: name another file")
+    paths: list[str] = []
+    shape: tuple[int, ...] = ()
+    with tempfile.TemporaryFile(dir=output.parent) as rows:
+        for batch, values in outputs(predictor, files):
+            shape = values[layer].shape[1:]
+            rows.write(np.ascontiguousarray(values[layer], "<f4").data)
+            paths += batch
+        check_some(len(paths), files)
+        _save(output, rows, (len(paths), *shape), paths)
+    return (len(paths), *shape)
+
+
+def _save(output: Path, rows: IO[bytes], shape: tuple[int, ...], paths: Sequence[str]) -> None:
+    """Packs the rows of the features as numpy.savez does, without reading them as a whole."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    partial = output.with_name(f".{output.name}-{os.getpid()}")
+    try:
+        with zipfile.ZipFile(partial, "w") as archive:
+            with archive.open("features.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array_header_2_0(file, header)
+                rows.seek(0)
+                shutil.copyfileobj(rows, file, 1 << 20)
+            with archive.open("paths.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.array(paths))
+        partial.rename(output)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the features that the command line asks for."""
+    parser = command_line.parser("python -m inception.features", __doc__)
+    parser.add_argument("weights", metavar="WEIGHTS")
+    parser.add_argument("images", metavar="IMAGE", nargs="+")
+    parser.add_argument("--layer", default="pooled", help="whose outputs (%(default)s)")
+    parser.add_argument("--output", required=True, metavar="FILE.npz")
+    parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
+    args, overrides = command_line.parse(parser, argv)
+    if overrides:
+        parser.error(f"weights have no config: leave out --config.{overrides[0]}")
+    if args.batch_size < 1:
+        parser.error("--batch_size must be at least 1")
+    files, loaded = find_images(args.images), load_any(args.weights)
+    try:
+        predictor = Predictor(
+            loaded.model,
+            loaded.variables,
+            loaded.preprocessing,
+            endpoints=[args.layer],
+            batch_size=args.batch_size,
+        )
+    except ValueError as error:
+        raise UserError(f"--layer={args.layer}: {error}") from error
+    shape = write_features(predictor, args.layer, files, Path(args.output).expanduser())
+    print(f"{args.output}: {args.layer} of {shape[0]:,} images, {'x'.join(map(str, shape[1:]))}")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

@@ -1,0 +1,54 @@
+"""What is in a picture: the most probable classes of images.
+
+    python -m inception.predict WEIGHTS IMAGE ... [--topk=5] [--plot=FILE.png]
+
+WEIGHTS: a directory of python -m inception.weights import, anybody's file of weights, or a run's
+workdir or WORKDIR/checkpoints/STEP. IMAGE: a file, or a folder with images at any depth. A file
+that cannot be read is reported; the status is 1 if none could be.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from inception import command_line
+from inception.errors import UserError
+from inception.predict import Predictor
+from inception.predict.answers import find_answers, table
+from inception.predict.files import check_some, find_images
+from inception.weights import load_any
+
+PICTURED = 24  # images that a plot shows at most
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the table that the command line asks for, and draws the picture."""
+    parser = command_line.parser("python -m inception.predict", __doc__)
+    parser.add_argument("weights", metavar="WEIGHTS")
+    parser.add_argument("images", metavar="IMAGE", nargs="+")
+    parser.add_argument("--topk", type=int, default=5, help="classes per image (%(default)s)")
+    parser.add_argument("--plot", metavar="FILE.png", help=f"draws up to {PICTURED} of the images")
+    parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
+    args, overrides = command_line.parse(parser, argv)
+    if overrides:
+        parser.error(f"weights have no config: leave out --config.{overrides[0]}")
+    if min(args.topk, args.batch_size) < 1:
+        parser.error("--topk and --batch_size must be at least 1")
+    files, loaded = find_images(args.images), load_any(args.weights)
+    if loaded.model.num_classes == 1:
+        raise UserError(f"{args.weights} has no classes: python -m inception.features can use it")
+    predictor = Predictor(
+        loaded.model, loaded.variables, loaded.preprocessing, batch_size=args.batch_size
+    )
+    answers = find_answers(predictor, loaded.labels, files, args.topk)
+    check_some(len(answers), files)
+    print(table(answers))
+    if args.plot:
+        from inception.predict import picture  # matplotlib takes a second and serves only this
+
+        figure = picture.draw(answers[:PICTURED])
+        figure.savefig(args.plot, format="png")
+        print(f"{args.plot}: {min(len(answers), PICTURED)} of {len(answers):,} images")
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.run(main))

@@ -1,0 +1,54 @@
+"""Answers: the most probable classes of images, as data and as a table."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from tabulate import tabulate
+
+from inception.data.folder import printable
+from inception.predict import Predictor
+from inception.predict.files import outputs
+
+
+class Answer(NamedTuple):
+    """The most probable classes of an image, the first one first."""
+
+    file: str
+    classes: list[str]
+    probabilities: list[float]
+
+
+def find_answers(
+    predictor: Predictor, labels: Sequence[str], files: Sequence[str], topk: int = 5
+) -> list[Answer]:
+    """The answers for all files that can be read, in order; the others are reported.
+
+    Args:
+      predictor: the network.
+      labels: the classes' names, () where they are not known.
+      files: of images.
+      topk: classes of an answer, or as many as there are.
+    """
+    answers = []
+    for batch, values in outputs(predictor, files):
+        probabilities = np.asarray(jax.nn.softmax(values["logits"]))
+        best = np.argsort(-probabilities, kind="stable")[:, :topk]
+        for file, numbers, row in zip(batch, best, probabilities, strict=True):
+            classes = [printable(labels[n]) if labels else f"class {n}" for n in numbers]
+            answers.append(Answer(file, classes, row[numbers].tolist()))
+    return answers
+
+
+def table(answers: Sequence[Answer]) -> str:
+    """One line per class of each image."""
+    rows = [
+        (printable(answer.file) if place == 0 else "", name, f"{probability:.2%}")
+        for answer in answers
+        for place, (name, probability) in enumerate(
+            zip(answer.classes, answer.probabilities, strict=True)
+        )
+    ]
+    headers, align = ("image", "class", "probability"), ("left", "left", "right")
+    return tabulate(rows, headers, "plain", colalign=align, disable_numparse=True)

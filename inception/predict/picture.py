@@ -1,0 +1,54 @@
+"""The picture of answers: every image beside its most probable classes as bars."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from inception.data.decode import decode, read_file
+from inception.data.folder import printable
+from inception.predict.answers import Answer
+
+_LARGEST = 400  # pixels of a side that are drawn
+# A dollar in a class's name is no mathematics.
+_STYLE: Any = {"font.size": 9, "axes.titlesize": 9, "text.parse_math": False}
+
+
+@mpl.rc_context(_STYLE)
+def draw(answers: Sequence[Answer]) -> Figure:
+    """Draws a row per answer; the images are read again.
+
+    Returns:
+      A figure of its own, not pyplot's.
+    """
+    height = 0.9 + 0.2 * max(len(answer.classes) for answer in answers)
+    figure = Figure(figsize=(8, height * len(answers)), dpi=100, layout="constrained")
+    cells: Any = figure.subplots(len(answers), 2, squeeze=False, width_ratios=(1, 2))
+    for (image, bars), answer in zip(cells, answers, strict=True):
+        _show_image(image, answer.file)
+        _show_bars(bars, answer)
+    return figure
+
+
+def _show_image(axes: Axes, file: str) -> None:
+    pixels = decode(read_file(file))
+    step = -(-max(pixels.shape) // _LARGEST)
+    axes.imshow(pixels[::step, ::step])
+    axes.set_axis_off()
+    axes.set_title(textwrap.shorten(printable(PurePath(file).name), 30, placeholder=" ..."))
+
+
+def _show_bars(axes: Axes, answer: Answer) -> None:
+    names = [textwrap.shorten(name, 30, placeholder=" ...") for name in answer.classes]
+    places = range(len(names))
+    bars = axes.barh(places, answer.probabilities, color="tab:blue")
+    axes.bar_label(bars, [f"{p:.1%}" for p in answer.probabilities], padding=3)
+    axes.set_yticks(places, names)
+    axes.set_xlim(0, 1.15)  # room for the numbers
+    axes.invert_yaxis()
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
