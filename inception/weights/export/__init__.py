@@ -9,6 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
+import jax
+
 from inception.weights.export import foreign, ours, programs
 from inception.weights.export.format import Format
 from inception.weights.files import WeightsError
@@ -49,7 +51,8 @@ def export(
     try:
         written = scratch / output.name
         notes = kind.write(pretrained, written, preprocessing)
-        notes += kind.verify(pretrained, written, preprocessing)
+        with jax.default_matmul_precision("highest"):  # of accelerators too
+            notes += kind.verify(pretrained, written, preprocessing)
         written.rename(output)
     except ImportError as error:
         raise WeightsError(

@@ -6,6 +6,7 @@ so a network whose pools do not would compute something else there, and is refus
 """
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inception.model import Inception
 from inception.weights import names, verify
-from inception.weights.export.format import Format, judged
+from inception.weights.export.format import Format, judged, scaled
 from inception.weights.files import WeightsError
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import Pretrained, describe, shapes_of
@@ -64,11 +65,13 @@ def _with_side_head(
     if ours.aux_head == "none":
         return model, []
     whole = model.clone(aux_head="bn")
-    shapes = {name: shape for name, shape in shapes_of(whole).items() if "AuxLogits" in name}
-    fits = all(name.endswith("/scale") or name in arrays for name in shapes) and all(
-        arrays[name].shape == shape for name, shape in shapes.items() if name in arrays
-    )
-    if naming.side_head and ours.aux_head == "bn" and fits:
+    shapes = shapes_of(whole)
+    side_head = {name: array for name, array in arrays.items() if "/AuxLogits/" in name}
+    if (
+        naming.side_head
+        and ours.aux_head == "bn"
+        and all(array.shape == shapes[name] for name, array in side_head.items())
+    ):
         return whole, []
     return model, ["the side head, which serves training only, is left out: it has no place there"]
 
@@ -87,12 +90,9 @@ def _library(source: str) -> str:
     return source.partition(".")[0]
 
 
-def _scaling(pretrained: Pretrained) -> str:
-    mean, std = pretrained.preprocessing.mean, pretrained.preprocessing.std
-    return f"its input is RGB, (x / 255 - mean) / std with mean {mean} and std {std}"
-
-
-def _write_torch(pretrained: Pretrained, path: Path, source: str, constructor: str) -> list[str]:
+def _write_torch(
+    pretrained: Pretrained, path: Path, _: bool, *, source: str, constructor: str
+) -> list[str]:
     fitted, notes = _fitted(pretrained, source)
     state = _tensors(fitted)
     # Counters that no inference reads and an import does not keep.
@@ -111,20 +111,7 @@ def _write_torch(pretrained: Pretrained, path: Path, source: str, constructor: s
         torch.save({name: torch.from_numpy(array) for name, array in state.items()}, path)
     model = fitted.model
     made = constructor.format(classes=model.num_classes, aux=model.aux_head == "bn")
-    return [f"load it into {made}; {_scaling(pretrained)}", *notes]
-
-
-def _write_torchvision(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
-    constructor = (
-        "torchvision.models.inception_v3(num_classes={classes}, aux_logits={aux}, "
-        "transform_input=False)"
-    )
-    return _write_torch(pretrained, path, "torchvision", constructor)
-
-
-def _write_timm(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
-    constructor = 'timm.create_model("inception_v3", num_classes={classes}, aux_logits={aux})'
-    return _write_torch(pretrained, path, _TIMM, constructor)
+    return [f"load it into {made}; its input is {scaled(pretrained)}", *notes]
 
 
 def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
@@ -144,12 +131,12 @@ def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
     whole = not path.name.endswith(".weights.h5")
     network.save(path) if whole else network.save_weights(path)
     made = f"keras.applications.InceptionV3(weights=None, classes={classes})"
-    return [f"load it with {made}.load_weights; {_scaling(pretrained)}", *notes]
+    return [f"load it with {made}.load_weights; its input is {scaled(pretrained)}", *notes]
 
 
-def _verify(pretrained: Pretrained, path: Path, source: str) -> list[str]:
+def _verify(pretrained: Pretrained, path: Path, _: bool, *, source: str) -> list[str]:
     """Reads the file with our importer, and with the library whose format it is."""
-    fitted, _ = _fitted(pretrained, source)
+    fitted, _notes = _fitted(pretrained, source)
     back = flatten_dict(import_weights(path, source).variables, sep="/")
     arrays = flatten_dict(fitted.variables, sep="/")
     if not all(np.array_equal(back[name], array) for name, array in arrays.items()):
@@ -164,12 +151,20 @@ def _verify(pretrained: Pretrained, path: Path, source: str) -> list[str]:
     return [*notes, judged(differences, f"{_library(source)}'s network")]
 
 
-_TIMM = "timm.tf_in1k"  # all of timm's are one network
-_TORCH_FILES = (".pth", ".safetensors")
+def _of_torch(source: str, constructor: str) -> Format:
+    write = partial(_write_torch, source=source, constructor=constructor)
+    return Format((".pth", ".safetensors"), write, partial(_verify, source=source))
+
+
 FORMATS = {
-    "torchvision": Format(
-        _TORCH_FILES, _write_torchvision, lambda p, path, _: _verify(p, path, "torchvision")
+    "torchvision": _of_torch(
+        "torchvision",
+        "torchvision.models.inception_v3(num_classes={classes}, aux_logits={aux}, "
+        "transform_input=False)",
     ),
-    "timm": Format(_TORCH_FILES, _write_timm, lambda p, path, _: _verify(p, path, _TIMM)),
-    "keras": Format((".h5",), _write_keras, lambda p, path, _: _verify(p, path, "keras")),
+    "timm": _of_torch(  # all of timm's are one network
+        "timm.tf_in1k",
+        'timm.create_model("inception_v3", num_classes={classes}, aux_logits={aux})',
+    ),
+    "keras": Format((".h5",), _write_keras, partial(_verify, source="keras")),
 }

@@ -37,3 +37,9 @@ def judged(differences: list[verify.Difference], reader: str) -> str:
     if not worst.relative <= verify.TOLERANCE:  # NaN too
         raise WeightsError(f"{reader} computes something else ({said}), so nothing is written")
     return f"verified: {reader} computes the same ({said})"
+
+
+def scaled(pretrained: Pretrained) -> str:
+    """Says what the network's input is made of."""
+    mean, std = pretrained.preprocessing.mean, pretrained.preprocessing.std
+    return f"RGB, (x / 255 - mean) / std with mean {mean} and std {std}"

@@ -7,6 +7,7 @@ normalization is folded into the convolutions.
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,14 @@ from inception.augment import normalize
 from inception.layers import fold_batch_norm
 from inception.predict import Predictor
 from inception.weights import verify
-from inception.weights.export.format import Format, judged
+from inception.weights.export.format import Format, judged, scaled
 from inception.weights.pretrained import Pretrained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def program(
-    pretrained: Pretrained, preprocessing: bool
-) -> tuple[Callable[[jax.Array], jax.Array], tuple[int, int, int], Any]:
-    """The function from images to logits, and the shape and type of one image."""
+def program(pretrained: Pretrained, preprocessing: bool) -> tuple[Callable, tuple, Any]:
+    """The function from images to logits, the shape of an image, and the type of images."""
     model = pretrained.model.clone(batch_norm_folded=True)
     variables = fold_batch_norm(pretrained.variables, model.batch_norm_epsilon)
     scaling = pretrained.preprocessing
@@ -41,13 +40,35 @@ def program(
     return logits, (size, size, 3), np.uint8 if preprocessing else np.float32
 
 
-def _write_stablehlo(pretrained: Pretrained, path: Path, preprocessing: bool) -> list[str]:
-    logits, shape, dtype = program(pretrained, preprocessing)
+def _write(
+    pretrained: Pretrained, path: Path, preprocessing: bool, *, library: str, call: str
+) -> list[str]:
+    _LIBRARIES[library][0](path, *program(pretrained, preprocessing))
+    size = pretrained.preprocessing.image_size
+    images = "uint8 RGB" if preprocessing else f"float32 {scaled(pretrained)}"
+    outside = "resizing, cropping and the classes' names are not inside"
+    return [f"run it with {call}", f"images are [batch, {size}, {size}, 3], {images}; {outside}"]
+
+
+def _verify(pretrained: Pretrained, path: Path, preprocessing: bool, *, library: str) -> list[str]:
+    scaling = pretrained.preprocessing
+    shape = (3, scaling.image_size, scaling.image_size, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    ours = Predictor(pretrained.model, pretrained.variables, scaling)(pixels)["logits"]
+    images = pixels if preprocessing else normalize(pixels, scaling.mean, scaling.std)
+    try:
+        theirs = _LIBRARIES[library][1](path, np.asarray(images))
+    except ImportError as error:
+        return [f"not verified, for {library} is missing ({error}): pip install {library}"]
+    reader = f"{library} {importlib.import_module(library).__version__}"
+    return [judged([verify.difference("logits", ours, theirs)], reader)]
+
+
+def _write_stablehlo(path: Path, logits: Callable, shape: tuple, dtype: Any) -> None:
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *shape), dtype)
     exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(images)
     path.write_bytes(exported.serialize())
-    return [f"run it with jax.export.deserialize(content).call, on {', '.join(PLATFORMS)}"]
 
 
 def _run_stablehlo(path: Path, images: np.ndarray) -> np.ndarray:
@@ -55,34 +76,24 @@ def _run_stablehlo(path: Path, images: np.ndarray) -> np.ndarray:
     return np.asarray(exported.call(jax.device_put(images, jax.devices("cpu")[0])))
 
 
-def _tensorflow() -> Any:
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")  # JAX's
-    return tf
-
-
-def _write_savedmodel(pretrained: Pretrained, path: Path, preprocessing: bool) -> list[str]:
-    _tensorflow()
+def _write_savedmodel(path: Path, logits: Callable, shape: tuple, dtype: Any) -> None:
     from inception.weights.export import saved_model
 
-    saved_model.save(*program(pretrained, preprocessing), path)
-    return ['run it with tf.saved_model.load(path).signatures["serving_default"](images=images)']
+    saved_model.write(path, logits, shape, dtype)
 
 
 def _run_savedmodel(path: Path, images: np.ndarray) -> np.ndarray:
-    tf = _tensorflow()
-    serve = tf.saved_model.load(path).signatures["serving_default"]
-    return serve(images=tf.constant(images))["logits"].numpy()
+    from inception.weights.export import saved_model
+
+    return saved_model.run(path, images)
 
 
-def _write_onnx(pretrained: Pretrained, path: Path, preprocessing: bool) -> list[str]:
+def _write_onnx(path: Path, logits: Callable, shape: tuple, dtype: Any) -> None:
     import onnx
 
     from inception.weights.export import onnx_graph
 
-    onnx.save(onnx_graph.build(*program(pretrained, preprocessing)), path)
-    return ['run it with onnxruntime.InferenceSession(path).run(["logits"], {"images": images})']
+    onnx.save(onnx_graph.build(logits, shape, dtype), path)
 
 
 def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
@@ -92,50 +103,33 @@ def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     return session.run(["logits"], {"images": images})[0]
 
 
-def _format(
-    suffixes: tuple[str, ...],
-    library: str,
-    write: Callable[[Pretrained, Path, bool], list[str]],
-    run: Callable[[Path, np.ndarray], np.ndarray],
-) -> Format:
-    def write_and_say(pretrained: Pretrained, path: Path, preprocessing: bool) -> list[str]:
-        scaling = pretrained.preprocessing
-        size = scaling.image_size
-        kind = "uint8 RGB" if preprocessing else "float32 RGB, (x / 255 - mean) / std with "
-        kind += "" if preprocessing else f"mean {scaling.mean} and std {scaling.std}"
-        outside = "resizing, cropping and the classes' names are not inside"
-        notes = write(pretrained, path, preprocessing)
-        return [*notes, f"images are [batch, {size}, {size}, 3], {kind}; {outside}"]
-
-    def check(pretrained: Pretrained, path: Path, preprocessing: bool) -> list[str]:
-        scaling = pretrained.preprocessing
-        pixels = _sample(scaling.image_size)
-        with jax.default_matmul_precision("highest"):
-            predict = Predictor(pretrained.model, pretrained.variables, scaling)
-            ours = predict(pixels)["logits"]
-        images = (
-            pixels if preprocessing else np.asarray(normalize(pixels, scaling.mean, scaling.std))
-        )
-        try:
-            theirs = run(path, images)
-        except ImportError as error:
-            return [f"not verified, for {library} is missing ({error}): pip install {library}"]
-        reader = f"{library} {importlib.import_module(library).__version__}"
-        return [judged([verify.difference("logits", ours, theirs)], reader)]
-
-    return Format(suffixes, write_and_say, check, program=True)
+# By the library that runs it: how a program is written, and run on images.
+_LIBRARIES = {
+    "jax": (_write_stablehlo, _run_stablehlo),
+    "tensorflow": (_write_savedmodel, _run_savedmodel),
+    "onnxruntime": (_write_onnx, _run_onnx),
+}
 
 
-def _sample(size: int) -> np.ndarray:
-    """Three images of squares, uint8 [3, size, size, 3]."""
-    coarse = np.random.default_rng(0).integers(
-        0, 256, (3, size // 8 + 1, size // 8 + 1, 3), np.uint8
-    )
-    return coarse.repeat(8, axis=1).repeat(8, axis=2)[:, :size, :size]
+def _format(suffixes: tuple[str, ...], library: str, call: str) -> Format:
+    write = partial(_write, library=library, call=call)
+    return Format(suffixes, write, partial(_verify, library=library), program=True)
 
 
 FORMATS = {
-    "stablehlo": _format((".stablehlo",), "jax", _write_stablehlo, _run_stablehlo),
-    "savedmodel": _format((), "tensorflow", _write_savedmodel, _run_savedmodel),
-    "onnx": _format((".onnx",), "onnxruntime", _write_onnx, _run_onnx),
+    "stablehlo": _format(
+        (".stablehlo",),
+        "jax",
+        f"jax.export.deserialize(content).call(images), on {', '.join(PLATFORMS)}",
+    ),
+    "savedmodel": _format(
+        (),
+        "tensorflow",
+        'tf.saved_model.load(path).signatures["serving_default"](images=images)',
+    ),
+    "onnx": _format(
+        (".onnx",),
+        "onnxruntime",
+        'onnxruntime.InferenceSession(path).run(["logits"], {"images": images})',
+    ),
 }

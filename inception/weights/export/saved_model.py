@@ -9,8 +9,10 @@ import tensorflow as tf
 
 from inception.weights.export.rebuild import Pairs, rebuild
 
+tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
 
-def save(function: Callable, image_shape: tuple[int, ...], dtype: Any, path: Path) -> None:
+
+def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: Any) -> None:
     """Writes a function from "images" [batch, *image_shape] to "logits", as "serving_default".
 
     Raises:
@@ -23,6 +25,12 @@ def save(function: Callable, image_shape: tuple[int, ...], dtype: Any, path: Pat
         autograph=False,
     )
     tf.saved_model.save(module, path, signatures=module.logits)
+
+
+def run(path: Path, images: np.ndarray) -> np.ndarray:
+    """The logits of images, by what `write` has written."""
+    serve = tf.saved_model.load(path).signatures["serving_default"]
+    return serve(images=tf.constant(images))["logits"].numpy()
 
 
 class _Operations:
