@@ -18,7 +18,7 @@ from inception.cost.counting import LayerCost, NetworkCost, StageCost, format_sh
 
 # Across in inches, up in rows, each a stage or a layer.
 _ROW, _MARGIN, _TITLE = 0.47, 0.3, 1.2  # inches
-_HALF, _HEADING = 0.35, 0.75  # rows: half a box, and the heading of a module
+_HALF = 0.35  # of a box, in rows
 _HEAD, _HEAD_WIDTH = 1.2, 1.8  # middle and width: of the side head,
 _TRUNK, _TRUNK_WIDTH = 3.88, 2.65  # and of the outline,
 _OUTPUTS, _BARS, _BARS_WIDTH = 5.32, 6.3, 1.3  # left edges of its outputs and multiply-adds,
@@ -28,7 +28,7 @@ _WIDTH = _CARDS[1] + _CARD_WIDTH / 2 + _MARGIN
 _INK, _GREY, _LINE = "#22303c", "#667380", "#8795a3"
 _BANDS = ("#f3f6f9", "#e6ecf1")  # behind the stages of one grid, in turn
 _COLOURS = {
-    "input|card": "white",
+    "input": "white",
     "conv": "#aed0f2",
     "max pool": "#f5b5a8",
     "average pool": "#f8daa4",
@@ -87,7 +87,7 @@ def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
     for band, grid in enumerate(dict.fromkeys(grids)):
         axes.bar(5.275, grids.count(grid), 5.75, grids.index(grid) - 0.5, color=_BANDS[band % 2])
     boxes = [(stage.kind or stage.name, stage.name, stage.kind) for stage in stages]
-    _stack(axes, (_TRUNK, 0), _TRUNK_WIDTH, boxes, weight="bold")
+    _stack(axes, (_TRUNK, 0), _TRUNK_WIDTH, boxes, {"weight": "bold"})
     unit = max(stage.multiply_adds for stage in stages) / _BARS_WIDTH
     for row, stage in enumerate(stages):
         _text(axes, _OUTPUTS, row, format_shape(*stage.shape))
@@ -103,9 +103,10 @@ def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
         _arrows(axes, [(_HEAD, row), (_HEAD, row + 1)])
         boxes = [(layer.kind, str(layer), str(layer.shape[-1])) for layer in head.layers]
         boxes += [("softmax", "softmax", "")]
-        _stack(axes, (_HEAD, row + 1), _HEAD_WIDTH, boxes)
-        above, caption = (_HEAD, row + len(boxes) + 0.75), f"side head, {head.kind}"
-        _ends(axes, above, _HEAD_WIDTH, caption, _mega(head.multiply_adds), weight="bold")
+        _stack(axes, (_HEAD, row + 1), _HEAD_WIDTH, boxes, {})
+        above, half = row + len(boxes) + 0.75, _HEAD_WIDTH / 2
+        _text(axes, _HEAD - half, above, f"side head, {head.kind}", weight="bold")
+        _text(axes, _HEAD + half, above, _mega(head.multiply_adds), ha="right")
 
 
 def _mega(multiply_adds: int) -> str:
@@ -164,7 +165,7 @@ def _draw_module(axes: Axes, foot: Place, module: Sequence[StageCost]) -> None:
     columns = 1 + max(column for column, _ in places.values())
     width = _CARD_WIDTH / 1.07
     step, top = width / columns, 1 + max(row for _, row in places.values())
-    _box(axes, (middle, bottom + (height - 1) / 2), _CARD_WIDTH, "card", half=height / 2)
+    axes.bar(middle, height, _CARD_WIDTH, bottom - 0.5, color="white", ec=_INK, lw=0.6)
 
     def inches(column: float, row: float) -> Place:
         return middle + (column - (columns - 1) / 2) * step, bottom + row
@@ -185,11 +186,10 @@ def _draw_module(axes: Axes, foot: Place, module: Sequence[StageCost]) -> None:
         _box(axes, (middle, row), width, bar, bar)
     _arrows(axes, [(middle, row) for row in rows])
 
-    heading = middle, bottom + height - 0.5 - _HEADING / 2
-    _box(axes, heading, _CARD_WIDTH, first.kind, half=_HEADING / 2)
     title = (f"{len(module)} x " if len(module) > 1 else "") + first.kind
     names = " to ".join(dict.fromkeys([first.name, last.name]))
-    _ends(axes, heading, width, title, names, size=10, weight="bold")
+    heading, style = (middle, bottom + height - 0.5 - _HALF), {"size": 10, "weight": "bold"}
+    _box(axes, heading, _CARD_WIDTH, first.kind, left=title, right=names, style=style)
 
 
 def _label(layers: Sequence[LayerCost]) -> str:
@@ -201,27 +201,33 @@ def _label(layers: Sequence[LayerCost]) -> str:
     return f"{size}\n" + "-".join(map(str, dict.fromkeys([widths[0], widths[-1]])))
 
 
-def _stack(axes: Axes, foot: Place, width: float, boxes: Sequence[tuple], **style) -> None:
+def _stack(
+    axes: Axes, foot: Place, width: float, boxes: Sequence[tuple[str, str, str]], style: dict
+) -> None:
     """Boxes above each other, from `foot` up: the kind of each, its left and its right text."""
     places = [(foot[0], foot[1] + number) for number in range(len(boxes))]
     for place, (kind, left, right) in zip(places, boxes, strict=True):
-        _box(axes, place, width, kind)
-        _ends(axes, place, width - 0.2, left, right, **style)
+        _box(axes, place, width, kind, left=left, right=right, style=style)
     _arrows(axes, places)
 
 
 def _box(
-    axes: Axes, place: Place, width: float, kind: str, text: str = "", half=_HALF, size=8
+    axes: Axes,
+    place: Place,
+    width: float,
+    kind: str,
+    text: str = "",
+    size: float = 8,
+    left: str = "",
+    right: str = "",
+    style: dict | None = None,
 ) -> None:
-    x, row = place
-    axes.bar(x, 2 * half, width, row - half, color=_colour(kind), ec=_INK, lw=0.6)
+    """A box with texts in its middle and at its ends; `style` is the left one's."""
+    (x, row), end = place, width / 2 - 0.1
+    axes.bar(x, 2 * _HALF, width, row - _HALF, color=_colour(kind), ec=_INK, lw=0.6)
     _text(axes, x, row, text, size, ha="center", va="center", linespacing=1.05)
-
-
-def _ends(axes: Axes, place: Place, width: float, first: str, last: str, **style) -> None:
-    """Writes two texts `width` apart; `style` is the first one's."""
-    _text(axes, place[0] - width / 2, place[1], first, **style)
-    _text(axes, place[0] + width / 2, place[1], last, ha="right")
+    _text(axes, x - end, row, left, **(style or {}))
+    _text(axes, x + end, row, right, ha="right")
 
 
 def _text(axes: Axes, x: float, row: float, text: str, size: float = 8, **style) -> None:
