@@ -17,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from inception.files import as_json, is_local, read_json, write_json, write_text  # noqa: F401
+from inception.files import as_json, is_local, write_text
 from inception.sharding import is_main_process
 
 
