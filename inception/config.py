@@ -187,7 +187,7 @@ def _check_names_and_types(fields: Fields, known: Fields) -> None:
 
 def _check_ranges(fields: Fields) -> None:
     for name, choices in defaults.CHOICES.items():
-        _require(fields, [name], lambda value, choices=choices: value in choices, f"in {choices}")
+        _require(fields, [name], choices.__contains__, f"one of {choices}")
     numbers = [name for name, value in fields.items() if isinstance(value, float)]
     _require(fields, numbers, math.isfinite, "a finite number")
     _require(fields, defaults.POSITIVE, lambda value: value > 0, "greater than 0")
