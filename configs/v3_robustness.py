@@ -2,8 +2,8 @@
 
     python main.py --config=configs/v3_robustness.py --workdir=runs/v3_robustness
 
-ImageNet-v2 (arXiv 1902.10811), the reassessed labels "ReaL" (arXiv 2006.07159), and ImageNet-A and -R
-(arXiv 1907.07174, 2006.16241), the last two among their own 200 classes. Prepare each data set first:
+ImageNet-v2 (arXiv 1902.10811), the reassessed labels "ReaL" (arXiv 2006.07159), and ImageNet-A and
+-R (arXiv 1907.07174, 2006.16241), these two among their own 200 classes. Prepare each first:
 `python -m inception.data.prepare --dataset=imagenet_v2`, imagenet2012_real, imagenet_a, imagenet_r.
 
 Our result on ImageNet: not run.
