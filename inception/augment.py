@@ -1,11 +1,10 @@
 """Augmentation on the device: flip, colour, scaling to [-1, 1]; and mixup.
 
-The host crops and resizes (`inception.data.crops`) and sends uint8; what is left of the released
-code's preprocessing (slim/preprocessing/inception_preprocessing.py) happens here, inside the jitted
+The host crops and resizes (`inception.data.crops`) and sends uint8; the rest of the released code's
+preprocessing (slim/preprocessing/inception_preprocessing.py) happens here, inside the jitted
 training step. Every random choice of an image is drawn from a key of its own, so it depends, bit
-for bit, on (seed, epoch, example) and on nothing else: not on the batch the image sits in, the
-device that holds it or the number of processes. (Pixels may differ in the last bit between batch
-sizes, for which XLA compiles different programs.)
+for bit, on (seed, epoch, example) and on nothing else: not on the batch, the device or the number
+of processes. (Pixels may differ in the last bit between batch sizes: XLA compiles each by itself.)
 
 The colour operations are those of tf.image as it runs on a CPU, where the released code ran them,
 also for values outside [0, 1], which appear between one operation and the next. (dm-pix agrees
@@ -47,12 +46,10 @@ def keys(seed: ArrayLike, epoch: ArrayLike, example: ArrayLike) -> Array:
     Threefry is asked for by name: JAX's other generators give other numbers under vmap, which
     would make an image's choices depend on its batch.
     """
-    root = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAM)
-
-    def key(epoch: Array, example: Array) -> Array:
-        return jax.random.fold_in(jax.random.fold_in(root, epoch), example)
-
-    return jax.vmap(key)(jnp.asarray(epoch), jnp.asarray(example))
+    fold_in = jax.random.fold_in
+    root = fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAM)
+    key = jax.vmap(lambda epoch, example: fold_in(fold_in(root, epoch), example))
+    return key(jnp.asarray(epoch), jnp.asarray(example))
 
 
 def augment(
@@ -141,12 +138,7 @@ def distort_color(images: Array, choices: Choices) -> Array:
     keeps a pixel's extremes, the other its hue). So all four orders are the one sequence below with
     some operations left out, and hue, the dearest of them, is computed once.
 
-    Args:
-      images: float32 [batch, height, width, 3] in [0, 1].
-      choices: of `choose`, for as many images.
-
-    Returns:
-      As `images`.
+    Images are float32 [batch, height, width, 3] in [0, 1].
     """
     _, order, brightness, saturation, hue, contrast = map(_per_image, choices)
     images = adjust_saturation(images, jnp.where(order == 1, saturation, 1))
@@ -173,9 +165,7 @@ def distort_color_fast(images: Array, choices: Choices) -> Array:
 def adjust_contrast(images: Array, factor: Array | float) -> Array:
     """Scales each channel about its mean over the image, as tf.image.adjust_contrast.
 
-    Args:
-      images: float32 [..., height, width, 3].
-      factor: a number, or an array that broadcasts, [batch, 1, 1, 1].
+    Here and below: images float32 [batch, height, width, 3], and a number or [batch, 1, 1, 1].
     """
     mean = jnp.mean(images, axis=(-3, -2), keepdims=True)
     return factor * (images - mean) + mean
@@ -216,11 +206,11 @@ def adjust_hue(images: Array, turns: Array | float) -> Array:
 def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array, Array]:
     """Mixes each image and its label with a partner's (Zhang et al., arXiv 1710.09412).
 
-    One weight per batch, from Beta(alpha, alpha), as in the Gluon recipe
+    One weight w per batch, from Beta(alpha, alpha), as in the Gluon recipe
     (gluon-cv/scripts/classification/imagenet/train_imagenet.py). There the partners are a device's
-    images in reverse; here they are neighbours, 0 with 1, 2 with 3. On shuffled batches both pair
-    images at random and use each pair twice, with weights w and 1 - w, but neighbours share a
-    device and a batch normalization group whatever the number of devices, so nothing is sent.
+    images in reverse; here neighbours, 0 with 1, 2 with 3. In shuffled batches both are pairs at
+    random, used twice, with w and 1 - w; but neighbours always share a device and a batch
+    normalization group, so nothing is sent.
 
     Args:
       key: one key for the batch.
@@ -235,10 +225,11 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
       ValueError: for an odd batch, or labels that are not one row per image.
     """
     batch = images.shape[0]
-    if batch % 2:
-        raise ValueError(f"mixup pairs neighbouring images: the batch of {batch} has to be even")
-    if labels.ndim != 2 or labels.shape[0] != batch:
-        raise ValueError(f"mixup labels {labels.shape}: expected [{batch}, classes]")
+    if batch % 2 or labels.ndim != 2 or len(labels) != batch:
+        raise ValueError(
+            f"mixup of a batch of {batch} with labels {labels.shape}: expected an even batch, and "
+            "labels [batch, classes]"
+        )
     weight = jax.random.beta(key, alpha, alpha)
 
     def mix(x: Array) -> Array:

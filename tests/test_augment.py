@@ -15,6 +15,14 @@ from tests import processes
 from tests.oracles import SLIM_COLOUR_ORDERS
 
 TOLERANCE = 2 / 255
+RANGES = {
+    "brightness": (-32 / 255, 32 / 255),
+    "saturation": (0.5, 1.5),
+    "hue": (-0.2, 0.2),
+    "contrast": (0.5, 1.5),
+}
+SLIM_FAST_ORDERS = (("brightness", "saturation"), *[("saturation", "brightness")] * 3)
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation
 
 augment = jax.jit(aug.augment, static_argnums=2)
 mixup = jax.jit(aug.mixup, static_argnums=3)
@@ -75,40 +83,21 @@ def test_operations_match_tensorflow(tf_image, photographs, name, factors, stret
 
 
 @pytest.mark.parametrize("order", range(4))
-def test_orders_match_slim(tf_image, photographs, order):
+@pytest.mark.parametrize(
+    ("distort", "orders"),
+    [(aug.distort_color, SLIM_COLOUR_ORDERS), (aug.distort_color_fast, SLIM_FAST_ORDERS)],
+)
+def test_orders_match_slim(tf_image, photographs, distort, orders, order):
     """The shared sequence against slim's own, one operation of tf.image after the other."""
     rng = np.random.default_rng(order)
-    distort = jax.jit(aug.distort_color)
+    distort = jax.jit(distort)
     images = photographs / np.float32(255)
     for _ in range(8):
-        factors = {
-            "brightness": float(rng.uniform(-32 / 255, 32 / 255)),
-            "saturation": float(rng.uniform(0.5, 1.5)),
-            "hue": float(rng.uniform(-0.2, 0.2)),
-            "contrast": float(rng.uniform(0.5, 1.5)),
-        }
+        factors = {name: float(rng.uniform(*RANGES[name])) for name in RANGES}
         expected = images
-        for name in SLIM_COLOUR_ORDERS[order]:
+        for name in orders[order]:
             expected = getattr(tf_image, f"adjust_{name}")(expected, factors[name])
         ours = distort(images, fixed_choices(len(images), flip=False, order=order, **factors))
-        np.testing.assert_allclose(ours, np.clip(expected, 0, 1), atol=TOLERANCE / 100)
-
-
-@pytest.mark.parametrize("order", range(4))
-def test_fast_orders_match_slim(tf_image, photographs, order):
-    images = photographs / np.float32(255)
-    for brightness, saturation in ((-0.12, 1.45), (0.1, 0.6), (-0.05, 0.9), (0.12, 1.5)):
-        choices = fixed_choices(
-            len(images), flip=False, order=order, brightness=brightness, saturation=saturation,
-            hue=0.2, contrast=0.5,
-        )  # fmt: skip
-        if order == 0:
-            expected = tf_image.adjust_brightness(images, brightness)
-            expected = tf_image.adjust_saturation(expected, saturation)
-        else:
-            expected = tf_image.adjust_saturation(images, saturation)
-            expected = tf_image.adjust_brightness(expected, brightness)
-        ours = aug.distort_color_fast(images, choices)
         np.testing.assert_allclose(ours, np.clip(expected, 0, 1), atol=TOLERANCE / 100)
 
 
@@ -133,13 +122,7 @@ def test_choices_cover_their_ranges_evenly():
     choices = aug.choose(batch_keys(size))
     assert abs(np.mean(choices.flip) - 0.5) < 0.015
     np.testing.assert_allclose(np.bincount(choices.order) / size, [0.25] * 4, atol=0.015)
-    ranges = {
-        "brightness": (-32 / 255, 32 / 255),
-        "saturation": (0.5, 1.5),
-        "hue": (-0.2, 0.2),
-        "contrast": (0.5, 1.5),
-    }
-    for name, (low, high) in ranges.items():
+    for name, (low, high) in RANGES.items():
         quantiles = (np.sort(getattr(choices, name)) - low) / (high - low)
         distance = np.abs(quantiles - np.linspace(0, 1, size)).max()  # Kolmogorov-Smirnov
         assert distance < 2 / np.sqrt(size), name
@@ -148,18 +131,10 @@ def test_choices_cover_their_ranges_evenly():
 
 
 def test_keys_differ_in_each_of_their_parts():
-    examples = np.arange(100)
-    bits = [
-        jax.random.key_data(aug.keys(seed, np.full(100, epoch), examples))
-        for seed in (0, 1)
-        for epoch in (0, 1, 2)
-    ]
+    """And an epoch is no example: the pair (1, 2) is not (2, 1)."""
+    epochs, examples = np.indices((3, 100)).reshape(2, -1)
+    bits = [jax.random.key_data(aug.keys(seed, epochs, examples)) for seed in (0, 1)]
     assert len(np.unique(np.concatenate(bits), axis=0)) == 600
-
-
-def test_epochs_and_examples_are_not_interchangeable():
-    pairs = aug.keys(0, np.array([1, 2]), np.array([2, 1]))
-    assert (jax.random.key_data(pairs[0]) != jax.random.key_data(pairs[1])).any()
 
 
 # Flip and scaling.
@@ -178,29 +153,21 @@ def test_flip_only_mirrors_whole_images(photographs, augmentation):
 
 
 @pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_normalize_is_linear_and_exact_at_the_ends(compile):
-    levels = np.arange(256, dtype=np.uint8)
-    images = np.broadcast_to(levels[:, None, None], (256, 1, 3))
-    out = np.asarray(compile(aug.normalize)(images))
-    assert (out[0] == -1).all()
-    assert (out[255] == 1).all()
-    # The released code: convert_image_dtype, then minus 0.5, times 2.
-    expected = (levels.astype(np.float64) / 255 - 0.5) * 2
-    np.testing.assert_allclose(out[:, 0, 0], expected, atol=2e-7)
-
-
-@pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_normalize_takes_any_mean_and_deviation_of_a_channel(photographs, compile):
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    out = compile(functools.partial(aug.normalize, mean=mean, std=std))(photographs)
-    expected = (photographs.astype(np.float64) / 255 - mean) / std
-    assert out.dtype == jnp.float32
-    np.testing.assert_allclose(out, expected, atol=1e-6)
+@pytest.mark.parametrize(("mean", "std"), [((0.5,) * 3, (0.5,) * 3), IMAGENET])
+def test_normalize_is_linear_and_exact_at_the_ends(compile, mean, std):
+    """By default as the released code: convert_image_dtype, then minus 0.5, times 2."""
+    levels = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 1, 3))
+    out = np.asarray(compile(functools.partial(aug.normalize, mean=mean, std=std))(levels))
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, (levels.astype(np.float64) / 255 - mean) / std, atol=1e-6)
+    if mean == std:
+        assert (out[0] == -1).all()
+        assert (out[255] == 1).all()
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_a_mean_and_a_deviation_scale_what_is_augmented(crops, augmentation):
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean, std = IMAGENET
     scale = jax.jit(functools.partial(aug.augment, mean=mean, std=std), static_argnums=2)
     plain = augment(batch_keys(len(crops)), crops, augmentation)
     scaled = scale(batch_keys(len(crops)), crops, augmentation)
@@ -350,5 +317,5 @@ def test_mixup_refuses_what_it_cannot_pair():
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="batch of 3"):
         aug.mixup(key, images, labels, 0.2)
-    with pytest.raises(ValueError, match=r"labels \(2,\).*\[2, classes\]"):
+    with pytest.raises(ValueError, match=r"labels \(2,\)"):
         aug.mixup(key, images[:2], jnp.zeros(2), 0.2)

@@ -222,7 +222,6 @@ def test_the_command_reports_errors_without_a_trace(tmp_path):
     )
     assert result.returncode == 1
     assert f"No such file or directory: '{tmp_path}/ILSVRC2012_img_train.tar'" in result.stderr
-    assert f"No such file or directory: '{tmp_path}/ILSVRC2012_img_val.tar'" in result.stderr
     assert "Traceback" not in result.stderr
     assert "RuntimeWarning" not in result.stderr  # of a module that is imported and run
 
@@ -273,14 +272,13 @@ def test_archives_that_are_missing_or_wrong(archives, tmp_path):
     train, validation = sorted(archives.iterdir())
     whole = validation.read_bytes()
     validation.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"img_val.tar .* no complete tar file"):
+    with pytest.raises(DataError, match=r"img_val.tar .* unexpected end of data"):
         prepare.prepare("imagenet2012", str(tmp_path), str(archives))
     tar(validation, {"ILSVRC2012_val_00000001.JPEG": b"x"})
-    with pytest.raises(DataError, match=r"img_val.tar holds 1 files instead of 2"):
+    with pytest.raises(DataError, match=r"img_val.tar .* 2 files, not: 1\."):
         prepare.prepare("imagenet2012", str(tmp_path), str(archives))
     validation.write_bytes(whole)
     train.unlink()
-    with pytest.raises(DataError, match=r"No such file.*img_train.tar") as raised:
+    with pytest.raises(DataError, match=r"No such file.*img_train.tar"):
         prepare.prepare("imagenet2012", str(tmp_path), str(archives))
-    assert "img_val.tar is" not in str(raised.value)
     assert not list(tmp_path.rglob("*.array_record*"))

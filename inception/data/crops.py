@@ -49,11 +49,11 @@ def sample_distorted_box(
 ) -> Box:
     """Draws a random box, in distribution as tf.image.sample_distorted_bounding_box does.
 
-    The object is the whole image, as in the released code where an image has no annotated box. The
-    box must then cover `min_object_covered` of it, so that with the defaults no box has less than
-    0.1 of the image, whatever `area` says. Not the area but the height is uniform, between those
-    that the area and the image allow; boxes never touch the last row or column unless they are as
-    high or wide as the image. All this is TensorFlow's kernel, sample_distorted_bounding_box_op.cc.
+    The object is the whole image, as in the released code where an image has no annotated box, so
+    with the defaults no box has less than 0.1 of the image, whatever `area` says. Not the area but
+    the height is uniform, between those that the area and the image allow; boxes never touch the
+    last row or column unless they are as high or wide as the image. All this is TensorFlow's
+    kernel, sample_distorted_bounding_box_op.cc.
 
     Args:
       rng: what decides.
@@ -115,17 +115,11 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
 def train_crop(
     rng: np.random.Generator, image: np.ndarray, augmentation: str, out: np.ndarray
 ) -> None:
-    """The part of an augmentation that is done on the host.
+    """Crops and resizes uint8 [height, width, 3] into `out`, uint8 [size, size, 3].
 
     'inception': a distorted box, one of four resize methods; 'inception_fast': the same box,
     bilinear; 'resnet': a box of 0.08 to 1 of the area, bilinear, or area where bilinear would skip
     pixels; 'flip' and 'none': the whole image, bilinear.
-
-    Args:
-      rng: what decides.
-      image: uint8 [height, width, 3].
-      augmentation: a name of AUGMENTATIONS.
-      out: uint8 [size, size, 3], where the crop is written.
     """
     size, (height, width) = out.shape[0], image.shape[:2]
     limits = _BOXES[augmentation]
@@ -169,19 +163,12 @@ def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) 
 def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
     """GoogLeNet's crops (section 7 of arXiv 1409.4842), used for tables 4 and 5 of this paper.
 
+    Maps uint8 [height, width, 3] to [crops, size, size, 3]; `crops` is 12 or 144.
     144 = 4 scales x 3 squares (left, centre, right; or top, centre, bottom) x 6 (the four corners,
     the centre, the whole square resized) x 2 (as is, mirrored), in this order, the last fastest.
     The shorter side of the image is resized to 256, 288, 320 and 352 for a 224 network; for another
     size ours are these times size / 224, rounded (342, 384, 427, 470 at 299). No paper says which
     12 crops table 4 means: ours are those of the first scale's centre square, 6 x 2.
-
-    Args:
-      image: uint8 [height, width, 3].
-      size: of each crop, pixels.
-      crops: 12 or 144.
-
-    Returns:
-      uint8 [crops, size, size, 3].
     """
     result = []
     for scale in (256, 288, 320, 352) if crops == 144 else (256,):

@@ -4,11 +4,10 @@ JPEG goes through libjpeg-turbo (simplejpeg), everything else through Pillow. Th
 is ignored, as TensorFlow and ImageNet pipelines do. Damaged files are errors: most decoders fill
 what is missing with grey and say nothing.
 
-The pixels of a JPEG are those of tf.io.decode_jpeg bit for bit: the fast integer DCT, which is
-TensorFlow's default and so what the released code trained with (it is within 1 of 255 of the exact
-one on average), and interpolated chroma. Files are decoded whole and at full scale: libjpeg's DCT
-scaling was measured and left out, as a 500x375 photograph decodes only 12 % faster at half scale
-(the time goes into entropy decoding), and what is resized from it differs by 2 to 8 of 255 a pixel.
+The pixels of a JPEG are those of tf.io.decode_jpeg bit for bit: interpolated chroma, and the fast
+integer DCT, TensorFlow's default and so what the released code trained with. Files are decoded at
+full scale: at half, by libjpeg's DCT scaling, a 500x375 photograph decodes only 12 % faster, and
+what is resized from it differs by 2 to 8 of 255 per pixel.
 """
 
 import io

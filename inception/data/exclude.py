@@ -26,8 +26,8 @@ class Excluded:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"list of excluded images {file} cannot be read: {error}") from error
         self._listed = {line.strip() for line in lines if line.strip() and line[0] != "#"}
-        numbers = [int(line) for line in self._listed if line.isdecimal()]
-        self._names = self._listed | {f"ILSVRC2012_val_{number:08d}" for number in numbers}
+        numbers = {f"ILSVRC2012_val_{int(s):08d}" for s in self._listed if s.isdecimal()}
+        self._names = self._listed | numbers
 
     def __len__(self) -> int:
         return len(self._listed)

@@ -104,21 +104,18 @@ def _generate(name: str, root: Path, manual: Path, progress: bool) -> Path:
 
 
 def _check_archives(name: str, manual: Path, instructions: str) -> None:
-    """Refuses ImageNet's archives if they are missing or cut short, which tfds would not notice."""
-    problems = []
+    """Refuses an archive that is missing or cut short, which tfds may not notice."""
     for file, members in ARCHIVES.get(name, {}).items():
         try:
             with tarfile.open(manual / file, "r:") as archive:
-                found = sum(1 for _ in archive)  # reads the headers only
+                found = str(sum(1 for _ in archive))  # reads the headers only
         except (OSError, tarfile.TarError) as error:
-            problems.append(f"{file} is no complete tar file: {error}")
-        else:
-            if found != members:
-                problems.append(f"{file} holds {found:,} files instead of {members:,}")
-    if problems:
-        start = f"data set {name!r} cannot be made from the files in {manual}:"
-        advice = f"{' '.join(instructions.split())} --manual_dir says where they are."
-        raise DataError("\n  ".join([start, *problems, advice]))
+            found = str(error)
+        if found != str(members):
+            raise DataError(
+                f"{manual / file} must be a tar file of {members} files, not: {found}. "
+                f"--manual_dir says where it is; {' '.join(instructions.split())}"
+            )
 
 
 def _unconverted(info: Any) -> list[tuple[Path, Path, int]]:

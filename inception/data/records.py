@@ -17,8 +17,7 @@ import numpy as np
 from inception.data import DataError
 from inception.data.decode import BadImage
 
-# Room for the labels of one image of a multi-label set, because a batch needs a fixed width.
-MAX_LABELS = 32
+MAX_LABELS = 32  # of one image in a multi-label set, because a batch needs a fixed width
 _OPEN_FILES = 8192  # a reader holds every shard open; ImageNet's 1,088 are above the usual limit
 
 
@@ -33,8 +32,8 @@ class RecordSource:
         """Opens `split`, any tfds split expression ("train[:90%]"), of the data set `name`.
 
         Raises:
-            DataError: the data set, or its ArrayRecord files, are not in `data_dir`; unknown data
-                set or split, empty split, or features that are not an `image` and a `label`.
+            DataError: the data set, its ArrayRecord files or the split are not there, or empty; or
+                its features are not an `image` and a `label`.
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
@@ -75,10 +74,6 @@ class RecordSource:
         labels = list(features[self._label].int64_list.value)
         if not self.label_width:
             return image, labels[0]
-        if len(labels) > self.label_width:
-            raise DataError(
-                f"{self.name(index)} has {len(labels)} labels; at most {self.label_width} fit"
-            )
         return image, np.array(labels + [-1] * (self.label_width - len(labels)), np.int32)
 
     def name(self, index: int) -> str:
@@ -155,21 +150,18 @@ def file_instructions(name: str, splits: Iterable[Any], split: str) -> list:
     from tensorflow_datasets.core.splits import SplitDict
 
     known = SplitDict(splits)
-    sizes = ", ".join(f"{each.name} ({each.num_examples:,})" for each in known.values())
     try:
-        parts = known[split].file_instructions
+        if parts := known[split].file_instructions:
+            return parts
+        problem = "it is empty."
     except ValueError as error:
-        raise DataError(f"split {split!r} of {name}: {error} It has {sizes}") from None
-    if not parts:
-        raise DataError(f"split {split!r} of {name} is empty. It has {sizes}")
-    return parts
+        problem = str(error)
+    sizes = ", ".join(f"{each.name} ({each.num_examples:,})" for each in known.values())
+    raise DataError(f"split {split!r} of {name}: {problem} The data set has {sizes}")
 
 
 def as_array_record(split_info: Any) -> Any:
-    """Returns tfds's SplitInfo with the names of ArrayRecord files.
-
-    Also where the data set was prepared as TFRecord: its converted copy lies beside it.
-    """
+    """Returns tfds's SplitInfo naming ArrayRecord files, though it may have been made otherwise."""
     names = split_info.filename_template.replace(filetype_suffix="array_record")
     return split_info.replace(filename_template=names)
 
@@ -181,8 +173,8 @@ def data_root(data_dir: str) -> Path:
     data_dir = data_dir or str(constants.DATA_DIR)
     if "://" in data_dir:
         raise DataError(
-            f"data_dir {data_dir} is a bucket, from which ArrayRecord files cannot be read: mount "
-            "it (with gcsfuse, for example) and give the folder it is mounted on"
+            f"data_dir {data_dir}: ArrayRecord files cannot be read from a bucket. Mount it (with "
+            "gcsfuse, for example) and give the folder it is mounted on"
         )
     return Path(data_dir).expanduser()
 

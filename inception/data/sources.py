@@ -87,13 +87,7 @@ class FakeSource(ArraySource):
     _SHAPES = ((3, 4), (4, 3), (2, 3), (1, 1))  # height : width, as cameras have them
 
     def __init__(self, num_examples: int, num_classes: int = 1000, image_size: int = 500):
-        """Makes the images.
-
-        Args:
-            num_examples: the length of the source.
-            num_classes: labels go round through [0, num_classes).
-            image_size: pixels of an image's longer side.
-        """
+        """Makes images of which the longer side has image_size pixels; labels go round."""
         rng = np.random.default_rng(0)
         shapes = [np.array(shape) * image_size // max(shape) for shape in self._SHAPES * 4]
         files = [_photograph(rng, *shape) for shape in shapes]

@@ -18,7 +18,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import cv2
@@ -34,7 +34,7 @@ from inception.data.sources import AnyImage, ArraySource, Label, Source
 from inception.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
-# Batches; `close` it, or let go of it, to end its threads.
+# `close` it, or let go of it, to end its threads.
 Stream = Generator[Batch, None, None]
 # Writes the image at a position into its row of the batch, and returns the row's other fields.
 Read = Callable[[int, np.ndarray], dict[str, Any]]
@@ -115,10 +115,10 @@ def train_stream(
         train_crop(_generator(seed, epoch, example), image, augmentation, out=row)
         return {"label": label, "epoch": epoch, "example": example}
 
-    fields = dict.fromkeys(("label", "epoch", "example"), np.int32(0))
+    padding = dict.fromkeys(("label", "epoch", "example"), np.empty(share, np.int32))
     first = start_step * batch_size + process_index * share
     shape = (share, image_size, image_size, 3)
-    return _batches(read, shape, fields, first, _ENDLESS, batch_size, threads)
+    return _batches(read, shape, padding, first, _ENDLESS, batch_size, threads)
 
 
 def eval_stream(
@@ -135,19 +135,9 @@ def eval_stream(
 ) -> Stream:
     """Reads every example exactly once over all processes, in the source's order.
 
-    A global batch has batch_size // crops examples, at least 1, rounded up to a multiple of
-    num_devices; every process sees as many batches.
-
-    Args:
-      source: what is read.
-      preprocessing: what makes an image the network's input.
-      batch_size: crops of a global batch.
-      crops: per example, one of `crops.CROPS`.
-      exclude: images to leave out.
-      threads: that decode; 0: one per core.
-      process_index: this process's place among those that share each batch.
-      process_count: how many they are.
-      num_devices: that a global batch is split over, a multiple of process_count.
+    The arguments are those of `train_stream`, but batch_size counts crops: a global batch has
+    batch_size // crops examples, at least 1, rounded up to a multiple of num_devices (and so of
+    process_count). `crops` is one of `crops.CROPS`. Every process sees as many batches.
 
     Returns:
       This process's slices of b examples: "image" uint8 [b, crops, size, size, 3], "label" int32
@@ -171,10 +161,13 @@ def eval_stream(
     devices = max(num_devices, process_count)
     total = -(-max(1, batch_size // crops) // devices) * devices
     share, width = total // process_count, source.label_width
-    no_label = np.full(width, -1, np.int32) if width else np.int32(0)
-    fields = {"label": no_label, "example": np.int32(-1), "mask": np.bool_(False)}
+    padding = {
+        "label": np.full((share, width), -1, np.int32) if width else np.zeros(share, np.int32),
+        "example": np.full(share, -1, np.int32),
+        "mask": np.zeros(share, np.bool_),
+    }
     shape = (share, crops, preprocessing.image_size, preprocessing.image_size, 3)
-    return _batches(read, shape, fields, process_index * share, len(source), total, threads)
+    return _batches(read, shape, padding, process_index * share, len(source), total, threads)
 
 
 def predict_stream(
@@ -188,14 +181,9 @@ def predict_stream(
 ) -> Stream:
     """Reads images that need neither labels nor folders, each once and in order.
 
-    Args:
-      images: paths (buckets' too), contents of files, or pixels uint8 [height, width, 1 or 3].
-      preprocessing: what makes an image the network's input.
-      batch_size: crops of a batch, which has batch_size // crops images, at least 1.
-      crops: per image, one of `crops.CROPS`.
-      threads: that decode; 0: one per core.
-      on_error: called with the place of an image that cannot be decoded and the error that names
-        it, from any thread and in any order. Without it the error is raised.
+    They are paths (buckets' too), contents of files, or pixels uint8 [height, width, 1 or 3]; a
+    batch has batch_size // crops of them, at least 1. `on_error` is called with the place of an
+    image that cannot be decoded and the error that names it, from any thread and in any order.
 
     Returns:
       "image" uint8 [b, crops, size, size, 3] and "index" int32 [b], the image's place in `images`.
@@ -218,7 +206,8 @@ def predict_stream(
 
     source, share = ArraySource(images, np.zeros(len(images), int)), max(1, batch_size // crops)
     shape = (share, crops, preprocessing.image_size, preprocessing.image_size, 3)
-    return _batches(read, shape, {"index": np.int32(-1)}, 0, len(images), share, threads)
+    padding = {"index": np.full(share, -1, np.int32)}
+    return _batches(read, shape, padding, 0, len(images), share, threads)
 
 
 def _generator(seed: int, epoch: int, example: int) -> np.random.Generator:
@@ -230,7 +219,7 @@ def _generator(seed: int, epoch: int, example: int) -> np.random.Generator:
 def _batches(
     read: Read,
     shape: tuple[int, ...],
-    fields: Mapping[str, np.ndarray | np.generic],
+    padding: Batch,
     first: int,
     end: int,
     stride: int,
@@ -240,7 +229,8 @@ def _batches(
 
     A thread's unit of work is some rows, which it writes where they stay: to queue single images
     and to stack them took a fifth of the processor, and of Python's lock far more than that.
-    Images have `shape`. What `read` leaves out, and positions from `end` on, is black and `fields`.
+    Images have `shape`. Where nothing is read, from position `end` on too, they are black and the
+    other fields those of `padding`.
     """
     rows = shape[0]
     chunk = max(1, _CHUNK // math.prod(shape[1:-3]))
@@ -254,12 +244,8 @@ def _batches(
         step, start = index // chunks, index % chunks * chunk
         with lock:
             if step not in unfinished:
-                unfinished[step] = {
-                    "image": np.zeros(shape, np.uint8),
-                    **{
-                        name: np.full((rows, *value.shape), value) for name, value in fields.items()
-                    },
-                }
+                others = {name: array.copy() for name, array in padding.items()}
+                unfinished[step] = {"image": np.zeros(shape, np.uint8), **others}
             batch = unfinished[step]
         for row in range(start, min(start + chunk, rows)):
             position = first + step * stride + row
