@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-MAX_BRIGHTNESS = 32 / 255  # added to values in [0, 1]
+BRIGHTNESS = (-32 / 255, 32 / 255)  # added to values in [0, 1]
 SATURATION = (0.5, 1.5)
-MAX_HUE = 0.2  # of a full turn
+HUE = (-0.2, 0.2)  # of a full turn
 CONTRAST = (0.5, 1.5)
 
 _STREAM = 0xC0100125  # keeps these bits apart from others of the seed: no int32 step is as large
@@ -116,18 +116,9 @@ def normalize(
 def choose(keys: Array) -> Choices:
     """Draws what `augment` does to each image: uniform within the ranges above, flip with 1/2."""
     u = jax.vmap(lambda key: jax.random.uniform(key, (6,)))(keys)
-
-    def between(low: float, high: float, u: Array) -> Array:
-        return low + (high - low) * u
-
-    return Choices(
-        flip=u[:, 0] < 0.5,
-        order=(4 * u[:, 1]).astype(jnp.int32),
-        brightness=between(-MAX_BRIGHTNESS, MAX_BRIGHTNESS, u[:, 2]),
-        saturation=between(*SATURATION, u[:, 3]),
-        hue=between(-MAX_HUE, MAX_HUE, u[:, 4]),
-        contrast=between(*CONTRAST, u[:, 5]),
-    )
+    ranges = (BRIGHTNESS, SATURATION, HUE, CONTRAST)
+    values = [low + (high - low) * u[:, 2 + i] for i, (low, high) in enumerate(ranges)]
+    return Choices(u[:, 0] < 0.5, (4 * u[:, 1]).astype(jnp.int32), *values)
 
 
 def distort_color(images: Array, choices: Choices) -> Array:
@@ -217,9 +208,6 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
       images: float [batch, height, width, 3], already augmented; batch is even.
       labels: float [batch, classes], one-hot or smoothed.
       alpha: above 0; the smaller, the less is mixed.
-
-    Returns:
-      Mixed images and labels, as they came.
 
     Raises:
       ValueError: for an odd batch, or labels that are not one row per image.

@@ -61,10 +61,7 @@ def sample_distorted_box(
       width: of the image, pixels.
       area: the smallest and largest box, as fractions of the image.
       aspect: width / height, drawn uniformly from this range.
-      min_object_covered: fraction of the image that the box must cover.
-
-    Returns:
-      y, x, height, width in pixels; after 100 failures the whole image.
+      min_object_covered: fraction of the image; after 100 boxes that cover less, it is the whole.
     """
     smallest, largest = (fraction * height * width for fraction in area)
     for _ in range(100):
@@ -134,15 +131,9 @@ def train_crop(
 
 
 def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) -> np.ndarray:
-    """The crops of one image that are evaluated, all cut from one decode.
+    """Maps uint8 [height, width, 3] to what is evaluated, [crops, size, size, 3].
 
-    Args:
-      image: uint8 [height, width, 3].
-      preprocessing: what makes the one crop; of 12 or 144 crops (see `multi_crop`) only the size.
-      crops: one of CROPS.
-
-    Returns:
-      uint8 [crops, size, size, 3].
+    `crops` is one of CROPS; of 12 or 144 (see `multi_crop`) preprocessing says only the size.
     """
     size, interpolation = preprocessing.image_size, preprocessing.interpolation
     if crops > 1:

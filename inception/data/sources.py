@@ -97,7 +97,7 @@ class FakeSource(ArraySource):
 
     @classmethod
     def of_split(cls, split: str) -> "FakeSource":
-        """Returns a source as long as ImageNet's train or validation split, or a slice of it."""
+        """A source as long as ImageNet's train or validation split, or a slice of it."""
         from tensorflow_datasets.core import naming, splits
 
         sizes = {"train": 1_281_167, "validation": 50_000}
