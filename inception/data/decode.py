@@ -46,8 +46,8 @@ def read_file(path: str) -> bytes:
 def decode(image: bytes | np.ndarray) -> np.ndarray:
     """Decodes a JPEG, PNG, WebP, ... file to uint8 [height, width, 3], red first.
 
-    Grey, CMYK, palette and 16-bit images become plain 8-bit RGB; an alpha channel is dropped. Pixels
-    already decoded may be uint8 [height, width] or [height, width, 1 or 3].
+    Grey, CMYK, palette and 16-bit images become plain 8-bit RGB; an alpha channel is dropped.
+    Decoded pixels may be given too, uint8 [height, width] or [height, width, 1 or 3].
 
     Raises:
       BadImage: when the file is truncated, corrupt or no image, or the array is of another kind.

@@ -8,7 +8,7 @@ may lie in a bucket: anything that etils.epath reads, as gs://bucket/folder.
 import bisect
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from etils import epath
@@ -18,7 +18,6 @@ from inception.data.decode import BadImage, decode, read_file
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _THREADS = 32  # listing and checking wait for the disk, not for the processor
-_CHECKED = 256  # files that a thread checks at a time
 _TAIL = 4096  # bytes in which an image's end is looked for; cameras may write more behind it
 _MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
 
@@ -49,9 +48,9 @@ class FolderSource:
                 f"{folder} has {len(unknown)} class folders that {train} lacks, as {unknown[:5]}. "
                 "Every split needs the same classes"
             )
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPool(_THREADS) as pool:
             listed = pool.map(_names, [f"{folder}/{name}" for name in own])
-            files = [f"{own[i]}/{file}" for i, names in enumerate(listed) for file in names]
+        files = [f"{own[i]}/{file}" for i, names in enumerate(listed) for file in names]
         self._files = [file for file in files if file.lower().endswith(SUFFIXES)]
         if others := sorted(set(files).difference(self._files)):
             message = f"{folder} holds {len(others)} files that are no images, as {others[:5]}"
@@ -82,14 +81,9 @@ def check_files(source: FolderSource) -> list[str]:
     Returns:
         A line for each that is no whole image: its path and what is wrong with it.
     """
-
-    def check(start: int) -> list[str]:
-        paths = map(source.name, range(len(source))[start : start + _CHECKED])
-        return [f"{path}: {problem}" for path in paths if (problem := _problem(path))]
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        parts = pool.map(check, range(0, len(source), _CHECKED))
-        return [line for part in parts for line in part]
+    paths = map(source.name, range(len(source)))
+    with ThreadPool(_THREADS) as pool:
+        return [*filter(None, pool.imap(_problem, paths, chunksize=256))]
 
 
 def printable(class_name: str) -> str:
@@ -132,7 +126,7 @@ def _names(folder: str) -> list[str]:
 
 
 def _problem(path: str) -> str:
-    """Returns why a file is no image, or ""; decodes those that do not begin and end like one."""
+    """Says why a file is no image, or ""; decodes those that do not begin and end like one."""
     try:
         with epath.Path(path).open("rb") as file:
             head = file.read(16)
@@ -142,5 +136,5 @@ def _problem(path: str) -> str:
         if not any(head.startswith(start) and end in tail for start, end in _MARKS.items()):
             decode(read_file(path))
     except (BadImage, OSError) as error:
-        return str(error)
+        return f"{path}: {error}"
     return ""

@@ -99,9 +99,7 @@ class RecordSource:
 def find(name: str, data_dir: str = "") -> Any:
     """Returns tfds's DatasetInfo of the newest version of a data set; None if there is none.
 
-    Args:
-        name: tfds's name, with config and version where wanted: "imagenet_v2/topimages:3.0.0".
-        data_dir: tfds's data directory; empty for its default.
+    The name may say config and version: "imagenet_v2/topimages:3.0.0".
     """
     from google.protobuf.json_format import ParseError
     from tensorflow_datasets.core import read_only_builder, registered
