@@ -24,8 +24,8 @@ def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:
             f"the data set says it has {len(source)} examples, but has no number {example}. An "
             "epoch would be too short: prepare it again"
         ) from error
-    lowest = -1 if source.label_width else 0
-    if not lowest <= np.min(label) <= np.max(label) < source.num_classes:
+    lowest, labels = (-1, label) if isinstance(label, np.ndarray) else (0, (label,))
+    if not all(lowest <= each < source.num_classes for each in labels):
         raise DataError(
             f"{source.name(example)}: label {label} is outside the {source.num_classes} classes. "
             "Does this split have labels?"

@@ -153,6 +153,7 @@ def eval_stream(
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         if exclude and source.name(position) in exclude:
+            row[:] = 0
             return {"example": position}
         image, label = read_example(source, position)
         row[:] = eval_crops(image, preprocessing, crops)
@@ -200,6 +201,7 @@ def predict_stream(
             if on_error is None:
                 raise
             on_error(position, error)
+            row[:] = 0
             return {}
         row[:] = eval_crops(image, preprocessing, crops)
         return {"index": position}
@@ -229,8 +231,8 @@ def _batches(
 
     A thread's unit of work is some rows, which it writes where they stay: to queue single images
     and to stack them took a fifth of the processor, and of Python's lock far more than that.
-    Images have `shape`. Where nothing is read, from position `end` on too, they are black and the
-    other fields those of `padding`.
+    Images have `shape`. From position `end` on they are black; fields that are not read are those
+    of `padding`.
     """
     rows = shape[0]
     chunk = max(1, _CHUNK // math.prod(shape[1:-3]))
@@ -245,13 +247,15 @@ def _batches(
         with lock:
             if step not in unfinished:
                 others = {name: array.copy() for name, array in padding.items()}
-                unfinished[step] = {"image": np.zeros(shape, np.uint8), **others}
+                unfinished[step] = {"image": np.empty(shape, np.uint8), **others}
             batch = unfinished[step]
         for row in range(start, min(start + chunk, rows)):
             position = first + step * stride + row
-            if position < end:
-                for name, value in read(position, batch["image"][row]).items():
-                    batch[name][row] = value
+            if position >= end:
+                batch["image"][row] = 0
+                continue
+            for name, value in read(position, batch["image"][row]).items():
+                batch[name][row] = value
         return step
 
     # A whole batch ahead, so that no thread waits for another to finish the one before.
