@@ -35,7 +35,7 @@ def open_eval_source(config: ConfigDict) -> Source:
     """Opens the config's evaluation split.
 
     Raises:
-      DataNotFound, DataError: see `open_source`.
+      DataError: see `open_source`.
     """
     dataset, data_dir = eval_data(config)
     return open_source(dataset, config.eval.split, data_dir)
