@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
@@ -90,7 +91,7 @@ def start(
     parts = {name: match[1] for name in fresh if (match := _HEAD.match(name))}
     random = {part for name, part in parts.items() if loaded[name].shape != fresh[name].shape}
     values = {
-        name: leaf if parts.get(name) in random else jnp.asarray(loaded[name], leaf.dtype)
+        name: leaf if parts.get(name) in random else np.asarray(loaded[name], leaf.dtype)
         for name, leaf in fresh.items()
     }
     _log_start(sorted(random), weights, class_names)
