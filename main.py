@@ -9,7 +9,7 @@ from inception import command_line, sharding
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Reads the flags, starts JAX's processes, and makes one call into the package."""
-    parser = command_line.parser("python main.py", __doc__)
+    parser = command_line.parser("python main.py", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--workdir", required=True, help="where the run is kept and continued")
     parser.add_argument("--mode", choices=("train", "eval"), default="train")

@@ -10,18 +10,21 @@ from inception.errors import UserError
 OVERRIDE = "--config."
 
 
-def parser(prog: str, doc: str) -> argparse.ArgumentParser:
+def parser(prog: str, doc: str, *, config: bool = False) -> argparse.ArgumentParser:
     """A command's parser.
 
     Args:
       prog: how the command is called, "python -m inception.cost".
       doc: the docstring of its module, shown by --help.
+      config: whether the command has a config, whose fields can be set.
     """
+    fields = (
+        "--config.FIELD=VALUE sets any field of the config; inception/defaults.py has them all."
+    )
     return argparse.ArgumentParser(
         prog=prog,
         description=doc,
-        epilog="Any field of a config can be set: --config.FIELD=VALUE. inception/defaults.py "
-        "explains every one.",
+        epilog=fields if config else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -47,6 +50,8 @@ def parse(
             parser.error(f"{word} needs a value: {word}=VALUE")
         else:
             overrides.append(f"{word.removeprefix(OVERRIDE)}={value}")
+    if overrides and not parser.epilog:
+        parser.error(f"this command has no config: leave out {OVERRIDE}{overrides[0]}")
     return parser.parse_args(own), overrides
 
 

@@ -85,9 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layer", default="pooled", help="whose outputs (%(default)s)")
     parser.add_argument("--output", required=True, metavar="FILE.npz")
     parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
-    args, overrides = command_line.parse(parser, argv)
-    if overrides:
-        parser.error(f"weights have no config: leave out --config.{overrides[0]}")
+    args, _ = command_line.parse(parser, argv)
     if args.batch_size < 1:
         parser.error("--batch_size must be at least 1")
     files, loaded = find_images(args.images), load_any(args.weights)

@@ -8,7 +8,7 @@ from inception.errors import ConfigError
 
 @pytest.fixture
 def parser():
-    parser = command_line.parser("python -m inception.any", "Does something.")
+    parser = command_line.parser("python -m inception.any", "Does something.", config=True)
     parser.add_argument("--config")
     parser.add_argument("file", nargs="?")
     return parser
@@ -48,6 +48,14 @@ def test_the_rest_is_refused_by_name(parser, words, named, capsys):
         command_line.parse(parser, words)
     assert stopped.value.code == 2
     assert named in capsys.readouterr().err
+
+
+def test_a_command_without_a_config_takes_none_of_its_fields(capsys):
+    parser = command_line.parser("python -m inception.any", "Does something.")
+    assert "--config" not in parser.format_help()
+    with pytest.raises(SystemExit):
+        command_line.parse(parser, ["--config.seed=3"])
+    assert "--config.seed=3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def _machine() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the runs that the command line asks for and reports on them."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = command_line.parser("python -m inception.ablation", __doc__)
+    parser = command_line.parser("python -m inception.ablation", __doc__, config=True)
     parser.add_argument("--configs", required=True, help="names in configs/, or paths: v2,v3")
     parser.add_argument("--seeds", type=int, default=3, help="runs per row (%(default)s)")
     parser.add_argument("--workdir", required=True, help="where the runs and the report are kept")

@@ -69,7 +69,7 @@ def comparison(networks: Mapping[str, NetworkCost], paper: Mapping[str, Reported
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the tables that the command line asks for, and draws the picture."""
-    parser = command_line.parser("python -m inception.cost", __doc__)
+    parser = command_line.parser("python -m inception.cost", __doc__, config=True)
     parser.add_argument("--config", required=True, action="append", help="a file; may be repeated")
     parser.add_argument("--num_classes", type=int, default=1000, help="logits (%(default)s)")
     parser.add_argument("--plot", metavar="FILE.png", help="draws the first config's architecture")

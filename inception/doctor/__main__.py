@@ -56,7 +56,7 @@ def examine(run: PlannedRun) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table of the config that the command line names."""
-    parser = command_line.parser("python -m inception.doctor", __doc__)
+    parser = command_line.parser("python -m inception.doctor", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--workdir", help="where the run will be kept; it may be in a bucket")
     args, overrides = command_line.parse(parser, argv)

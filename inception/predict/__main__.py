@@ -28,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--topk", type=int, default=5, help="classes per image (%(default)s)")
     parser.add_argument("--plot", metavar="FILE.png", help=f"draws up to {PICTURED} of the images")
     parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
-    args, overrides = command_line.parse(parser, argv)
-    if overrides:
-        parser.error(f"weights have no config: leave out --config.{overrides[0]}")
+    args, _ = command_line.parse(parser, argv)
     if min(args.topk, args.batch_size) < 1:
         parser.error("--topk and --batch_size must be at least 1")
     files, loaded = find_images(args.images), load_any(args.weights)

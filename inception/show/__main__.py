@@ -48,7 +48,7 @@ def picture(config: ConfigDict, title: str) -> Figure:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the picture that the command line asks for."""
-    parser = command_line.parser("python -m inception.show", __doc__)
+    parser = command_line.parser("python -m inception.show", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--output", default="augmented.png", help="PNG to write (%(default)s)")
     args, overrides = command_line.parse(parser, argv)

@@ -41,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command.set_defaults(run=run)
     commands.choices["import"].add_argument("--output", metavar="DIRECTORY", required=True)
     _add_export(commands)
-    args, overrides = command_line.parse(parser, argv)
-    if overrides:
-        parser.error(f"weights have no config: leave out --config.{overrides[0]}")
+    args, _ = command_line.parse(parser, argv)
     return args.run(args)
 
 
