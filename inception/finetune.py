@@ -29,12 +29,14 @@ from inception.workdir import has_checkpoint, read_config
 _HEAD = re.compile(r"\w+/(Logits|AuxLogits/\w+)/")  # a part of a head, in a variable's name
 
 
-def prepare(config: ConfigDict, workdir: epath.PathLike) -> tuple[ConfigDict, Pretrained | None]:
+def prepare(
+    config: ConfigDict, workdir: epath.PathLike | None
+) -> tuple[ConfigDict, Pretrained | None]:
     """What a run is trained with: the config with the weights' fields, and the weights.
 
     Args:
       config: of the command.
-      workdir: of the run. If it has a checkpoint, its config.json has the weights' fields, and the
+      workdir: of the run, None where it has none yet. If it has a checkpoint, its config.json has the weights' fields, and the
         weights are not read.
 
     Returns:
@@ -46,7 +48,7 @@ def prepare(config: ConfigDict, workdir: epath.PathLike) -> tuple[ConfigDict, Pr
     """
     if not config.init_from:
         return config, None
-    if has_checkpoint(workdir):
+    if workdir and has_checkpoint(workdir):
         return _adopt(config, config_lib.flatten(read_config(workdir))), None
     weights = load_any(config.init_from)
     described = describe(weights)

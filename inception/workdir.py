@@ -272,13 +272,23 @@ def _may_change(name: str) -> bool:
     return name in MAY_CHANGE or name.startswith(("eval.", "evaluations."))
 
 
-def _changed(workdir: epath.PathLike, config: ConfigDict, matters: Callable[[str], bool]) -> str:
-    """Lists the fields that matter and differ. Those that weights decide, config.json has alone."""
+def changed_fields(workdir: epath.PathLike, config: ConfigDict) -> dict[str, tuple]:
+    """The fields in which the run in `workdir` and a config differ, with both values.
+
+    Those that the weights of config.init_from decide stand in config.json alone.
+
+    Raises:
+      CheckpointError: see `read_config`.
+    """
     decided = defaults.FROM_WEIGHTS if config.init_from else ()
     stored = config_lib.flatten(read_config(workdir))
     changes = config_lib.differences(stored, config_lib.flatten(config))
+    return {name: pair for name, pair in changes.items() if name not in decided}
+
+
+def _changed(workdir: epath.PathLike, config: ConfigDict, matters: Callable[[str], bool]) -> str:
     return "\n".join(
         f"  config.{name}: {old!r} in the workdir, {new!r} now"
-        for name, (old, new) in changes.items()
-        if matters(name) and name not in decided
+        for name, (old, new) in changed_fields(workdir, config).items()
+        if matters(name)
     )

@@ -16,7 +16,7 @@ from inception.config import differences, flatten, load
 from inception.errors import CheckpointError, ConfigError
 from inception.files import read_json, write_json
 from inception.logbook import read_metrics
-from inception.workdir import read_config
+from inception.workdir import changed_fields
 
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
 
@@ -61,10 +61,9 @@ class AblationRun(NamedTuple):
         if not results or not images:
             return None
         try:
-            stored = read_config(self.workdir)
+            same = not changed_fields(self.workdir, self.config)
         except CheckpointError:
             return None
-        same = not differences(flatten(stored), flatten(self.config))
         last = optimizers.num_steps(self.config, images / self.config.batch_size)
         return results if same and results["step"] == last else None
 

@@ -15,7 +15,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import sharding
+from inception import finetune, sharding
 from inception.config import named_evaluations
 from inception.data.folder import FolderSource, check_files
 from inception.data.sources import Source, open_source
@@ -51,11 +51,15 @@ class Finding(NamedTuple):
 
 
 class PlannedRun:
-    """A run that could be started; its data is opened and its speed measured on first use."""
+    """A run that could be started; its data is opened and its speed measured on first use.
+
+    Raises:
+      UserError: if the weights of config.init_from cannot be used.
+    """
 
     def __init__(self, config: ConfigDict, workdir: epath.PathLike | None = None):
-        self.config = config
         self.workdir = resolve_workdir(workdir) if workdir else None
+        self.config, _ = finetune.prepare(config, self.workdir)
 
     @cached_property
     def train_source(self) -> Source:
