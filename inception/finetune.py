@@ -36,8 +36,8 @@ def prepare(
 
     Args:
       config: of the command.
-      workdir: of the run, None where it has none yet. If it has a checkpoint, its config.json has the weights' fields, and the
-        weights are not read.
+      workdir: of the run, None where it has none yet. If it has a checkpoint, its config.json has
+        the weights' fields, and the weights are not read.
 
     Returns:
       The config, unchanged without `init_from`; and the weights to start from, if any.
