@@ -76,6 +76,20 @@ def test_no_images_have_no_outputs(model, variables, images):
     assert outputs["pooled"].shape[0] == 0
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 75, 75, 3), np.float32),
+        np.zeros((2, 99, 99, 3), np.uint8),
+        np.zeros((75, 75, 3), np.uint8),
+    ],
+)
+def test_images_of_another_type_or_size_are_refused(model, variables, wrong):
+    with pytest.raises(ValueError, match=r"uint8 \[n, 75, 75, 3\]") as error:
+        Predictor(model, variables, PREPROCESSING)(wrong)
+    assert str(list(wrong.shape)) in str(error.value)
+
+
 def test_endpoints_come_when_asked_for(model, variables, images, expected):
     names = ["Mixed_5b", "pooled", "aux_logits"]
     outputs = Predictor(model, variables, PREPROCESSING, endpoints=names)(images)

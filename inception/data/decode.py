@@ -92,4 +92,5 @@ def _decode_other(data: bytes) -> np.ndarray:
                 return _rgb((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow's readers raise a dozen kinds, SyntaxError among them
-        raise BadImage(f"file of {len(data)} bytes, starting {data[:8]!r}: {error}") from error
+        reason = str(error).partition(" <")[0]  # without the address of an object
+        raise BadImage(f"file of {len(data)} bytes, starting {data[:8]!r}: {reason}") from error

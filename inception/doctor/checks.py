@@ -206,7 +206,7 @@ def files(run: PlannedRun) -> Finding:
 
 def disk(run: PlannedRun) -> Finding:
     """Whether the checkpoints fit: those that are kept, and the one being written."""
-    kept, folder = run.config.keep_checkpoints, run.workdir or epath.Path.cwd()
+    kept, folder = run.config.keep_checkpoints, run.workdir or epath.Path(Path.cwd())
     training = build(run.config, run.train_source.num_classes, len(run.train_source))
     leaves = jax.tree.leaves(training.abstract_state(sharding.make_mesh()))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)

@@ -88,7 +88,16 @@ class Predictor:
 
         Returns:
           "logits" float32 [n, classes] and every endpoint asked for, [n, ...].
+
+        Raises:
+          ValueError: for images of another type or shape.
         """
+        size = self.preprocessing.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"images are {images.dtype} {list(images.shape)}, and must be uint8 "
+                f"[n, {size}, {size}, 3]. `stream` crops and resizes images of any size"
+            )
         parts = [
             self._batch(images[start : start + self._limit])
             for start in range(0, max(1, len(images)), self._limit)
