@@ -1,1 +1,1 @@
-"""The experiments: base.py says every field, each other file is its parent plus a change."""
+"""The experiments: base.py has every field, each other file is its parent plus a change."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from inception.config import load as load_config
     from inception.evaluate import evaluate_run
     from inception.model import Inception
-    from inception.predict import Predictor
+    from inception.predictor import Predictor
     from inception.preprocessing import Preprocessing
     from inception.train import train_and_evaluate
     from inception.weights import load_pretrained
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "Inception": ("model", "Inception"),
-    "Predictor": ("predict", "Predictor"),
+    "Predictor": ("predictor", "Predictor"),
     "Preprocessing": ("preprocessing", "Preprocessing"),
     "evaluate_run": ("evaluate", "evaluate_run"),
     "load_config": ("config", "load"),

@@ -85,8 +85,9 @@ class Checkpoints:
         except Exception as error:
             whole = self.steps()
             raise CheckpointError(
-                f"a checkpoint cannot be saved in {self.directory}: {_first_line(error)}. Is the "
-                f"disk full? The same command continues from {whole[-1] if whole else 'the start'}"
+                f"a checkpoint cannot be saved in {self.directory}, maybe for want of room: "
+                f"{_first_line(error)}. The same command continues from "
+                f"{whole[-1] if whole else 'the start'}"
             ) from error
 
     def restore(

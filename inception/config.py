@@ -150,9 +150,14 @@ def validate(config: ConfigDict) -> None:
       ConfigError: naming the field, its value and what would be right.
     """
     fields, known = flatten(config), flatten(defaults.get_config())
-    _check_names_and_types(fields, known)
+    check_names_and_types(config)
     _check_ranges(fields)
     for name, evaluation in named_evaluations(config).items():
+        if not name.replace("-", "_").isidentifier() or evaluation.eval.ensemble:
+            raise ConfigError(
+                f"config.evaluations.{name}: a name must be letters, digits, _ and -, as it names "
+                f"a file, and ensemble={evaluation.eval.ensemble!r} must be empty in a run"
+            )
         try:
             _check_ranges(flatten(evaluation))
         except ConfigError as error:
@@ -175,8 +180,13 @@ def validate(config: ConfigDict) -> None:
         )
 
 
-def _check_names_and_types(fields: Fields, known: Fields) -> None:
-    """Compares with the defaults, for a config may have been changed in Python too."""
+def check_names_and_types(config: ConfigDict) -> None:
+    """Compares with the defaults, for a config may come from a file or have been changed in Python.
+
+    Raises:
+      ConfigError: for a field that does not exist, is missing or of another type.
+    """
+    fields, known = flatten(config), flatten(defaults.get_config())
     for name, value in fields.items():
         if type(value) is not (kind := type(_default(name, known))):
             raise ConfigError(f"config.{name}={value!r} is not of type {kind.__name__}")

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from inception import config as config_lib
 from inception import sharding
 from inception.data.sources import Source, open_source
-from inception.errors import ConfigError
+from inception.errors import CheckpointError, ConfigError
 from inception.evaluator import Evaluator
 from inception.files import read_json, write_json
 from inception.logbook import log, summary
@@ -78,7 +78,12 @@ def evaluate_run(
         for directory, number in located
     ]
     for member in members:
-        check_classes(member, source)
+        if member.model.num_classes != source.num_classes:
+            raise CheckpointError(
+                f"the run in {member.workdir} has {member.model.num_classes} classes and the data "
+                f"has {source.num_classes}. Evaluate it on data of the same classes"
+            )
+        check_classes(member.workdir, member.class_names, source)
     if len({(member.workdir, member.step) for member in members}) < len(members):
         raise ConfigError(f"config.eval.ensemble={config.eval.ensemble!r} names a checkpoint twice")
     models, scalings = zip(

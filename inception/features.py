@@ -20,8 +20,8 @@ import numpy as np
 
 from inception import command_line
 from inception.errors import UserError
-from inception.predict import Predictor
 from inception.predict.files import check_some, find_images, outputs
+from inception.predictor import Predictor
 from inception.weights import load_any
 
 

@@ -21,7 +21,7 @@ from inception.preemption import Interrupted, preemption
 from inception.state import TrainState, build
 from inception.train_step import compile_step
 from inception.weights import Pretrained
-from inception.workdir import resolve_workdir, start_or_resume
+from inception.workdir import check_classes, resolve_workdir, start_or_resume
 
 
 class TrainingError(UserError, RuntimeError):
@@ -71,6 +71,7 @@ class Trainer:
                 f"{self.training.model.num_classes} classes and "
                 f"config.eval.split={config.eval.split!r} has {source.num_classes}"
             )
+        check_classes(self.config.dataset, self.source.class_names, source)
         return Evaluator(config, source, [self.training.model], self.mesh)
 
     def run(self) -> dict:
@@ -129,7 +130,7 @@ class Trainer:
                 pending = []
             if save_now:
                 saved.save(step, state)
-            if stop_now and not last:
+            if stop_now:
                 raise Interrupted(f"stopped at step {step}; the same command continues from there")
             if evaluate_now:
                 results = self.evaluator([state], step)

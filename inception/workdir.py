@@ -8,7 +8,7 @@ did not have counts as its default.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,12 +149,19 @@ def read_config(workdir: epath.PathLike) -> ConfigDict:
       CheckpointError: if there is no run, or a newer version wrote it.
     """
     file = epath.Path(workdir) / "config.json"
-    try:
-        stored = read_json(file)
-    except ValueError as error:
-        raise CheckpointError(f"{file} is no config: {error}") from error
-    if not isinstance(stored, dict):
+    if not file.exists():
         raise CheckpointError(f"{workdir} holds no run: there is no {file}")
+    try:
+        config = _with_defaults(file, read_json(file))
+        config_lib.check_names_and_types(config)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{file} is no config or damaged: {error}") from error
+    return config
+
+
+def _with_defaults(file: epath.Path, stored: Any) -> ConfigDict:
+    if not isinstance(stored, dict) or not isinstance(stored.get("format", 1), int):
+        raise ValueError("it must be an object whose format is a number")
     if (version := stored.pop("format", 1)) > FORMAT:
         raise CheckpointError(
             f"{file} has format {version}, and this version reads up to {FORMAT}. Use the newer "
@@ -162,6 +169,8 @@ def read_config(workdir: epath.PathLike) -> ConfigDict:
         )
     config = defaults.get_config()
     for name, value in config_lib.flatten(ConfigDict(stored)).items():
+        if isinstance(config.get(name), ConfigDict):
+            raise ValueError(f"{name}={value!r} must be an object of fields")
         try:
             config_lib.set_value(config, name, value)
         except config_lib.ConfigError:
@@ -169,26 +178,25 @@ def read_config(workdir: epath.PathLike) -> ConfigDict:
     return config
 
 
-def check_classes(run: "TrainedRun", source: Source) -> None:
-    """Compares the run's classes with those of data to evaluate on, and says where they differ.
+def check_classes(owner: object, class_names: Sequence[str], source: Source) -> None:
+    """Compares the classes that a network was trained on with those of data to evaluate on.
+
+    Other names are warned of: the same things may be called otherwise.
+
+    Args:
+      owner: what the classes are of, a workdir or a data set.
+      class_names: of the training data, () if nobody named them.
+      source: to evaluate on, with as many classes.
 
     Raises:
-      CheckpointError: if they are more or fewer, or the same in another order, so that every label
-        would be wrong.
+      CheckpointError: if they are the same in another order, so that every label would be wrong.
     """
-    kept, names = list(run.class_names), list(source.class_names)
-    if run.model.num_classes != source.num_classes:
-        raise CheckpointError(
-            f"the run in {run.workdir} has {run.model.num_classes} classes and the data has "
-            f"{source.num_classes}. Evaluate it on data of the same classes"
-        )
-    if not kept or not names or kept == names:
+    trained, names = list(class_names), list(source.class_names)
+    if not trained or not names or trained == names:
         return
-    number = next(i for i, (old, new) in enumerate(zip(kept, names, strict=True)) if old != new)
-    differ = (
-        f"class {number} is {kept[number]!r} for {run.workdir} and {names[number]!r} in the data"
-    )
-    if sorted(kept) == sorted(names):
+    number = next(i for i, (old, new) in enumerate(zip(trained, names, strict=True)) if old != new)
+    differ = f"class {number} is {trained[number]!r} for {owner} and {names[number]!r} in the data"
+    if sorted(trained) == sorted(names):
         raise CheckpointError(f"{differ}: the classes are in another order, sort them as the run's")
     log(f"warning: {differ}; the results mean something only if these are the same")
 

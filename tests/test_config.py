@@ -97,6 +97,8 @@ def test_overrides_keep_the_fields_type(override, field, value):
         ("eval=3", ("config.eval",)),
         ("evaluations.v2=3", ("config.evaluations.v2",)),
         ("evaluations.v2.crop=12", ("config.evaluations.v2.crop",)),
+        ("evaluations.a/b.crops=12", ("config.evaluations.a/b",)),
+        ("evaluations.v2.ensemble=runs/a", ("config.evaluations.v2", "runs/a")),
         ("evaluations.v2.crops=10", ("config.evaluations.v2", "10", "(1, 12, 144)")),
         ("batch_size=many", ("config.batch_size='many'", "int")),
         ("batch_size=1.5", ("config.batch_size='1.5'", "int")),

@@ -164,14 +164,14 @@ def test_multi_label_evaluation(files):
     (batch,) = evaluate(source, batch_size=4)
     np.testing.assert_array_equal(batch["label"], [*labels, [-1, -1, -1]])
     assert batch["mask"].tolist() == [True, True, True, False]
-    with pytest.raises(DataError, match="several labels"):
+    with pytest.raises(DataError, match="labels each"):
         train(source)
 
 
 def test_no_images_at_all():
     empty = ArraySource([], np.zeros(0, int))
     assert list(evaluate(empty)) == []
-    with pytest.raises(DataError, match="without images"):
+    with pytest.raises(DataError, match=r"\b0 images"):
         train(empty)
 
 

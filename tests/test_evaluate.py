@@ -98,7 +98,7 @@ def test_probabilities_are_averaged_over_an_images_crops(
         passed.add(len(images))
         return normalize(images, *scale)
 
-    monkeypatch.setattr(sys.modules["inception.predict"], "normalize", spy)
+    monkeypatch.setattr(sys.modules["inception.predictor"], "normalize", spy)
     config = tiny(f"eval.crops={crops}", f"eval.batch_size={batch_size}")
     source = digits(slice(0, 3))
     means, labels = [], []

@@ -9,7 +9,7 @@ from PIL import Image
 
 from inception import command_line, features
 from inception.errors import UserError
-from inception.predict import Predictor
+from inception.predictor import Predictor
 from inception.preprocessing import Preprocessing
 from inception.weights import Pretrained, save
 from tests.test_predict import MODEL, make_variables

@@ -13,13 +13,13 @@ ROOT = Path(inception.__file__).parent
 # From the top down; a module may import from its own row's folder and from rows below it.
 ROWS = (
     ("ablation", "doctor", "show", "features"),
-    ("cost",),
+    ("cost", "predict"),
     ("train",),
     ("finetune",),
     ("weights",),
     ("evaluate",),
     ("train_step", "evaluator", "confusion_plot"),
-    ("workdir", "predict"),
+    ("workdir", "predictor"),
     ("preemption",),
     ("checkpoints", "logbook", "metrics", "losses"),
     ("files",),
@@ -33,8 +33,11 @@ ROWS = (
 
 
 def _modules() -> dict[str, Path]:
+    """The files by the names that they are imported by."""
     return {
-        ".".join(["inception", *path.relative_to(ROOT).with_suffix("").parts]): path
+        ".".join(["inception", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): path
         for path in ROOT.rglob("*.py")
         if path != ROOT / "__init__.py"
     }
@@ -42,34 +45,44 @@ def _modules() -> dict[str, Path]:
 
 def _imports(path: Path) -> set[str]:
     """The modules of inception that a file imports, in functions too."""
-    found = set()
+    modules, found = _modules(), set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in found if name in _modules()}
+            inner = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in modules else node.module for name in inner}
+    return found & modules.keys()
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1]
 
 
 def _row(module: str) -> int:
-    if module.endswith(".__main__"):  # a command stands above the library
-        return 0
-    room = module.split(".")[1]
-    return next(number for number, row in enumerate(ROWS) if room in row)
+    return next(number for number, row in enumerate(ROWS) if _room(module) in row)
+
+
+def _has_circle(graph: dict[str, set[str]]) -> bool:
+    while leaves := {name for name, others in graph.items() if not others}:
+        graph = {name: others - leaves for name, others in graph.items() if name not in leaves}
+    return bool(graph)
 
 
 @pytest.mark.parametrize("module", sorted(_modules()))
 def test_imports_point_down(module):
     for other in _imports(_modules()[module]):
-        same_folder = module.split(".")[1] == other.split(".")[1]
-        assert same_folder or _row(other) > _row(module), f"{module} imports {other}"
+        same_room = _room(module) == _room(other)
+        assert same_room or _row(other) > _row(module), f"{module} imports {other}"
 
 
-def test_no_circle_of_files():
-    graph = {module: _imports(path) - {module} for module, path in _modules().items()}
-    while leaves := {module for module, others in graph.items() if not others}:
-        graph = {m: others - leaves for m, others in graph.items() if m not in leaves}
-    assert not graph
+def test_no_circle_of_files_or_folders():
+    files = {module: _imports(path) - {module} for module, path in _modules().items()}
+    assert not _has_circle(files)
+    rooms: dict[str, set[str]] = {}
+    for module, others in files.items():
+        rooms.setdefault(_room(module), set()).update(set(map(_room, others)) - {_room(module)})
+    assert not _has_circle(rooms)
 
 
 def test_the_library_does_not_import_the_configs():

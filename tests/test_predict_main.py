@@ -11,8 +11,8 @@ from PIL import Image
 from inception import command_line
 from inception.data.decode import decode
 from inception.errors import UserError
-from inception.predict import Predictor, answers, files, picture
 from inception.predict.__main__ import main
+from inception.predictor import Predictor, answers, files, picture
 from inception.preprocessing import Preprocessing
 from inception.weights import Pretrained, save
 from tests.test_predict import MODEL, make_variables

@@ -25,6 +25,10 @@ torch.save(state, "old.pth", _use_new_zipfile_serialization=False)
 run = {f"module.{name}": array for name, array in state.items()}
 torch.save({"epoch": 3, "model": run}, "run.pth")
 torch.save({"b": torch.ones(2).bfloat16()}, "half.pth")
+torch.save({"b": torch.ones(2), "module.b": torch.zeros(2)}, "twice.pth")
+torch.save({"b": torch.ones(2), "lr": 0.1}, "mixed.pth")
+torch.save([torch.ones(2)], "list.pth")
+torch.save({1: torch.ones(2)}, "number.pth")
 
 class Evil:
     def __reduce__(self):
@@ -114,6 +118,11 @@ def test_pytorchs_files(pytorch):
     half = {"b": whole["b"]}
     lines = pytorch("new.pth", "old.pth", "run.pth", "half.pth")
     assert lines == [f"pytorch {arrays}" for arrays in (whole, whole, whole, half)]
+
+
+def test_what_is_no_state_dict_is_refused(pytorch):
+    names = ("twice.pth", "mixed.pth", "list.pth", "number.pth")
+    assert pytorch(*names) == ["refused True False"] * 4
 
 
 def test_nothing_in_a_pytorch_file_is_executed(pytorch, tmp_path):

@@ -81,6 +81,14 @@ def test_values_must_be_finite_floats(file):
         import_weights(path)
 
 
+def test_variances_must_not_be_negative(file):
+    path, name = file(), "batch_normalization_5/batch_normalization_5/moving_variance:0"
+    with h5py.File(path, "a") as hdf5:
+        hdf5[name][0] = -1
+    with pytest.raises(WeightsError, match="negative variance"):
+        import_weights(path)
+
+
 def test_an_absurd_head_is_refused_before_it_is_read(file):
     path = file(classes=10**9)
     with pytest.raises(WeightsError, match=r"predictions/bias has shape \(1000000000,\)"):

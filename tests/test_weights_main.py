@@ -1,6 +1,7 @@
 """python -m inception.weights."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -40,9 +41,17 @@ def test_a_refused_file_leaves_no_directory(file, tmp_path, capsys):
 def test_verify_fails_where_the_networks_differ(file, monkeypatch, capsys):
     ours = {"Mixed_5b": 1.0, "logits": 1.0}
     monkeypatch.setattr(verify, "our_endpoints", lambda *_: ours)
-    monkeypatch.setattr(originals, "endpoints", lambda *_: ours | {"logits": 1.1})
-    assert main(["verify", "auto", str(file)]) == 1
-    assert "DIFFERENT" in capsys.readouterr().out.splitlines()[-1]
+    for other in (1.1, math.nan):
+        monkeypatch.setattr(originals, "endpoints", lambda *_, x=other: ours | {"logits": x})
+        assert main(["verify", "auto", str(file)]) == 1
+        assert "DIFFERENT" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_labels_must_be_text(file, tmp_path, capsys):
+    (tmp_path / "labels").write_bytes(b"\xff\xfe")
+    arguments = ["import", "auto", str(file), f"--output={tmp_path}/w"]
+    assert command_line.run(lambda: main([*arguments, f"--labels={tmp_path}/labels"])) == 1
+    assert f"--labels={tmp_path}/labels" in capsys.readouterr().err
 
 
 def test_verify_without_an_original_says_so(file, capsys, monkeypatch):

@@ -68,6 +68,9 @@ def test_an_interrupted_save_leaves_nothing(small, tmp_path, monkeypatch):
         lambda content: content | {"model": content["model"] | {"stem": "5x5"}},
         lambda content: content | {"model": content["model"] | {"unknown": 1}},
         lambda content: content | {"preprocessing": {"mean": 1}},
+        lambda content: content | {"preprocessing": content["preprocessing"] | {"mean": [0.5]}},
+        lambda content: content | {"preprocessing": content["preprocessing"] | {"method": "x"}},
+        lambda content: content | {"labels": ["one"]},
         lambda content: {name: content[name] for name in ("format", "model")},
         lambda content: [],
     ],
@@ -84,7 +87,7 @@ def test_weights_of_another_network_are_refused(small, tmp_path):
     save(tmp_path / "weights", small)
     file = tmp_path / "weights" / DESCRIPTION
     content = json.loads(file.read_text())
-    content["model"]["num_classes"] = 3
+    content["model"]["num_classes"], content["labels"] = 3, []
     file.write_text(json.dumps(content))
     with pytest.raises(WeightsError, match=rf"{WEIGHTS}.*\n.*of another shape(.*\n)*.*Logits/bias"):
         load(tmp_path / "weights")

@@ -84,6 +84,11 @@ def test_damaged_files_are_named(workdir, tiny, data):
     (workdir / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json is no config"):
         check_resumable(workdir, tiny(), data)
+    whole = tiny().to_dict()
+    for damage in ({"format": "2"}, {"seed": "0"}, {"seed": None}, {"model": 3}):
+        (workdir / "config.json").write_text(json.dumps({**whole, **damage}))
+        with pytest.raises(CheckpointError, match=r"config\.json .*(format|seed|model)"):
+            check_resumable(workdir, tiny(), data)
     (workdir / "config.json").write_text(json.dumps(tiny().to_dict()))
     (workdir / "data.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"data\.json is damaged"):
@@ -130,16 +135,14 @@ def test_weights_are_restored_whatever_the_optimizer_was(trained):
     (trained / "config.json").write_text(json.dumps(config))
 
 
-def test_evaluation_asks_for_as_many_classes(trained, data, digits):
-    run = restore_run(trained)
-    check_classes(run, data)
-    nameless = digits(slice(0, 4))
-    nameless.class_names = ()
-    check_classes(run, nameless)
-    fewer = digits(slice(0, 4))
-    fewer.num_classes, fewer.class_names = 2, ("0", "1")
-    with pytest.raises(CheckpointError, match=r"10 classes .* 2\b"):
-        check_classes(run, fewer)
+def test_classes_in_another_order_are_refused_and_other_names_warned_of(data, digits, capsys):
+    check_classes("runs/a", data.class_names, data)
+    check_classes("runs/a", (), data)
+    assert not capsys.readouterr().out
+    with pytest.raises(CheckpointError, match="class 0 is '9' for runs/a and '0'"):
+        check_classes("runs/a", data.class_names[::-1], data)
+    check_classes("runs/a", ("null", *data.class_names[1:]), data)
+    assert "'null'" in capsys.readouterr().out
 
 
 def test_checkpoints_without_a_config_are_not_taken_over(tmp_path, tiny, data):

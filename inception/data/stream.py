@@ -88,7 +88,10 @@ def train_stream(
             f"multiple of {process_count}"
         )
     if source.label_width or not len(source):
-        raise DataError("a data set without images or with several labels cannot be trained on")
+        raise DataError(
+            f"a data set of {len(source)} images, with {source.label_width or 1} labels each, "
+            "cannot be trained on: there must be images, with one label each"
+        )
     size, share = len(source), batch_size // process_count
     attempts = min(size, _MOST_SKIPS) if on_bad_record == "skip" else 1
     skipped = itertools.count(1)

@@ -9,12 +9,13 @@ that cannot be read is reported; the status is 1 if none could be.
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from inception import command_line
 from inception.errors import UserError
-from inception.predict import Predictor
 from inception.predict.answers import find_answers, table
 from inception.predict.files import check_some, find_images
+from inception.predictor import Predictor
 from inception.weights import load_any
 
 PICTURED = 24  # images that a plot shows at most
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, _ = command_line.parse(parser, argv)
     if min(args.topk, args.batch_size) < 1:
         parser.error("--topk and --batch_size must be at least 1")
+    if args.plot and not Path(args.plot).absolute().parent.is_dir():
+        raise UserError(f"--plot={args.plot}: there is no folder {Path(args.plot).parent}")
     files, loaded = find_images(args.images), load_any(args.weights)
     if loaded.model.num_classes == 1:
         raise UserError(f"{args.weights} has no classes: python -m inception.features can use it")

@@ -8,8 +8,8 @@ import numpy as np
 from tabulate import tabulate
 
 from inception.data.folder import printable
-from inception.predict import Predictor
 from inception.predict.files import outputs
+from inception.predictor import Predictor
 
 
 class Answer(NamedTuple):

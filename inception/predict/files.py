@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from inception.data.folder import SUFFIXES
 from inception.errors import UserError
-from inception.predict import Outputs, Predictor
+from inception.predictor import Outputs, Predictor
 
 
 def find_images(paths: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any
 import jax
 
 from inception import command_line, weights
+from inception.errors import UserError
 from inception.weights import verify
 from inception.weights.export import FORMATS, export
 
@@ -62,6 +63,8 @@ def _import(args: argparse.Namespace) -> None:
     pretrained = _read(args)
     weights.save(args.output, pretrained)
     print(summary(pretrained))
+    if args.source == "auto" and pretrained.source == "torchvision":
+        print("note: timm's .pth has the same tensors; if it is timm's, name the source")
     print(f"written to {args.output}")
 
 
@@ -89,10 +92,17 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> weights.Pretrained:
-    labels = Path(args.labels).read_text().splitlines() if args.labels else ()
+    labels = _read_labels(Path(args.labels)) if args.labels else []
     return weights.import_weights(
         args.file, args.source, ema=not args.raw, background=args.background, labels=labels
     )
+
+
+def _read_labels(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise UserError(f"--labels={file} is no text in UTF-8: {error}") from error
 
 
 def summary(pretrained: weights.Pretrained) -> str:

@@ -8,6 +8,7 @@ has been checked.)
 import hashlib
 import importlib.util
 import io
+import pickle
 import re
 import struct
 import zipfile
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -198,20 +200,38 @@ def _open_pytorch(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
 
     if zipfile.is_zipfile(path):
         _check_size(path, sum(member.file_size for member in zipfile.ZipFile(path).infolist()))
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):  # of training programs
-        content = content.get(wrapper, content)
-    tensors = {
-        name.removeprefix("module."): tensor
-        for name, tensor in content.items()
-        if isinstance(tensor, torch.Tensor)
-    }
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # whose text advises to execute the file
+        raise WeightsError(
+            f"{path} is damaged, or holds more than tensors, which is not executed. Save a state "
+            "dict: torch.save(model.state_dict(), FILE)"
+        ) from error
+    tensors = _state_dict(path, content)
+    if bad := [name for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]:
+        raise WeightsError(f"{path} holds {bad[0]!r}, which is no tensor: save a state dict alone")
 
     def read(name: str) -> np.ndarray:
         tensor = tensors[name].detach()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, read
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Any]:
+    """The tensors by name, out of what training programs wrap around them.
+
+    A wrapper ("state_dict", "model") may hold other things beside them, of the training program.
+    """
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise WeightsError(f"{path} holds {type(content).__name__}, no state dict: save one")
+    tensors = {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    if len(tensors) < len(content):
+        raise WeightsError(f"{path} holds tensors with and without 'module.': save it again")
+    return tensors
 
 
 _KERAS_MEMBER = "model.weights.h5"

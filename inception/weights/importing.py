@@ -14,7 +14,14 @@ from inception.weights import files, names
 from inception.weights.files import Shapes, Tensors, WeightsError
 from inception.weights.labels import imagenet_labels
 from inception.weights.pretrained import Pretrained, shapes_of
-from inception.weights.sources import SOURCES, Source, recognize, timm_tag, unclear_tag
+from inception.weights.sources import (
+    FID_CLASSES,
+    SOURCES,
+    Source,
+    recognize,
+    timm_tag,
+    unclear_tag,
+)
 
 _LOGITS = "params/Logits/bias"
 _MAX_CLASSES = 100_000
@@ -104,6 +111,8 @@ def _read(
     arrays = {name: np.zeros(shapes[name], np.float32) for name in shapes.keys() - theirs.keys()}
     for ours, name in theirs.items():
         arrays[ours] = names.to_ours(naming, ours, _floats(tensors.read(name), name, path))
+        if ours.endswith("/var") and arrays[ours].min() < 0:
+            raise WeightsError(f"{path}: {name} has a negative variance: get the file again")
     return model, arrays
 
 
@@ -117,6 +126,11 @@ def _model(source: Source, found: Shapes, has_head: bool, path: str | Path) -> I
             f"{_MAX_CLASSES} classes"
         )
     side_head = any(name.startswith(naming.side_head) for name in found) and naming.side_head
+    if source is SOURCES["fid"] and (shape[0] != FID_CLASSES or side_head):
+        raise WeightsError(
+            f"{path} has {shape[0]} classes{' and a side head' if side_head else ''}, and FID's "
+            f"network has {FID_CLASSES} and none. Name another source"
+        )
     return Inception(shape[0], aux_head="bn" if side_head else "none", **source.model)
 
 

@@ -112,10 +112,13 @@ def _read_description(file: Path) -> dict[str, Any]:
             )
         preprocessing = content["preprocessing"]
         scaling = {name: tuple(preprocessing[name]) for name in ("mean", "std")}
+        model, labels = Inception(**content["model"]), content["labels"]
+        if labels and len(labels) != model.num_classes:
+            raise ValueError(f"{len(labels)} labels for {model.num_classes} classes")
         return {
-            "model": Inception(**content["model"]),
+            "model": model,
             "preprocessing": Preprocessing(**(preprocessing | scaling)),
-            "labels": tuple(content["labels"]),
+            "labels": tuple(labels),
             "source": content["source"],
             "sha256": content["sha256"],
         }

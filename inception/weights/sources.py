@@ -75,7 +75,7 @@ SOURCES: dict[str, Source] = {
     ),
 }
 
-_FID_CLASSES = 1008
+FID_CLASSES = 1008
 _TAG = re.compile(r"(tf|tf_adv|tv|gluon)_in1k|(tf|adv|gluon)_inception_v3")
 
 
@@ -104,7 +104,7 @@ def _torch_source(tensors: Tensors, path: str | Path) -> str:
     if tag := timm_tag(path):
         return f"timm.{tag}"
     side_head = any(name.startswith(names.TORCH.side_head) for name in tensors.shapes)
-    if not side_head and tensors.shapes.get("fc.bias") == (_FID_CLASSES,):
+    if not side_head and tensors.shapes.get("fc.bias") == (FID_CLASSES,):
         return "fid"
     if tensors.format == "safetensors":
         raise unclear_tag(path)

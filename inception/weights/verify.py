@@ -41,8 +41,9 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Differen
 
 
 def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
-    """Of two arrays of one shape."""
-    if ours.shape != theirs.shape:
+    """Of two arrays; infinite where the shapes differ or a value is not finite."""
+    finite = np.isfinite(ours).all() and np.isfinite(theirs).all()
+    if ours.shape != theirs.shape or not finite:
         return Difference(name, ours.shape, np.inf, np.inf)
     largest = float(np.abs(ours - theirs).max())
     return Difference(name, ours.shape, largest, largest / max(float(np.abs(theirs).max()), 1e-30))

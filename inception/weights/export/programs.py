@@ -17,7 +17,7 @@ import numpy as np
 
 from inception.augment import normalize
 from inception.layers import fold_batch_norm
-from inception.predict import Predictor
+from inception.predictor import Predictor
 from inception.weights import verify
 from inception.weights.export.format import Format, judged, scaled
 from inception.weights.pretrained import Pretrained
