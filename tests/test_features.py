@@ -12,7 +12,7 @@ from inception.errors import UserError
 from inception.predictor import Predictor
 from inception.preprocessing import Preprocessing
 from inception.weights import Pretrained, save
-from tests.test_predict import MODEL, make_variables
+from tests.test_predictor import MODEL, make_variables
 
 WHOLE = Preprocessing(75, method="resize")
 COUNT = 5

@@ -20,7 +20,7 @@ from inception.train import train_and_evaluate
 from inception.weights import Pretrained, WeightsError, load_any, save
 from inception.weights.pretrained import shapes_of
 from inception.workdir import read_config, restore_run
-from tests.test_predict import make_variables
+from tests.test_predictor import make_variables
 
 TRAIN, HELD_OUT = slice(0, 40), slice(100, 120)
 FROZEN = ("Conv2d_1a_3x3", "Conv2d_4a_3x3", "Mixed_5b", "Mixed_5d")

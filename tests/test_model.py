@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from inception import Inception
-from tests.test_predict import make_variables
+from tests.test_predictor import make_variables
 
 
 @functools.cache

@@ -11,11 +11,12 @@ from PIL import Image
 from inception import command_line
 from inception.data.decode import decode
 from inception.errors import UserError
+from inception.predict import answers, files, picture
 from inception.predict.__main__ import main
-from inception.predictor import Predictor, answers, files, picture
+from inception.predictor import Predictor
 from inception.preprocessing import Preprocessing
 from inception.weights import Pretrained, save
-from tests.test_predict import MODEL, make_variables
+from tests.test_predictor import MODEL, make_variables
 
 LABELS = ("tench", "goldfish", "$1 shark", "cock", "hen", "ostrich", "jay")
 WHOLE = Preprocessing(75, method="resize")

@@ -130,7 +130,7 @@ _PROGRAM = """
 import json, sys
 import numpy as np
 import inception
-from tests.test_predict import MODEL, PREPROCESSING, make_variables
+from tests.test_predictor import MODEL, PREPROCESSING, make_variables
 
 predict = inception.Predictor(MODEL, make_variables(MODEL), PREPROCESSING, batch_size=4)
 logits = predict(np.load(sys.argv[1]))["logits"]
