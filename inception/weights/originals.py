@@ -76,7 +76,7 @@ def torch_network(source: str, state: dict[str, Any]) -> Any:
         # It would download its weights.
         with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
             return inception.fid_inception_v3()
-    head = {
+    head: dict[str, Any] = {
         "num_classes": len(state["fc.bias"]),
         "aux_logits": any(name.startswith(names.TORCH.side_head) for name in state),
     }
