@@ -50,6 +50,7 @@ def _main(argv):
 # A whole table.
 
 
+@pytest.mark.slow
 def test_the_quick_start_passes(data_dir, tmp_path, capsys):
     workdir = tmp_path / "runs" / "digits"
     data = f"--config.data_dir={data_dir}"

@@ -174,6 +174,7 @@ def test_a_variant_keeps_the_shape_of_every_stage_it_shares(fields):
     assert all(variant[name].shape == released[name].shape for name in variant if name in released)
 
 
+@pytest.mark.slow
 def test_a_linear_unit_between_the_3x3_changes_the_function_not_the_weights():
     images = np.random.default_rng(0).normal(size=(1, 75, 75, 3)).astype(np.float32)
     relu, linear = (
@@ -223,6 +224,7 @@ def test_frozen_stages_normalize_by_running_averages_and_pass_no_gradient():
         assert _differ(statistics[name], variables["batch_stats"][name]) == moves
 
 
+@pytest.mark.slow
 def test_initializers_are_the_released_codes():
     model = Inception(10, width_multiplier=0.25)
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 75, 75, 3)))["params"]
