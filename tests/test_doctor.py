@@ -258,7 +258,7 @@ def test_labels_that_cannot_be_trained_on(found, digits):
     images = [digits([0])[0][0]] * 3
     finding = found(checks.input_speed, train_source=ArraySource(images, [[0, 1]] * 3))
     assert finding.status == "FAIL"
-    assert "several labels" in finding.text
+    assert "2 labels" in finding.text
 
 
 def test_a_step_that_runs_out_of_memory(monkeypatch):
@@ -359,7 +359,8 @@ def test_modules_that_others_forgot_to_require(found, monkeypatch, module, statu
 
 
 def test_a_gpu_that_jax_does_not_use(monkeypatch):
+    run = checks.PlannedRun(inception.load_config("configs/digits.py"))
     monkeypatch.setattr(checks.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
-    finding = checks.devices(checks.PlannedRun(None))
+    finding = checks.devices(run)
     assert finding.status == "WARN"
     assert "NVIDIA" in finding.advice
