@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from inception import config as config_lib
 from inception import sharding
-from inception.data.sources import Source, open_source
+from inception.data.sources import Source
+from inception.datasets import eval_data, open_eval_source
 from inception.errors import CheckpointError, ConfigError
 from inception.evaluator import Evaluator
 from inception.files import read_json, write_json
@@ -24,21 +25,6 @@ from inception.workdir import (
     resolve_workdir,
     restore_run,
 )
-
-
-def eval_data(config: ConfigDict) -> tuple[str, str]:
-    """The data set and the directory that the config evaluates on: training's unless it says so."""
-    return config.eval.dataset or config.dataset, config.eval.data_dir or config.data_dir
-
-
-def open_eval_source(config: ConfigDict) -> Source:
-    """Opens the config's evaluation split.
-
-    Raises:
-      DataError: see `open_source`.
-    """
-    dataset, data_dir = eval_data(config)
-    return open_source(dataset, config.eval.split, data_dir)
 
 
 def evaluate_run(

@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 from inception import config as config_lib
 from inception import finetune, losses, sharding
 from inception.checkpoints import Checkpoints
-from inception.data.sources import Source, open_source
+from inception.data.sources import Source
 from inception.data.stream import train_stream
+from inception.datasets import open_eval_source, open_train_source
 from inception.errors import ConfigError, UserError
-from inception.evaluate import open_eval_source, write_results
+from inception.evaluate import write_results
 from inception.evaluator import Evaluator
 from inception.logbook import Logbook, log, summary
 from inception.preemption import Interrupted, preemption
@@ -213,9 +214,7 @@ def train_and_evaluate(
     config_lib.validate(config)
     workdir = resolve_workdir(workdir)
     config, weights = finetune.prepare(config, workdir)
-    train_source = train_source or open_source(
-        config.dataset, config.split, config.data_dir, on_bad_record=config.on_bad_record
-    )
+    train_source = train_source or open_train_source(config)
     eval_source = eval_source or open_eval_source(config)
     named = {
         name: open_eval_source(evaluation)

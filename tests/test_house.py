@@ -21,7 +21,7 @@ ROWS = (
     ("train_step", "evaluator", "confusion_plot"),
     ("workdir", "predictor"),
     ("preemption",),
-    ("checkpoints", "logbook", "metrics", "losses"),
+    ("checkpoints", "logbook", "metrics", "losses", "datasets"),
     ("files",),
     ("state", "data"),
     ("optimizers", "augment", "sharding", "command_line", "config", "paper"),

@@ -128,7 +128,7 @@ def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(
 def test_a_run_ends_with_its_named_evaluations(tiny, digits, tmp_path, monkeypatch):
     sources = {"few": digits(slice(100, 103)), "validation": digits(HELD_OUT)}
     opened = lambda dataset, split, data_dir: sources[split]  # noqa: E731
-    monkeypatch.setattr("inception.evaluate.open_source", opened)
+    monkeypatch.setattr("inception.datasets.open_source", opened)
     fields = ["evaluations.mine.split=few", "evaluations.mine.crops=12"]
     config = tiny("num_epochs=0.4", "schedule=staircase", "augmentation=inception", *fields)
     results = inception.train_and_evaluate(config, tmp_path, digits(TRAIN))

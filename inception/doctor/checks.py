@@ -18,10 +18,10 @@ from ml_collections import ConfigDict
 from inception import finetune, sharding
 from inception.config import named_evaluations
 from inception.data.folder import FolderSource, check_files
-from inception.data.sources import Source, open_source
+from inception.data.sources import Source
+from inception.datasets import eval_data, open_eval_source, open_train_source
 from inception.doctor import speed
 from inception.errors import CheckpointError
-from inception.evaluate import eval_data, open_eval_source
 from inception.files import is_local
 from inception.state import build
 from inception.train import Trainer
@@ -64,9 +64,7 @@ class PlannedRun:
     @cached_property
     def train_source(self) -> Source:
         """The images to train on."""
-        config = self.config
-        skip = config.on_bad_record
-        return open_source(config.dataset, config.split, config.data_dir, on_bad_record=skip)
+        return open_train_source(self.config)
 
     @cached_property
     def eval_source(self) -> Source:

@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from inception import command_line
 from inception.config import load, preprocessing
-from inception.data.sources import open_source
-from inception.evaluate import eval_data, open_eval_source
+from inception.datasets import eval_data, open_eval_source, open_train_source
 from inception.show import images, page
 
 
@@ -25,10 +24,9 @@ def picture(config: ConfigDict, title: str) -> Figure:
     Raises:
       DataError: what `open_source` and the streams raise.
     """
-    skip, crops = config.on_bad_record, config.eval.crops
-    source = open_source(config.dataset, config.split, config.data_dir, on_bad_record=skip)
+    crops = config.eval.crops
     training = images.training_rows(
-        source,
+        open_train_source(config),
         seed=config.seed,
         image_size=config.image_size,
         augmentation=config.augmentation,
