@@ -4,6 +4,7 @@ import difflib
 import itertools
 import logging
 import math
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -207,6 +208,7 @@ def _check_ranges(fields: Fields) -> None:
     _require(fields, ["eval.crop_fraction"], lambda value: value <= 1, "at most 1")
     _require(fields, ["input_mean", "input_std"], _are_three_numbers, "three finite numbers")
     _require(fields, ["input_std"], lambda value: min(value) > 0, "greater than 0")
+    _require(fields, ["profile_steps"], _are_steps, "FIRST:LAST, as 10:13, or empty")
 
 
 def _require(fields: Fields, names: Iterable[str], good: Callable[[Any], bool], right: str) -> None:
@@ -217,6 +219,13 @@ def _require(fields: Fields, names: Iterable[str], good: Callable[[Any], bool], 
 
 def _are_three_numbers(value: list) -> bool:
     return len(value) == 3 and all(isinstance(x, float) and math.isfinite(x) for x in value)
+
+
+def _are_steps(value: str) -> bool:
+    if not re.fullmatch(r"\d{1,18}:\d{1,18}", value):
+        return not value
+    first, last = map(int, value.split(":"))
+    return 1 <= first <= last
 
 
 def _warn_of_switches(fields: Fields, known: Fields) -> None:

@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     _network(config)
     _evaluation(config)
     _output(config)
+    _watch(config)
     return config
 
 
@@ -128,6 +129,18 @@ def _output(config: ConfigDict) -> None:
     config.keep_checkpoints = 3  # the newest ones
 
 
+def _watch(config: ConfigDict) -> None:
+    """What is done about steps that go wrong, and ways to see what a run does."""
+    # A step whose loss or gradient is not finite changes no weights; so many in a row end the run.
+    config.max_nonfinite_steps = 10
+    # A loss or gradient norm above this x its median over the last 100 steps is recorded; 0: off.
+    config.spike_factor = 5.0
+    config.profile_steps = ""  # "10:13": trace steps 10 to 13 into WORKDIR/profile
+    config.deterministic = False  # on a GPU: equal bits in every run, slower; others always do so
+    config.debug = ConfigDict()
+    config.debug.nans = False  # stop at the first operation that makes a NaN and name it; slow
+
+
 # The fields without which weights mean something else; `init_from` sets them. (`model.aux_head`
 # stays "none" where it is: then the weights' side head, if any, is left out.)
 FROM_WEIGHTS = (
@@ -175,6 +188,7 @@ POSITIVE = (
     "log_every_steps",
     "checkpoint_every_steps",
     "keep_checkpoints",
+    "max_nonfinite_steps",
 )
 NOT_NEGATIVE = (
     "seed",
@@ -184,6 +198,7 @@ NOT_NEGATIVE = (
     "clip_norm",
     "weight_decay",
     "warmup_epochs",
+    "spike_factor",
 )
 FRACTIONS = ("label_smoothing", "ema_decay", "rmsprop_decay", "momentum")
 # Where the first field has none of these values, the others play no part.

@@ -38,6 +38,11 @@ MAY_CHANGE = (
     "log_every_steps",
     "checkpoint_every_steps",
     "keep_checkpoints",
+    "max_nonfinite_steps",
+    "spike_factor",
+    "profile_steps",
+    "deterministic",
+    "debug.nans",
 )
 _FILE_SYSTEMS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
