@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 import inception
-from inception import command_line, sharding
+from inception import command_line, processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -15,14 +15,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--mode", choices=("train", "eval"), default="train")
     parser.add_argument("--step", type=int, help="the checkpoint to evaluate; default: the newest")
     parser.add_argument(
-        "--distributed", action="store_true", help="one of several processes (TPU pods, clusters)"
+        "--distributed",
+        action="store_true",
+        help="one of several processes on a TPU pod or under Slurm, Open MPI or Kubernetes",
     )
+    parser.add_argument("--coordinator", help="one of several elsewhere: HOST:PORT of process 0")
+    parser.add_argument("--num_processes", type=int, help="with --coordinator: how many they are")
+    parser.add_argument("--process_id", type=int, help="with --coordinator: which this is, from 0")
     args, overrides = command_line.parse(parser, argv)
     if args.step is not None and args.mode == "train":
         parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
+    processes.connect(
+        args.distributed,
+        args.coordinator,
+        args.num_processes,
+        args.process_id,
+        save_on_sigterm=args.mode == "train",
+    )
     config = inception.load_config(args.config, overrides)
-    if args.distributed:
-        sharding.connect()
     if args.mode == "train":
         inception.train_and_evaluate(config, args.workdir)
     else:

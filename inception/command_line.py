@@ -3,8 +3,10 @@
 import argparse
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
+from inception import processes
 from inception.errors import UserError
 
 OVERRIDE = "--config."
@@ -56,13 +58,26 @@ def parse(
 
 
 def run(main: Callable[[], int | None]) -> int:
-    """Runs a command: errors that a user can mend become one line, Ctrl-C status 130."""
+    """Runs a command: errors that a user can mend become one line; returns its exit status.
+
+    75 means that the same command goes on from what is saved, 130 that Ctrl-C has stopped it. Of
+    several processes, none leaves the others waiting, whatever ends it.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        return main() or 0
+        status = main() or 0
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"{processes.name()}error: {error}", file=sys.stderr)
+        status = getattr(error, "status", 1)
     except KeyboardInterrupt as stopped:
-        print(stopped or "interrupted", file=sys.stderr)
-        return 130
+        print(f"{processes.name()}{stopped or 'interrupted'}", file=sys.stderr)
+        status = getattr(stopped, "status", 130)
+    except Exception as error:
+        if not processes.name():
+            raise
+        processes.end_if_lost(error)
+        traceback.print_exc()
+        status = 1
+    if status:
+        processes.end(status)
+    return status

@@ -1,8 +1,14 @@
 """The one base of all errors that a user can mend."""
 
+# A command's exit status for "run it again": sysexits.h's EX_TEMPFAIL. Schedulers can be told to;
+# see launch/.
+TRY_AGAIN = 75
+
 
 class UserError(Exception):
     """Says what is wrong, where, and what would be right; commands show it without a trace."""
+
+    status = 1  # of the command that it ends
 
 
 class ConfigError(UserError, ValueError):

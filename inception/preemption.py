@@ -1,40 +1,70 @@
-"""Ctrl-C and SIGTERM (a machine that is taken back): finish the step, keep it, then stop."""
+"""Ctrl-C and SIGTERM (a machine that is taken back): finish the step, keep it, then stop.
+
+A run that has stopped so exits with status 75, "run me again", or with 130, the shell's, after
+Ctrl-C. Of several processes it is enough that one is told: JAX's coordination service agrees on a
+step, at most a second later, after which all save and stop. Nothing is exchanged at other steps.
+"""
 
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
+from jax.experimental import multihost_utils
 
-from inception.logbook import log
+from inception import processes
+from inception.errors import TRY_AGAIN
 
 
 class Interrupted(KeyboardInterrupt):
     """A run that was asked to stop and has; the message says how far it came."""
 
+    status = TRY_AGAIN  # of the command that it ends
+
 
 @contextlib.contextmanager
-def preemption() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether a signal has come; a second one interrupts at once.
+def preemption() -> Iterator[Callable[[int], bool]]:
+    """Around the steps; yields a function that says after each, by its number, whether to stop.
 
-    Of several processes none could stop alone, and outside of Python's main thread there are no
-    signals: there the function says no, and signals do what they did before.
+    A second signal interrupts at once. Outside of Python's main thread there are no signals: there
+    they do what they did before. When another of several processes is lost, this one ends here.
     """
-    if jax.process_count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
+    several = jax.process_count() > 1
     received: list[int] = []
 
     def note(number: int, _) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
-        log("\nstopping after this step, which is saved; once more to stop at once")
+        if several:
+            signal.raise_signal(signal.SIGTERM)  # JAX passes it on
+        line = "stopping after this step, which is saved; once more to stop at once"
+        print(f"\n{processes.name()}{line}", flush=True)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    # SIGTERM has been JAX's own since several processes were connected.
+    stop = multihost_utils.reached_preemption_sync_point if several else lambda _: bool(received)
+    numbers = [signal.SIGINT] if several else [signal.SIGINT, signal.SIGTERM]
     try:
-        yield lambda: bool(received)
+        with _handling(note, numbers):
+            yield stop
+    except Interrupted as stopped:
+        stopped.status = 130 if received == [signal.SIGINT] and not several else TRY_AGAIN
+        raise
+    except jax.errors.JaxRuntimeError as error:
+        processes.end_if_lost(error)
+        raise
+
+
+@contextlib.contextmanager
+def _handling(handler: Callable, numbers: Sequence[int]) -> Iterator[None]:
+    """Handles signals while it lasts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)

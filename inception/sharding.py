@@ -1,4 +1,4 @@
-"""Devices: the only file that knows about meshes, devices and processes.
+"""Devices: the only file that knows about meshes.
 
 Training is data parallel: one mesh axis "data", the state on every device, the batch split.
 Several processes run the same program, each feeding its slice of the global batch.
@@ -13,31 +13,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-
-from inception.errors import ConfigError
-
-
-def connect() -> None:
-    """Joins the processes that run this program together; call it before JAX starts.
-
-    JAX finds them on TPU pods and under Slurm, MPI and Kubernetes. Elsewhere every process needs
-    the environment variables JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES
-    and JAX_PROCESS_ID.
-
-    Raises:
-      ConfigError: if the others are not found.
-    """
-    try:
-        count, number = (
-            int(os.environ[name]) if name in os.environ else None
-            for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-        )
-        jax.distributed.initialize(num_processes=count, process_id=number)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"--distributed: {error} Outside TPU pods, Slurm, MPI and Kubernetes, set "
-            "JAX_COORDINATOR_ADDRESS=HOST:PORT (of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-        ) from error
 
 
 def make_mesh(local: bool = False) -> Mesh:

@@ -8,8 +8,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from inception import agreement, finetune, losses, sharding
 from inception import config as config_lib
-from inception import finetune, losses, sharding
 from inception.checkpoints import Checkpoints
 from inception.data.sources import Source
 from inception.data.stream import train_stream
@@ -108,7 +108,7 @@ class Trainer:
         first_step: int,
         saved: Checkpoints,
         logbook: Logbook,
-        stop: Callable[[], bool],
+        stop: Callable[[int], bool],
     ) -> tuple[TrainState, dict]:
         config = self.config
         batches = sharding.to_devices(self.mesh, self._batches(first_step))
@@ -118,7 +118,7 @@ class Trainer:
         for step in range(first_step + 1, self.num_steps + 1):
             state, metrics = self.step(state, next(batches))
             pending.append(metrics)
-            first, last, stop_now = step == first_step + 1, step == self.num_steps, stop()
+            first, last, stop_now = step == first_step + 1, step == self.num_steps, stop(step)
             log_now, save_now, evaluate_now = (
                 last or step % every == 0
                 for every in (config.log_every_steps, config.checkpoint_every_steps, eval_every)
@@ -220,6 +220,7 @@ def train_and_evaluate(
         name: open_eval_source(evaluation)
         for name, evaluation in config_lib.named_evaluations(config).items()
     }
+    agreement.check(config, workdir, {**named, "training": train_source, "evaluation": eval_source})
     trainer = Trainer(config, workdir, train_source, eval_source, named, weights)
     start_or_resume(workdir, config, train_source)
     results = trainer.run()

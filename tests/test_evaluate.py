@@ -232,11 +232,11 @@ def test_classes_in_another_order_are_refused(runs, config_of, digits, capsys):
 _PROGRAM = """
 import json, sys
 import jax, inception
-from inception import sharding
+from inception import processes
 from inception.data.sources import FakeSource
 
 workdir, *overrides = sys.argv[1:]
-sharding.connect()
+processes.connect()
 config = inception.load_config("configs/digits.py", overrides)
 results = inception.evaluate_run(config, workdir, source=FakeSource(11, 10, 90))
 print(json.dumps({"devices": jax.device_count(), **results}))

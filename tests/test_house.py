@@ -20,14 +20,14 @@ ROWS = (
     ("evaluate",),
     ("train_step", "evaluator", "confusion_plot"),
     ("workdir", "predictor"),
-    ("preemption",),
+    ("preemption", "agreement"),
     ("checkpoints", "logbook", "metrics", "losses", "datasets"),
     ("files",),
     ("state", "data"),
     ("optimizers", "augment", "sharding", "command_line", "config", "paper"),
     ("model",),
     ("modules",),
-    ("layers", "defaults"),
+    ("layers", "defaults", "processes"),
     ("preprocessing", "errors"),
 )
 

@@ -28,7 +28,8 @@ from inception.ablation import report
 from inception.ablation.rows import AblationRun, config_file, load_rows, load_setting, make_runs
 from inception.errors import CheckpointError, UserError
 from inception.logbook import log
-from inception.sharding import connect, is_main_process
+from inception.processes import connect
+from inception.sharding import is_main_process
 from inception.train import train_and_evaluate
 from inception.workdir import has_trained, read_config, resolve_workdir
 
@@ -109,8 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("it takes at least one of --configs and of --seeds")
     setting = load_setting(config_file(args.on)) if args.on else {}
     rows = load_rows(names, setting, overrides)
-    if args.distributed:
-        connect()
+    connect(args.distributed)
     workdir = resolve_workdir(args.workdir)
     runs = make_runs(rows, args.seeds, workdir)
     command = shlex.join(["python", "-m", "inception.ablation", *words])

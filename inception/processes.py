@@ -1,0 +1,181 @@
+"""Several processes that run the program together: how they find each other, talk, and end.
+
+They meet at JAX's coordination service, which process 0 keeps. What goes through it are short texts
+between hosts; nothing here touches a device, so it works before JAX has started one.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from typing import Any, NoReturn
+
+import jax
+from jax._src import distributed as service  # no public name; Orbax takes it from here, too
+
+from inception.errors import TRY_AGAIN, ConfigError, UserError
+
+# Seconds without a sign of life after which a process counts as dead, and JAX ends all others.
+LOST_AFTER = 60
+_MEET_WITHIN = 300  # seconds for all processes to start
+_PART_WITHIN = 10  # seconds that a process which ends by an error waits for the others
+_STOPPED = "inception/stopped"
+_HOW = (
+    "--distributed finds the others on TPU pods and under Slurm, Open MPI and Kubernetes; "
+    "elsewhere every process needs --coordinator=HOST:PORT (of process 0), --num_processes=N and "
+    "--process_id=0 to N-1"
+)
+
+
+class ProcessStopped(UserError, RuntimeError):
+    """Another process has stopped, so that this one cannot go on; the same command may."""
+
+    status = TRY_AGAIN
+
+
+def connect(
+    distributed: bool = True,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    save_on_sigterm: bool = True,
+) -> None:
+    """Joins the processes that run this program together; call it before JAX starts a device.
+
+    Args:
+      distributed: whether JAX is to find them, on TPU pods and under Slurm, Open MPI and
+        Kubernetes, or by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+      coordinator: HOST:PORT of process 0, to say it all instead.
+      num_processes: how many there are.
+      process_id: which of them this one is, from 0.
+      save_on_sigterm: whether SIGTERM is left to `preemption`, or ends the process as usual.
+
+    Raises:
+      ConfigError: for flags that do not go together, or if the others are not found.
+    """
+    said = (coordinator, num_processes, process_id)
+    if not distributed and said == (None, None, None):
+        return
+    _check(distributed, *said)
+    if distributed:
+        num_processes, process_id = map(_from_environment, ("NUM_PROCESSES", "PROCESS_ID"))
+    else:
+        logging.warning("process %d of %d waits for %s", process_id, num_processes, coordinator)
+    jax.config.update("jax_enable_preemption_service", save_on_sigterm)
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            cluster_detection_method=None if distributed else "deactivate",
+            initialization_timeout=_MEET_WITHIN,
+            heartbeat_timeout_seconds=LOST_AFTER,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"the processes do not meet: {error} {_HOW}") from error
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter(f"{name()}%(levelname)s: %(message)s"))
+
+
+def _check(
+    distributed: bool, coordinator: str | None, count: int | None, number: int | None
+) -> None:
+    """Refuses flags that leave something open, or say it twice."""
+    flags = {"--coordinator": coordinator, "--num_processes": count, "--process_id": number}
+    given = " ".join(f"{name}={value}" for name, value in flags.items() if value is not None)
+    if distributed and given:
+        raise ConfigError(f"{given}: leave out --distributed, which finds the processes by itself")
+    if distributed:
+        return
+    if coordinator is None or count is None or number is None:
+        raise ConfigError(f"{given} alone is not enough: {_HOW}")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise ConfigError(f"--coordinator={coordinator} must be HOST:PORT of process 0")
+    if not 0 <= number < count:
+        raise ConfigError(
+            f"--num_processes={count} --process_id={number}: there must be at least one process, "
+            "numbered from 0"
+        )
+
+
+def _from_environment(name: str) -> int | None:
+    text = os.environ.get(f"JAX_{name}")
+    if text is not None and not text.isdecimal():
+        raise ConfigError(f"JAX_{name}={text!r} must be a number")
+    return int(text) if text else None
+
+
+def place() -> tuple[int, int]:
+    """The number of this process and how many there are, (0, 1) of one alone."""
+    return service.global_state.process_id, service.global_state.num_processes
+
+
+def name() -> str:
+    """Tells this process apart in its log lines: "[process 3/4] ", "" of one alone."""
+    number, count = place()
+    return f"[process {number}/{count}] " if count > 1 else ""
+
+
+def _client() -> Any:
+    return service.global_state.client
+
+
+def tell(key: str, text: str) -> None:
+    """Lets all processes know a text; only the first text of a key counts."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is there
+        _client().key_value_set(key, text)
+
+
+def ask(key: str) -> str:
+    """The text that some process tells under this key; waits for it.
+
+    Raises:
+      ProcessStopped: if a process has stopped instead.
+    """
+    client = _client()
+    while True:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # not yet
+            return client.blocking_key_value_get(key, 2000)
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            raise ProcessStopped(client.key_value_try_get(_STOPPED))
+
+
+def end_if_lost(error: BaseException) -> None:
+    """Ends this process, one of several, at once if the error means that another one is gone.
+
+    It cannot be left by an exception: what is on the way out, such as a checkpoint that is being
+    saved, would wait for the process that is gone.
+    """
+    is_lost = isinstance(error, jax.errors.JaxRuntimeError) and place()[1] > 1
+    if not is_lost or "RESOURCE_EXHAUSTED" in str(error):
+        return
+    logging.error(
+        "another process has stopped or cannot be reached, so this one stops too; the same command "
+        "continues from the newest checkpoint (%s)",
+        str(error).splitlines()[0],
+    )
+    _exit(TRY_AGAIN)
+
+
+def end(status: int) -> None:
+    """Ends this process, one of several, by an error: in order if all end now, else without them.
+
+    Left to itself, Python would wait for the others at its end, while they wait for this one in a
+    sum over devices. One process alone just goes on to its own end.
+    """
+    if place()[1] == 1:
+        return
+    tell(_STOPPED, f"{name()}has stopped with status {status}; its log says why")
+    orderly = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    orderly.start()
+    orderly.join(_PART_WITHIN)
+    _exit(status)
+
+
+def _exit(status: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
