@@ -118,6 +118,8 @@ class Trainer:
         for step in range(first_step + 1, self.num_steps + 1):
             state, metrics = self.step(state, next(batches))
             pending.append(metrics)
+            if len(pending) > 2:  # a host far ahead of its devices could not stop soon
+                jax.block_until_ready(pending[-3])
             first, last, stop_now = step == first_step + 1, step == self.num_steps, stop(step)
             log_now, save_now, evaluate_now = (
                 last or step % every == 0
