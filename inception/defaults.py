@@ -127,6 +127,8 @@ def _output(config: ConfigDict) -> None:
     config.log_every_steps = 100
     config.checkpoint_every_steps = 1000
     config.keep_checkpoints = 3  # the newest ones
+    config.keep_every_epochs = 0.0  # and, saved for this, one every so many epochs; 0: none
+    config.keep_best = False  # and the best by top-1 (EMA); then every evaluation saves one before
 
 
 def _watch(config: ConfigDict) -> None:
@@ -194,6 +196,7 @@ NOT_NEGATIVE = (
     "seed",
     "body_learning_rate_factor",
     "data_threads",
+    "keep_every_epochs",
     "mixup_alpha",
     "clip_norm",
     "weight_decay",

@@ -38,6 +38,8 @@ MAY_CHANGE = (
     "log_every_steps",
     "checkpoint_every_steps",
     "keep_checkpoints",
+    "keep_every_epochs",
+    "keep_best",
     "max_nonfinite_steps",
     "spike_factor",
     "profile_steps",
