@@ -12,6 +12,7 @@ import inception
 ROOT = Path(inception.__file__).parent
 # From the top down; a module may import from its own row's folder and from rows below it.
 ROWS = (
+    ("benchmark",),
     ("ablation", "doctor", "show", "features"),
     ("cost", "predict"),
     ("train",),

@@ -1,0 +1,151 @@
+"""What the device could do at best, and a model of what the network needs of it.
+
+Arithmetic: 2 operations per multiply-add (counted by inception.cost), once forward and twice
+backward; the peak is measured on a CPU (a matrix product) and published for others. Traffic: every
+layer's output is written and read in inference. In training it passes 14 times:
+
+    forward    written by the convolution, read for the statistics, read and written by the
+               normalization, read by the next convolution
+    backward   the gradient and the output read for the normalization's sums, both read and the
+               gradient written, read for the input's gradient, written as such, and with the
+               input read for the weights' gradient
+
+and the float32 weights 13 times a step: read forward and backward, gradients written, read for
+their norm and for the update, weights, both of RMSProp's moments and the running average read and
+written. Fusion that avoids a pass can exceed this limit. Bandwidth is measured on CPUs and GPUs.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inception.benchmark.ours import config_of
+from inception.benchmark.work import Work
+from inception.benchmark.worker import keep_on_cores
+from inception.cost.counting import count_network
+
+# Dense peak operations/s in bfloat16 and in float32 (TF32 on GPUs, where it is JAX's default; on
+# TPUs JAX's default multiplies in bfloat16), and bytes/s of memory, as their makers publish them.
+PUBLISHED = {
+    "A100": (312e12, 156e12, 2.04e12),
+    "H100": (989e12, 495e12, 3.35e12),
+    "H200": (989e12, 495e12, 4.8e12),
+    "B200": (2250e12, 1125e12, 8.0e12),
+    "L4": (121e12, 60e12, 0.3e12),
+    "V100": (125e12, 15.7e12, 0.9e12),
+    "TPU v4": (275e12, 275e12, 1.2e12),
+    "TPU v5 lite": (197e12, 197e12, 0.819e12),
+    "TPU v5e": (197e12, 197e12, 0.819e12),
+    "TPU v5p": (459e12, 459e12, 2.765e12),
+    "TPU v6": (918e12, 918e12, 1.64e12),
+}
+OUTPUT_PASSES = {"infer": 2, "train": 14}
+WEIGHT_PASSES = {"infer": 1, "train": 13}
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Of a device for one kind of work.
+
+    Attributes:
+      device: its name.
+      operations: per second at best; nan where unknown.
+      bandwidth: bytes/s of its memory; nan where unknown.
+      operations_per_image: that the network needs.
+      bytes_per_image: that the network moves, by the model above.
+    """
+
+    device: str
+    operations: float
+    bandwidth: float
+    operations_per_image: float
+    bytes_per_image: float
+
+    @property
+    def by_arithmetic(self) -> float:
+        """Images/s at most."""
+        return self.operations / self.operations_per_image
+
+    @property
+    def by_traffic(self) -> float:
+        """Images/s at most."""
+        return self.bandwidth / self.bytes_per_image
+
+    @property
+    def roofline(self) -> float:
+        """Images/s when arithmetic and traffic do not overlap."""
+        return 1 / (1 / self.by_arithmetic + 1 / self.by_traffic)
+
+
+def limits(work: Work) -> Limits:
+    """Counts what the work needs and measures or looks up what this process's device can do."""
+    network = count_network(config_of(work), work.num_classes)
+    total = network.total_with_side_head if work.mode == "train" else network.total
+    weights = total.parameters * 4 * WEIGHT_PASSES[work.mode] / work.batch
+    outputs = total.activation_bytes * OUTPUT_PASSES[work.mode]
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        name = f"CPU, {work.threads} threads"
+        operations, bandwidth = cpu_operations(), cpu_bandwidth(work.threads)
+    else:
+        name = device.device_kind
+        operations, bandwidth = published(name, work.dtype)
+        bandwidth = gpu_bandwidth() if device.platform == "gpu" else bandwidth
+    passes = 3 if work.mode == "train" else 1
+    return Limits(name, operations, bandwidth, 2 * total.multiply_adds * passes, outputs + weights)
+
+
+def published(name: str, dtype: str) -> tuple[float, float]:
+    """Peak operations/s and bytes/s of a device by its name; nan for an unknown one."""
+    for known, (bfloat16, float32, bandwidth) in PUBLISHED.items():
+        if known in name:
+            return (bfloat16 if dtype == "bfloat16" else float32), bandwidth
+    return float("nan"), float("nan")
+
+
+def cpu_operations(size: int = 2048) -> float:
+    """Floating-point operations/s of a float32 matrix product."""
+    matrix = np.ones((size, size), np.float32)
+    return 2 * size**3 / _fastest(lambda: matrix @ matrix)
+
+
+def cpu_bandwidth(threads: int, megabytes: int = 256) -> float:
+    """Bytes/s of the sum of two arrays, all that is read and written, over all threads."""
+    count = megabytes * 250_000 // threads
+    arrays = [np.ones((3, count), np.float32) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = _fastest(lambda: list(pool.map(lambda a: np.add(a[0], a[1], out=a[2]), arrays)))
+    return 3 * 4 * count * threads / seconds
+
+
+def gpu_bandwidth(megabytes: int = 1024) -> float:
+    """Bytes/s of adding 1 to an array, read and written."""
+    array = jnp.zeros(megabytes * 250_000, jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    return 2 * array.nbytes / _fastest(lambda: add(array).block_until_ready(), repeats=20)
+
+
+def _fastest(call: Callable[[], object], repeats: int = 8) -> float:
+    """Seconds of the fastest call, after one to warm up: the limit is what is possible."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+if __name__ == "__main__":
+    work = Work(**json.loads(sys.argv[1]))
+    keep_on_cores(work.threads)
+    found = limits(work)
+    derived = {name: getattr(found, name) for name in ("by_arithmetic", "by_traffic", "roofline")}
+    print(json.dumps(dataclasses.asdict(found) | derived))

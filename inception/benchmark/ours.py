@@ -1,0 +1,92 @@
+"""Our side: the run's own training step, and the predictor."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from inception import sharding
+from inception.benchmark.work import Side, Work
+from inception.config import preprocessing
+from inception.predictor import Predictor
+from inception.state import build
+from inception.train_step import compile_step
+
+IMAGENET = 1_281_167  # training images, for the schedule of the learning rate
+
+
+def config_of(work: Work) -> ConfigDict:
+    """The config that the work's fields describe."""
+    return ConfigDict(traverse_util.unflatten_dict(dict(work.fields), sep="."))
+
+
+def made_up_batch(work: Work) -> dict[str, np.ndarray]:
+    """Images of noise with labels: what a step computes does not depend on them."""
+    numbers = np.arange(work.batch, dtype=np.int32)
+    shape = (work.batch, work.size, work.size, 3)
+    return {
+        "image": np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8),
+        "label": numbers % work.num_classes,
+        "epoch": np.zeros_like(numbers),
+        "example": numbers,
+    }
+
+
+def train(work: Work) -> Side:
+    """The whole training step of train_step.py, on one batch that lies on the devices."""
+    config, mesh = config_of(work), sharding.make_mesh()
+    training = build(config, work.num_classes, IMAGENET / work.batch)
+    state = training.create_state(mesh)
+    batch = next(sharding.to_devices(mesh, [made_up_batch(work)]))
+    compiled = compile_step(training, mesh)
+    outputs: Any = (state, None)
+
+    def step() -> None:
+        nonlocal outputs
+        outputs = compiled(outputs[0], batch)
+
+    group = config.model.batch_norm_group
+    normalized = f"groups of {group}" if 0 < group < work.batch else "the batch"
+    does = (
+        f"augmentation {config.augmentation}, both heads with label smoothing, gradients, clipping,"
+        f" weight decay, RMSProp, running averages; batch norm over {normalized}"
+    )
+    return Side(step, lambda: jax.block_until_ready(outputs), does, device_bytes)
+
+
+def infer(work: Work) -> Side:
+    """The predictor, with batch normalization folded, on uint8 images that lie on the devices."""
+    config, mesh = config_of(work), sharding.make_mesh()
+    state = build(config, work.num_classes, 1).create_state(mesh)
+    predict = Predictor(
+        build(config, work.num_classes, 1).model,
+        state.variables("raw"),
+        preprocessing(config),
+        batch_size=work.batch,
+        mesh=mesh,
+    )
+    images = next(sharding.to_devices(mesh, [made_up_batch(work)]))["image"]
+    return Side(
+        *repeated(lambda: predict.on_devices(images)),
+        "uint8 to logits by inception.Predictor, batch norm folded",
+        device_bytes,
+    )
+
+
+def repeated(call: Callable[[], Any]) -> tuple[Callable[[], None], Callable[[], Any]]:
+    """`step` and `wait` of a `Side` that makes the same call again and again."""
+    outputs: Any = None
+
+    def step() -> None:
+        nonlocal outputs
+        outputs = call()
+
+    return step, lambda: jax.block_until_ready(outputs)
+
+
+def device_bytes() -> int | None:
+    """The most bytes of the first device that were in use; None on a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

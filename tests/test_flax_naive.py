@@ -1,0 +1,71 @@
+"""benchmarks/flax_naive.py: the obvious network computes what ours does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from benchmarks import flax_naive
+from inception.errors import UserError
+from inception.state import make_model
+from tests.oracles import random_array, random_images
+
+CLASSES = 7
+
+
+def _both(config):
+    """Both networks, and variables of ours that keep the signal alive."""
+    model = make_model(config, CLASSES)
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    rng = np.random.default_rng(0)
+    flat = traverse_util.flatten_dict(shapes, sep="/")
+    arrays = {name: random_array(name, leaf.shape, rng) for name, leaf in flat.items()}
+    variables = traverse_util.unflatten_dict(arrays, sep="/")
+    return model, flax_naive.network(config, CLASSES), variables
+
+
+@pytest.mark.parametrize(
+    "fields", [(), ("model.batch_norm_scale=true", "model.avg_pool_counts_padding=true")]
+)
+def test_same_variables_give_the_same_logits(tiny, fields):
+    model, naive, variables = _both(tiny("model.batch_norm_group=0", *fields))
+    images = random_images(75, 4)
+    ours, _ = jax.jit(model.apply)(variables, images)
+    theirs, _ = jax.jit(naive.apply)(variables, images)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-5 * np.abs(ours).max())
+
+
+def test_the_trees_are_equal(tiny):
+    config = tiny()
+    model, naive, _ = _both(config)
+    images = jnp.zeros((1, 75, 75, 3))
+    ours = jax.eval_shape(model.init, jax.random.key(0), images)
+    theirs = jax.eval_shape(naive.init, jax.random.key(0), images)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(theirs)) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), dict(ours)
+    )
+
+
+def test_training_gives_the_same_logits_and_statistics(tiny):
+    config = tiny("model.batch_norm_group=0", "model.dropout_rate=0.0", "image_size=139")
+    model, naive, variables = _both(config)
+    naive, images = naive.clone(fast_variance=False), random_images(139, 8)
+
+    @jax.jit
+    def both(variables, images):
+        options = {"train": True, "mutable": ["batch_stats"]}
+        (logits, endpoints), ours = model.apply(variables, images, **options)
+        theirs_logits, theirs = naive.apply(variables, images, **options)
+        return (logits, endpoints["aux_logits"], ours), (*theirs_logits, theirs)
+
+    ours, theirs = both(variables, images)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        tolerance = 1e-5 if a.ndim == 1 else 1e-4  # statistics; logits, behind all layers
+        np.testing.assert_allclose(b, a, rtol=0, atol=tolerance * np.abs(a).max())
+
+
+def test_other_networks_are_refused(tiny):
+    with pytest.raises(UserError, match=r"config\.model\.outline='table1'"):
+        flax_naive.network(tiny("model.outline=table1"), CLASSES)
