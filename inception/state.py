@@ -81,6 +81,18 @@ class TrainState:
             ema_batch_stats=average(batch_stats, self.ema_batch_stats),
         )
 
+    def skip(self) -> "TrainState":
+        """The next state after a step that is left out: it counts, and changes nothing else.
+
+        The optimizer's own counts go on, for its learning rate is that of the step.
+        """
+
+        def count(leaf: jax.Array) -> jax.Array:
+            return leaf + 1 if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf
+
+        opt_state = jax.tree.map(count, self.opt_state)
+        return dataclasses.replace(self, step=self.step + 1, opt_state=opt_state)
+
 
 @dataclasses.dataclass(frozen=True)
 class Training:
