@@ -9,8 +9,14 @@ import optax
 from flax import struct
 from ml_collections import ConfigDict
 
-from benchmarks.flax_naive import Network, network
-from inception.benchmark.ours import config_of, device_bytes, made_up_batch, repeated
+from benchmarks.flax_naive import network
+from inception.benchmark.ours import (
+    config_of,
+    device_bytes,
+    made_up_batch,
+    made_up_variables,
+    repeated,
+)
 from inception.benchmark.work import Side, Work
 
 
@@ -67,16 +73,12 @@ def train_step(state: State, images, labels, *, net, tx, smoothing, aux_weight, 
     return State(params, batch_stats, opt_state, averages, rng), loss
 
 
-def _variables(net: Network, work: Work) -> dict:
-    images = jnp.zeros((1, work.size, work.size, 3))
-    return jax.jit(net.init)(jax.random.key(0), images)
-
-
 def train(work: Work) -> Side:
     """The training step, without augmentation."""
     config = config_of(work)
     net, tx = network(config, work.num_classes), optimizer(config)
-    variables, batch = _variables(net, work), made_up_batch(work)
+    images = jnp.zeros((1, work.size, work.size, 3))
+    variables, batch = jax.jit(net.init)(jax.random.key(0), images), made_up_batch(work)
     params, batch_stats = variables["params"], variables["batch_stats"]
     averages = jax.tree.map(jnp.copy, (params, batch_stats))
     state = State(params, batch_stats, tx.init(params), averages, jax.random.key(0))
@@ -106,7 +108,7 @@ def train(work: Work) -> Side:
 def infer(work: Work) -> Side:
     """Evaluation from uint8 to logits, batch normalization as it is."""
     net = network(config_of(work), work.num_classes)
-    variables = _variables(net, work)
+    variables = jax.device_put(made_up_variables(net, work.size))
     images = jax.device_put(made_up_batch(work)["image"])
     forward = jax.jit(lambda variables, images: net.apply(variables, images / 127.5 - 1)[0])
     does = "uint8 to logits, nn.BatchNorm as it is"

@@ -4,15 +4,16 @@ On a CPU that is oneDNN. Loaded in the process of the benchmark's side; see
 inception/benchmark/work.py for what a `Work` and a `Side` are.
 """
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
+from torch._inductor import config as inductor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from benchmarks.ways import Call, fastest
 from inception.benchmark.work import Side, Work
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -49,39 +50,38 @@ def train(work: Work) -> Side:
         optimizer.step()
         averages.update_parameters(network)
 
+    how = "torch.compile" if work.side == "timm-compile" else "eager"
     does = (
-        f"{_described(work)}, both heads with label smoothing, gradients, clip_grad_norm_, "
-        "RMSprop with weight decay (foreach), AveragedModel (foreach); batch norm over the batch, "
-        "with scale"
+        f"PyTorch {torch.__version__}, {how}, channels last, both heads with label smoothing, "
+        "gradients, clip_grad_norm_, RMSprop with weight decay and AveragedModel (both foreach); "
+        "batch norm over the batch, with scale"
     )
     return Side(step, _wait, does, _device_bytes)
 
 
 def infer(work: Work) -> Side:
-    """Evaluation from uint8 to logits, by the faster of PyTorch's two ways to fold and fuse."""
+    """Evaluation from uint8 to logits, by the fastest of PyTorch's ways to fold and fuse."""
     network, batch = _network(work, side_head=False).eval(), _batch(work)
     network = network.to(getattr(torch, work.dtype))
-    ways: dict[str, Callable[[nn.Module, torch.Tensor], Callable]] = {
-        "optimize_for_inference": _optimized,
-        "torch.compile": _compiled,
-    }
-    seconds, calls, notes = {}, {}, []
-    for name, make in ways.items():
-        try:
-            calls[name] = make(network, _scaled(batch, work.dtype))
-            seconds[name] = _seconds(lambda name=name: calls[name](_scaled(batch, work.dtype)))
-            notes.append(f"{name} {1000 * seconds[name]:.1f} ms")
-        except Exception as error:  # without a compiler, for instance
-            notes.append(f"{name} failed: {str(error).strip().splitlines()[0][:80]}")
-    if not seconds:
-        raise RuntimeError("; ".join(notes))
-    best = calls[min(seconds, key=lambda name: seconds[name])]
+    inductor.freezing = True  # weights are constants, so batch norm is folded
 
-    def step() -> None:
-        with torch.inference_mode():
-            best(_scaled(batch, work.dtype))
+    def of(make: Callable[[], Callable]) -> Call:
+        forward = make()
 
-    does = f"{_described(work)}, uint8 to logits, the faster of {'; '.join(notes)}"
+        def call() -> None:
+            with torch.inference_mode():
+                forward(_scaled(batch, work.dtype))
+
+        return call
+
+    ways = {"torch.compile": lambda: of(lambda: torch.compile(network))}
+    if work.side != "timm-compile":
+        ways["optimize_for_inference"] = lambda: of(lambda: _optimized(network, work))
+    if DEVICE.type == "cuda":
+        graphs = partial(torch.compile, network, mode="reduce-overhead")
+        ways["torch.compile with CUDA graphs"] = lambda: of(graphs)
+    step, found = fastest(ways, _wait)
+    does = f"PyTorch {torch.__version__}, channels last, uint8 to logits, the fastest of {found}"
     return Side(step, _wait, does, _device_bytes)
 
 
@@ -118,27 +118,11 @@ def _precision(work: Work) -> Any:
     return torch.autocast(DEVICE.type, torch.bfloat16, enabled=work.dtype == "bfloat16")
 
 
-def _optimized(network: nn.Module, images: torch.Tensor) -> Callable:
+def _optimized(network: nn.Module, work: Work) -> Callable:
+    example = _scaled(_batch(work), work.dtype)
     with torch.inference_mode():
-        traced = torch.jit.freeze(torch.jit.trace(network, images))
+        traced = torch.jit.freeze(torch.jit.trace(network, example))
         return torch.jit.optimize_for_inference(traced)
-
-
-def _compiled(network: nn.Module, images: torch.Tensor) -> Callable:
-    torch._inductor.config.freezing = True  # weights are constants, so batch norm is folded
-    return torch.compile(network)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """The median of five calls, after three in which all is compiled."""
-    times = []
-    with torch.inference_mode():
-        for _ in range(8):
-            start = time.perf_counter()
-            call()
-            _wait()
-            times.append(time.perf_counter() - start)
-    return statistics.median(times[3:])
 
 
 def _wait() -> None:
@@ -148,10 +132,3 @@ def _wait() -> None:
 
 def _device_bytes() -> int | None:
     return torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else None
-
-
-def _described(work: Work) -> str:
-    how = {"timm-compile": "torch.compile"}.get(work.side, "eager")
-    return f"PyTorch {torch.__version__}, channels last" + (
-        f", {how}" if work.mode == "train" else ""
-    )

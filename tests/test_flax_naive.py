@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from benchmarks import flax_naive
+from inception.benchmark.ours import made_up_variables
 from inception.errors import UserError
 from inception.state import make_model
-from tests.oracles import random_array, random_images
+from tests.oracles import random_images
 
 CLASSES = 7
 
@@ -17,12 +17,7 @@ CLASSES = 7
 def _both(config):
     """Both networks, and variables of ours that keep the signal alive."""
     model = make_model(config, CLASSES)
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-    rng = np.random.default_rng(0)
-    flat = traverse_util.flatten_dict(shapes, sep="/")
-    arrays = {name: random_array(name, leaf.shape, rng) for name, leaf in flat.items()}
-    variables = traverse_util.unflatten_dict(arrays, sep="/")
+    variables = made_up_variables(model, config.image_size)
     return model, flax_naive.network(config, CLASSES), variables
 
 

@@ -1,18 +1,23 @@
 """Speed, memory and start-up beside what people would use instead.
 
-    python -m inception.benchmark --mode=train|infer [--against=NAME,...] [--batch=16,...]
-        [--size=299] [--dtype=float32] [--threads=N] [--rounds=5] [--seconds=10]
+    python -m inception.benchmark --mode=train|infer|data|startup|memory [--against=NAME,...]
+        [--batch=16,...] [--size=299] [--dtype=float32] [--threads=N] [--rounds=5] [--seconds=10]
         [--config=configs/v3.py] [--config.FIELD=VALUE ...] [--output=FILE.json]
+    python -m inception.benchmark --mode=gpu
 
 train is the whole training step and infer uint8 to logits, both on a batch of noise that lies on
-the device. Opponents: torchvision, timm, timm-compile (torch.compile; the precision is autocast's),
-keras (infer only) and flax-naive, the obvious Flax code; they are in the repository's benchmarks/.
+the device; data is JPEG files to batches of uint8, with one thread. Each side has a process of its
+own, on the same cores; the processes take turns in rounds of about --seconds, and a ratio is the
+median of the ratios of rounds that belong together. Warm-up and compilation are not in it: compiled
+programs go to a temporary folder (or --cache=DIR), so a start is a cold one, and its time to the
+first step has a column of its own. --augmentation=inception adds a row: ours with it. The limits of
+the device, and the model of what the network needs, are in inception/benchmark/limits.py.
 
-Each side has a process of its own, on the same cores; the processes take turns in rounds of about
---seconds, and a ratio is the median of the ratios of rounds that belong together. Compiled programs
-go to a temporary folder (or --cache=DIR), so a start is a cold one; warm-up is not measured.
---augmentation=inception adds a row: our step with that augmentation. What the device could do is in
-inception/benchmark/limits.py.
+startup and memory start each side's training in fresh processes, with nothing compiled and again.
+
+Opponents: torchvision, timm, timm-compile (torch.compile), keras (infer) and flax-naive, the
+obvious Flax code; in data tf.data, torchvision's DataLoader and pillow. They are in the
+repository's benchmarks/. gpu is all that is to be measured on a GPU: inception/benchmark/gpu.py.
 """
 
 import argparse
@@ -24,58 +29,91 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inception import command_line
-from inception.benchmark import speed
+from inception.benchmark import speed, starts
+from inception.benchmark.photographs import write_photographs
 from inception.benchmark.work import OURS, SIDES, Work, check
 from inception.config import flatten, load
 from inception.doctor.speed import cores
 
+BATCHES = {"data": "32"}  # where it is not 16
+AUGMENTATIONS = {"data": "inception_fast"}  # resizes bilinearly, as the opponents do; else "none"
 
-def works_of(args: argparse.Namespace, overrides: Sequence[str], batch: int) -> list[Work]:
+
+def works_of(args: argparse.Namespace, overrides: Sequence[str], batch: str) -> list[Work]:
     """The sides that the command line asks for, ours first."""
-    sides = [OURS, *filter(None, args.against.split(","))]
-    for side in sides[1:]:
-        check(args.mode, side)
+    mode = args.mode if args.mode in SIDES else "train"
+    opponents = list(filter(None, args.against.split(",")))
+    for side in opponents:
+        check(mode, side)
     own = [f"batch_size={batch}", f"image_size={args.size}", f"dtype={args.dtype}"]
-    config = load(args.config, ["augmentation=none", *overrides, *own])
-    fields = flatten(config)
-
-    def work(side: str, **changed: str) -> Work:
-        return Work(side, args.mode, args.threads, fields | changed, args.num_classes)
-
-    works = [work(side) for side in sides]
+    plain = f"augmentation={AUGMENTATIONS.get(mode, 'none')}"
+    works = [
+        Work(side, mode, args.threads, fields, args.num_classes)
+        for fields in [flatten(load(args.config, [plain, *overrides, *own]))]
+        for side in (OURS, *opponents)
+    ]
     if args.augmentation:
+        fields = flatten(load(args.config, [f"augmentation={args.augmentation}", *overrides, *own]))
         name = f"{OURS}, augmentation {args.augmentation}"
-        works.append(work(name, augmentation=args.augmentation))
+        works.append(dataclasses.replace(works[0], side=name, fields=fields))
     return works
 
 
-def compare(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
+def compare_networks(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
     """Measures every batch, prints its table and returns all that was found."""
     found = []
-    for batch in map(int, args.batch.split(",")):
+    for batch in args.batch.split(","):
         works = works_of(args, overrides, batch)
         limits = speed.limits(works[0], cache)
         print(f"{args.mode}, batch {batch}, {args.size}x{args.size}, {args.dtype}")
-        print(speed.limits_line(limits) + "\n")
-        results = speed.measure(works, args.rounds, args.seconds, cache)
-        print(speed.table(results, limits) + "\n")
+        print(speed.limits_line(limits) + "\n", flush=True)
+        results = speed.measure(works, args.rounds or 5, args.seconds, cache)
+        print(speed.table(results, limits) + "\n", flush=True)
         found.append({"limits": limits, "results": [dataclasses.asdict(each) for each in results]})
     return found
+
+
+def compare_inputs(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
+    """Measures the input on JPEG files that it writes, prints the table and returns the numbers."""
+    paths = write_photographs(cache / "photographs")
+    print(f"{len(paths)} JPEG files, {sum(path.stat().st_size for path in paths) / 1e3:.0f} kB")
+    overrides = [*overrides, f"data_dir={cache / 'photographs'}"]
+    works = works_of(args, overrides, args.batch)
+    results = speed.measure(works, args.rounds or 5, args.seconds, cache)
+    print(speed.input_table(results))
+    return [dataclasses.asdict(each) for each in results]
+
+
+def compare_starts(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
+    """Starts every side cold and again, prints the mode's table and returns the numbers."""
+    found = starts.measure(works_of(args, overrides, args.batch), args.rounds or 1, cache)
+    table = {"startup": starts.startup_table, "memory": starts.memory_table}[args.mode]
+    print(table(found))
+    return [dataclasses.asdict(each) for each in found]
+
+
+MODES = {
+    "train": compare_networks,
+    "infer": compare_networks,
+    "data": compare_inputs,
+    "startup": compare_starts,
+    "memory": compare_starts,
+}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = command_line.parser("python -m inception.benchmark", __doc__, config=True)
-    parser.add_argument("--mode", required=True, choices=SIDES)
+    parser.add_argument("--mode", required=True, choices=MODES)
     parser.add_argument("--against", default="", metavar="NAME,...", help="opponents")
-    parser.add_argument("--batch", default="16", help="images of a step; several: 1,16")
+    parser.add_argument("--batch", help="images of a step; several: 1,16 (16; in data 32)")
     parser.add_argument("--size", type=int, default=299, help="of images, pixels (%(default)s)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--config", default="configs/v3.py", help="a file (%(default)s)")
     parser.add_argument("--num_classes", type=int, default=1000, help="logits (%(default)s)")
-    parser.add_argument("--augmentation", default="", help="adds ours with it; default: none")
-    parser.add_argument("--threads", type=int, default=cores(), help="of each side (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--augmentation", help="adds a row: ours with it")
+    parser.add_argument("--threads", type=int, help="of each side (all cores; in data 1)")
+    parser.add_argument("--rounds", type=int, help="(5; of starts 1)")
     parser.add_argument("--seconds", type=float, default=10, help="of a round (%(default)s)")
     parser.add_argument("--cache", help="keeps compiled programs in this folder")
     parser.add_argument("--output", metavar="FILE.json", help="writes all numbers")
@@ -85,8 +123,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the mode that the command line asks for."""
     args, overrides = command_line.parse(parser(), argv)
+    args.batch = args.batch or BATCHES.get(args.mode, "16")
+    args.threads = args.threads or (1 if args.mode == "data" else cores())
     with tempfile.TemporaryDirectory(prefix="inception-benchmark-") as scratch:
-        found = compare(args, overrides, Path(args.cache or scratch))
+        found = MODES[args.mode](args, overrides, Path(args.cache or scratch))
     if args.output:
         Path(args.output).write_text(json.dumps(found, indent=2) + "\n")
 

@@ -1,9 +1,12 @@
 """Our side: the run's own training step, and the predictor."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -12,7 +15,7 @@ from inception import sharding
 from inception.benchmark.work import Side, Work
 from inception.config import preprocessing
 from inception.predictor import Predictor
-from inception.state import build
+from inception.state import build, make_model
 from inception.train_step import compile_step
 
 IMAGENET = 1_281_167  # training images, for the schedule of the learning rate
@@ -60,20 +63,35 @@ def train(work: Work) -> Side:
 def infer(work: Work) -> Side:
     """The predictor, with batch normalization folded, on uint8 images that lie on the devices."""
     config, mesh = config_of(work), sharding.make_mesh()
-    state = build(config, work.num_classes, 1).create_state(mesh)
+    model = make_model(config, work.num_classes)
     predict = Predictor(
-        build(config, work.num_classes, 1).model,
-        state.variables("raw"),
+        model,
+        jax.device_put(made_up_variables(model, work.size), sharding.replicated(mesh)),
         preprocessing(config),
         batch_size=work.batch,
         mesh=mesh,
     )
     images = next(sharding.to_devices(mesh, [made_up_batch(work)]))["image"]
-    return Side(
-        *repeated(lambda: predict.on_devices(images)),
-        "uint8 to logits by inception.Predictor, batch norm folded",
-        device_bytes,
-    )
+    does = "uint8 to logits by inception.Predictor, batch norm folded"
+    return Side(*repeated(lambda: predict.on_devices(images)), does, device_bytes)
+
+
+def made_up_variables(model: nn.Module, size: int) -> dict[str, Any]:
+    """Variables that keep activations near 1 and that no initialization is compiled for.
+
+    Kernels are normal with variance 2 / inputs (He), statistics and scales near 1, offsets near 0.
+    """
+    rng = np.random.default_rng(0)
+
+    def make(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if leaf.ndim > 1:
+            spread = np.sqrt(2 / math.prod(leaf.shape[:-1]))
+            return spread * rng.standard_normal(leaf.shape, np.float32)
+        low, high = (0.5, 1.5) if path[-1].key in ("var", "scale") else (-0.2, 0.2)
+        return rng.uniform(low, high, leaf.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return jax.tree_util.tree_map_with_path(make, shapes)
 
 
 def repeated(call: Callable[[], Any]) -> tuple[Callable[[], None], Callable[[], Any]]:

@@ -42,6 +42,8 @@ class Result:
       batch: images of a step.
       images_per_second: over the rounds.
       ours_over_theirs: the ratio of images/s in the rounds that belong together; 1 for ours.
+      per_core_second: images per second of the processor's time.
+      ours_over_theirs_per_core: the ratio of these.
       start_seconds: from the start of its process to the end of its first step, nothing compiled
         before.
       first_step_seconds: of these, the first step with all that is compiled for it.
@@ -53,6 +55,8 @@ class Result:
     batch: int
     images_per_second: Spread
     ours_over_theirs: Spread
+    per_core_second: Spread
+    ours_over_theirs_per_core: Spread
     start_seconds: float
     first_step_seconds: float
     peak_bytes: int
@@ -62,19 +66,19 @@ def measure(works: Sequence[Work], rounds: int, seconds: float, cache: Path) -> 
     """Measures all sides in one run; the first is ours."""
     with started(works, cache) as workers:
         found = take_turns(workers, rounds, seconds)
-        return [_result(worker, found, lambda made: made.rate) for worker in workers]
+        return [_result(worker, found[worker.work.side], found[OURS]) for worker in workers]
 
 
-def _result(
-    worker: Worker, found: Mapping[str, list[Round]], rate: Callable[[Round], float]
-) -> Result:
-    own, ours = found[worker.work.side], found[OURS]
+def _result(worker: Worker, own: Sequence[Round], ours: Sequence[Round]) -> Result:
+    pairs = list(zip(ours, own, strict=True))
     return Result(
         side=worker.work.side,
         does=worker.does,
         batch=worker.work.batch,
-        images_per_second=Spread.of([rate(made) for made in own]),
-        ours_over_theirs=Spread.of([rate(a) / rate(b) for a, b in zip(ours, own, strict=True)]),
+        images_per_second=Spread.of([each.rate for each in own]),
+        ours_over_theirs=Spread.of([a.rate / b.rate for a, b in pairs]),
+        per_core_second=Spread.of([each.core_rate for each in own]),
+        ours_over_theirs_per_core=Spread.of([a.core_rate / b.core_rate for a, b in pairs]),
         start_seconds=worker.start_seconds,
         first_step_seconds=worker.first_step_seconds,
         peak_bytes=worker.peak_bytes(),
@@ -95,23 +99,43 @@ def limits(work: Work, cache: Path) -> dict[str, Any]:
 
 
 def table(results: Sequence[Result], limits: Mapping[str, Any]) -> str:
-    """A line for each side, and below it what each does."""
+    """A line for each side of a network, and below it what each does."""
+    return _table(
+        results,
+        lambda result: {
+            "of arithmetic": _percent(result, limits["by_arithmetic"]),
+            "of traffic": _percent(result, limits["by_traffic"]),
+            "of both": _percent(result, limits["roofline"]),
+        },
+    )
+
+
+def input_table(results: Sequence[Result]) -> str:
+    """A line for each side of the input, and below it what each does."""
+    return _table(
+        results,
+        lambda result: {
+            "per core-second": result.per_core_second.text(0),
+            "ours / theirs per core-second": result.ours_over_theirs_per_core.text(2),
+        },
+    )
+
+
+def _table(results: Sequence[Result], more: Callable[[Result], dict[str, str]]) -> str:
     rows = [
         {
             "side": result.side,
             "images/s": result.images_per_second.text(),
             "ours / theirs": result.ours_over_theirs.text(2),
-            "of arithmetic": _percent(result, limits["by_arithmetic"]),
-            "of traffic": _percent(result, limits["by_traffic"]),
-            "of both": _percent(result, limits["roofline"]),
+            **more(result),
             "peak memory": f"{result.peak_bytes / 2**30:.2f} GiB",
             "first step": f"{result.start_seconds:.1f} s",
         }
         for result in results
     ]
     align = ("left", *["right"] * (len(rows[0]) - 1))
-    does = "\n".join(f"{result.side}: {result.does}" for result in results)
-    return f"{tabulate(rows, 'keys', 'simple', colalign=align, disable_numparse=True)}\n\n{does}"
+    lines = tabulate(rows, "keys", "simple", colalign=align, disable_numparse=True)
+    return "\n".join([lines, "", *(f"{result.side}: {result.does}" for result in results)])
 
 
 def limits_line(limits: Mapping[str, Any]) -> str:

@@ -34,6 +34,11 @@ class Round:
         """Images/s."""
         return self.images / self.seconds
 
+    @property
+    def core_rate(self) -> float:
+        """Images per second of processor time, which other programs on the machine disturb less."""
+        return self.images / self.processor_seconds
+
 
 class Worker:
     """A side's process, from its start to its first step and on.

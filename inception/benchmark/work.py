@@ -29,6 +29,12 @@ _NETWORKS = {
 SIDES: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
     "train": _NETWORKS,
     "infer": _NETWORKS | {"keras": ("benchmarks.keras_network", ("tensorflow", "keras"))},
+    "data": {
+        OURS: ("inception.benchmark.our_input", ()),
+        "tf.data": ("benchmarks.inputs", ("tensorflow",)),
+        "torchvision": ("benchmarks.inputs", _TORCH),
+        "pillow": ("benchmarks.inputs", ()),
+    },
 }
 
 
