@@ -1,7 +1,6 @@
 """Reads a config file, applies overrides, and refuses what makes no sense."""
 
 import difflib
-import itertools
 import logging
 import math
 import re
@@ -173,6 +172,7 @@ def validate(config: ConfigDict) -> None:
     shorter = f"shorter than the run, config.num_epochs={config.num_epochs}"
     _require(fields, ["warmup_epochs"], lambda value: value < config.num_epochs, shorter)
     check_batch_size(config)
+    _check_memory(config)
     _warn_of_switches(fields, known)
     if config.freeze_until and not config.init_from:
         logging.warning(
@@ -201,11 +201,17 @@ def _check_ranges(fields: Fields) -> None:
         _require(fields, [name], choices.__contains__, f"one of {choices}")
     numbers = [name for name, value in fields.items() if isinstance(value, float)]
     _require(fields, numbers, math.isfinite, "a finite number")
+    _require(fields, numbers, _is_float32, f"0 or further from it than {defaults.LEAST}")
     _require(fields, defaults.POSITIVE, lambda value: value > 0, "greater than 0")
     _require(fields, defaults.NOT_NEGATIVE, lambda value: value >= 0, "0 or more")
     _require(fields, defaults.FRACTIONS, lambda value: 0 <= value < 1, "at least 0 and below 1")
-    _require(fields, ["seed"], lambda value: value < 2**32, "below 2**32")
-    _require(fields, ["eval.crop_fraction"], lambda value: value <= 1, "at most 1")
+    for name, value in fields.items():
+        if type(value) in (int, float):
+            most = defaults.AT_MOST.get(name, defaults.MOST)
+            _require(fields, [name], lambda value, most=most: value <= most, f"at most {most:,}")
+    texts = [name for name, value in fields.items() if isinstance(value, str)]
+    right = "printable, without blanks around it, at most 255 bytes between slashes"
+    _require(fields, texts, _is_plain, right)
     _require(fields, ["input_mean", "input_std"], _are_three_numbers, "three finite numbers")
     _require(fields, ["input_std"], lambda value: min(value) > 0, "greater than 0")
     _require(fields, ["profile_steps"], _are_steps, "FIRST:LAST, as 10:13, or empty")
@@ -217,8 +223,24 @@ def _require(fields: Fields, names: Iterable[str], good: Callable[[Any], bool], 
             raise ConfigError(f"config.{name}={fields[name]!r}; it must be {right}")
 
 
+def _is_float32(value: float) -> bool:
+    return value == 0 or abs(value) >= defaults.LEAST
+
+
+def _is_plain(value: str) -> bool:
+    parts = value.split("/")
+    return (
+        value.isprintable()
+        and value == value.strip()
+        and len(value) < 4096  # what a path may have
+        and max(len(part.encode()) for part in parts) <= 255
+    )
+
+
 def _are_three_numbers(value: list) -> bool:
-    return len(value) == 3 and all(isinstance(x, float) and math.isfinite(x) for x in value)
+    return len(value) == 3 and all(
+        isinstance(x, float) and abs(x) <= defaults.MOST and _is_float32(x) for x in value
+    )
 
 
 def _are_steps(value: str) -> bool:
@@ -247,21 +269,31 @@ def check_batch_size(config: ConfigDict, devices: int = 1) -> None:
       ConfigError: with the nearest numbers that would work.
     """
     steps, group = config.accumulation_steps, config.model.batch_norm_group
-
-    def splits(size: int) -> bool:
-        share = size // steps
-        return size % (steps * devices) == 0 and (share <= group or share % max(1, group) == 0)
-
-    if splits(config.batch_size):
+    whole = math.lcm(devices, max(1, group))  # a micro-batch of whole groups, equal on all devices
+    share, rest = divmod(config.batch_size, steps)
+    unit = devices if share <= group else whole
+    if not rest and not share % unit:
         return
-    below = next(filter(splits, range(config.batch_size - 1, 0, -1)), None)
-    above = next(filter(splits, itertools.count(config.batch_size + 1)))
+    below = max(share // whole * whole, min(group, share) // devices * devices)
+    more = (share // devices + 1) * devices
+    above = more if more <= group else (share // whole + 1) * whole
     raise ConfigError(
         f"config.batch_size={config.batch_size} does not split into "
         f"config.accumulation_steps={steps} micro-batches over {devices} device(s) in whole groups "
         f"of config.model.batch_norm_group={group}: use "
-        + " or ".join(str(size) for size in (below, above) if size)
+        + " or ".join(str(size * steps) for size in (below, above) if size)
     )
+
+
+def _check_memory(config: ConfigDict) -> None:
+    """Refuses batches that no host could hold."""
+    for group, name in ((config, "batch_size"), (config.eval, "eval.batch_size")):
+        gib = group.batch_size * config.image_size**2 * 3 / 2**30
+        if gib > defaults.MOST_GIB:
+            raise ConfigError(
+                f"config.{name}={group.batch_size} images of config.image_size={config.image_size} "
+                f"are {gib:,.0f} GiB; at most {defaults.MOST_GIB} can be held"
+            )
 
 
 def differences(old: dict, new: dict) -> dict[str, tuple]:

@@ -204,6 +204,22 @@ NOT_NEGATIVE = (
     "spike_factor",
 )
 FRACTIONS = ("label_smoothing", "ema_decay", "rmsprop_decay", "momentum")
+# More than any run needs: beyond, a typing error takes all memory, or a 32-bit number overflows.
+AT_MOST = {
+    "seed": 2**32 - 1,
+    "image_size": 4096,
+    "data_threads": 1024,
+    "batch_size": 2**20,
+    "accumulation_steps": 1024,
+    "eval.batch_size": 2**20,
+    "eval.crop_fraction": 1,
+    "model.width_multiplier": 16,
+    "model.batch_norm_group": 2**20,
+    "keep_checkpoints": 10_000,
+}
+MOST = 1e9  # of all other numbers
+LEAST = 1e-30  # but 0: float32 makes 0 of less
+MOST_GIB = 64  # of the uint8 images of a batch, over all hosts; each keeps about four batches
 # Where the first field has none of these values, the others play no part.
 SWITCHES = (
     ("optimizer", ("rmsprop",), ("rmsprop_decay", "rmsprop_epsilon")),

@@ -99,7 +99,7 @@ def _split_folder(root: str | Path, split: str) -> epath.Path:
     try:
         parent = epath.Path(root).expanduser()
         found = _subfolders(parent) if str(root) and parent.is_dir() else ()
-    except (KeyError, ImportError) as error:  # epath's, of xyz:// and where gcsfs is missing
+    except Exception as error:  # epath's, of xyz://, and whatever a bucket's package raises
         raise DataError(
             f"data_dir {root} cannot be opened ({error!r}). Mount it and give the folder"
         ) from error

@@ -61,7 +61,10 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bo
                 f"{folder} cannot be written. To convert a copy that you may only read, link "
                 "it into a directory of yours, `cp -rs DATA_DIR/NAME MY_DIR/`, and give that"
             )
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"data_dir {root} cannot be made: {error}") from error
     base = name.split("/")[0].split(":")[0]
     with (root / f".{base}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees the lock of a process that dies
