@@ -1,8 +1,14 @@
 """The data that a config names: what it trains on and what it evaluates on."""
 
+from collections.abc import Iterator
+
+import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from inception import sharding
 from inception.data.sources import Source, open_source
+from inception.data.stream import train_stream
 
 
 def open_train_source(config: ConfigDict) -> Source:
@@ -14,6 +20,27 @@ def open_train_source(config: ConfigDict) -> Source:
     return open_source(
         config.dataset, config.split, config.data_dir, on_bad_record=config.on_bad_record
     )
+
+
+def train_batches(config: ConfigDict, source: Source, mesh: Mesh, first: int) -> Iterator[dict]:
+    """The config's training batches `first`, first + 1, ... on the devices, see `train_stream`.
+
+    Raises:
+      DataError: see `train_stream`.
+    """
+    batches = train_stream(
+        source,
+        seed=config.seed,
+        image_size=config.image_size,
+        batch_size=config.batch_size,
+        augmentation=config.augmentation,
+        on_bad_record=config.on_bad_record,
+        threads=config.data_threads,
+        start_step=first,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return sharding.to_devices(mesh, batches)
 
 
 def open_eval_source(config: ConfigDict) -> Source:

@@ -1,8 +1,8 @@
 """What a run tells while it goes on: a progress line, metrics.jsonl and TensorBoard curves.
 
-All files may be in a bucket. Buckets cannot append, and TensorFlow's event writer knows no buckets
-but Google's own: there metrics.jsonl is written anew each time, and the event file is written to
-the local disk and copied.
+Steps out of the ordinary stand in anomalies.jsonl. All files may be in a bucket. Buckets cannot
+append, and TensorFlow's event writer knows no buckets but Google's own: there files of lines are
+written anew each time, and the event file is written to the local disk and copied.
 """
 
 import contextlib
@@ -19,11 +19,13 @@ from etils import epath
 from inception.files import as_json, is_local, write_text
 from inception.sharding import is_main_process
 
+METRICS, ANOMALIES = "metrics.jsonl", "anomalies.jsonl"
+
 
 class Logbook:
     """Writes the metrics of a run. Use as a context manager; other processes write nothing.
 
-    Lines of metrics.jsonl behind `first_step` are dropped: a run that continues from a checkpoint
+    Lines behind `first_step` are dropped from the files: a run that continues from a checkpoint
     writes them again.
 
     Args:
@@ -38,12 +40,10 @@ class Logbook:
     ):
         self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
         self._workdir = epath.Path(workdir)
-        self._lines: list[str] = []
         self._writer: _Events | None = None
         if is_main_process():
-            kept = [line for line in read_metrics(workdir) if line["step"] <= first_step]
-            self._lines = [as_json(line) + "\n" for line in kept]
-            write_text(self._file, "".join(self._lines))
+            self._metrics = _Lines(self._workdir / METRICS, first_step)
+            self._anomalies = _Lines(self._workdir / ANOMALIES, first_step)
         self.restart_clock(first_step)
 
     def __enter__(self) -> "Logbook":
@@ -86,19 +86,16 @@ class Logbook:
         }
         self._write(step, scalars)
 
-    @property
-    def _file(self) -> epath.Path:
-        return self._workdir / "metrics.jsonl"
+    def anomaly(self, step: int, what: str, record: dict) -> None:
+        """Logs a step out of the ordinary: what it is, and what is known of it for the file."""
+        log(f"step {step}: {what}; --mode=replay --step={step} shows its images")
+        if is_main_process():
+            self._anomalies.add({"step": step, **record})
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         if not is_main_process():
             return
-        self._lines.append(as_json({"step": step, **scalars}) + "\n")
-        if is_local(self._file):
-            with self._file.open("a") as file:
-                file.write(self._lines[-1])
-        else:
-            write_text(self._file, "".join(self._lines))
+        self._metrics.add({"step": step, **scalars})
         self._writer = self._writer or _Events(self._workdir)  # takes seconds, once
         self._writer.write(step, scalars)
 
@@ -111,12 +108,12 @@ def log(line: str) -> None:
 
 def read_metrics(workdir: epath.PathLike) -> list[dict]:
     """The lines of a run's metrics.jsonl, without what a crash has cut off or is something else."""
-    file = epath.Path(workdir) / "metrics.jsonl"
-    lines = []
-    for text in file.read_text().splitlines() if file.exists() else []:
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(text))
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+    return _read(epath.Path(workdir) / METRICS)
+
+
+def read_anomalies(workdir: epath.PathLike) -> list[dict]:
+    """The lines of a run's anomalies.jsonl, see watch.py."""
+    return _read(epath.Path(workdir) / ANOMALIES)
 
 
 def summary(results: dict) -> str:
@@ -139,6 +136,32 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def _read(file: epath.Path) -> list[dict]:
+    lines = []
+    for text in file.read_text().splitlines() if file.exists() else []:
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+
+
+class _Lines:
+    """A file of a line of JSON for each of some steps, those up to `last` kept."""
+
+    def __init__(self, file: epath.Path, last: int):
+        self._file = file
+        self._lines = [as_json(line) + "\n" for line in _read(file) if line["step"] <= last]
+        if file.exists():
+            write_text(file, "".join(self._lines))
+
+    def add(self, line: dict) -> None:
+        self._lines.append(as_json(line) + "\n")
+        if is_local(self._file):
+            with self._file.open("a") as file:
+                file.write(self._lines[-1])
+        else:
+            write_text(self._file, "".join(self._lines))
 
 
 class _Events:
