@@ -1,94 +1,89 @@
 """Saves and restores the states of a run: the only file that knows Orbax.
 
-`WORKDIR/checkpoints/STEP/` is a whole TrainState. It is restored leaf by leaf, by name: so weights
-can be read alone, whatever the optimizer was, and a state that has gained leaves since can still be
-restored. Saves are asynchronous; leaving `Checkpoints` waits for the one in flight, also when an
-exception passes through.
+`WORKDIR/checkpoints/STEP/` is a whole TrainState with the digests of its leaves (digests.py). It is
+restored leaf by leaf, by name: so weights can be read alone, whatever the optimizer was, and a
+state that has gained leaves since can still be restored.
+
+`Checkpoints` reads, also while the run goes on in another process, and changes nothing; who trains
+has a `CheckpointWriter` (checkpoint_writer.py).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import itertools
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers
+from orbax.checkpoint import checkpoint_managers as policies
 
 from inception import config as config_lib
+from inception import digests, processes
+from inception.digests import DamagedCheckpoint
 from inception.errors import CheckpointError
+from inception.logbook import log
+from inception.retention import Keep, best_step
+from inception.sharding import is_main_process
 
-FORMAT = 2  # of what this version writes; checkpoints without a number are format 1
+FORMAT = 3  # of what this version writes; 2, and 1 without a number, had no digests
+_rounds = itertools.count()
+
+# Orbax prints the trace of an error in the background that it raises later, too.
+logging.getLogger("absl").addFilter(
+    lambda record: not (record.exc_info and "orbax" in record.pathname)
+)
 
 
 class Checkpoints:
-    """The checkpoints of one workdir. Use as a context manager.
+    """The checkpoints of one workdir, to read. Use as a context manager.
 
     Args:
       workdir: an absolute path, or one in a bucket, see `workdir.resolve_workdir`.
-      keep: how many of the newest are kept.
 
-    Raises:
-      CheckpointError: if the workdir cannot be written.
+    Attributes:
+      directory: WORKDIR/checkpoints.
     """
 
-    def __init__(self, workdir: epath.PathLike, keep: int = 3):
+    def __init__(self, workdir: epath.PathLike):
         self.directory = epath.Path(workdir) / "checkpoints"
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CheckpointError(f"workdir {workdir} cannot be written: {error}") from error
+        self._manager = self._open()
+
+    def _open(self, keep: Keep | None = None) -> ocp.CheckpointManager:
+        """Orbax's manager, to read, or to write and keep what `keep` says."""
+        policy: list[policies.PreservationPolicy] = []
+        if keep:
+            policy += [policies.LatestN(keep.newest)]
+            policy += [policies.EveryNSteps(keep.every_steps)] if keep.every_steps else []
+            policy += [_Best(self.directory.parent)] if keep.best else []
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.LatestN(keep),
-            cleanup_tmp_directories=True,
+            create=False,
+            # Where a folder cannot be made, Orbax's threads would wait for it for minutes.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            cleanup_tmp_directories=keep is not None,
+            preservation_policy=policies.AnyPreservationPolicy(policy) if keep else None,
+            lightweight_initialize=True,  # damaged metadata of one must not hide the others
         )
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_handlers=ocp.PyTreeCheckpointHandler()
-        )
+        handlers = {"default": ocp.PyTreeCheckpointHandler(), "digests": _DigestsHandler()}
+        return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+
+    def _start_save(self, step: int, state: Any) -> None:
+        """Copies a state, and writes it in the background."""
+        parts = {"default": ocp.args.PyTreeSave(state), "digests": _DigestsSave(state)}
+        args, metadata = ocp.args.Composite(**parts), {"format": FORMAT}
+        self._manager.save(step, args=args, custom_metadata=metadata, force=True)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_) -> None:
-        try:
-            with self._naming_failures():
-                self._manager.wait_until_finished()
-        finally:
-            self._manager.close()
+        self._manager.close()
 
     def steps(self) -> list[int]:
         """The steps that are there, in order."""
         return sorted(self._manager.all_steps())
-
-    def shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-        """The shape of every leaf of a checkpoint by its name, "params/Logits/bias"."""
-        stored = _by_name(self._manager.item_metadata(step).tree)
-        return {name: leaf.shape for name, leaf in stored.items()}
-
-    def save(self, step: int, state: Any) -> None:
-        """Saves `state` as `step`, in the background; does nothing if that step is there.
-
-        Raises:
-          CheckpointError: if this save or, as it goes on in the background, the one before failed;
-            leaving `Checkpoints` raises it too.
-        """
-        if step not in self._manager.all_steps():
-            with self._naming_failures():
-                args = ocp.args.PyTreeSave(state)
-                self._manager.save(step, args=args, custom_metadata={"format": FORMAT}, force=True)
-
-    @contextlib.contextmanager
-    def _naming_failures(self) -> Iterator[None]:
-        """Says what a failed save means; Orbax and what it stands on raise all kinds of errors."""
-        try:
-            yield
-        except Exception as error:
-            whole = self.steps()
-            raise CheckpointError(
-                f"a checkpoint cannot be saved in {self.directory}, maybe for want of room: "
-                f"{_first_line(error)}. The same command continues from "
-                f"{whole[-1] if whole else 'the start'}"
-            ) from error
 
     def restore(
         self,
@@ -98,11 +93,12 @@ class Checkpoints:
         fresh: Callable[[], Any] | None = None,
         part: bool = False,
     ) -> tuple[int, Any]:
-        """Restores the newest checkpoint, or that of `step`.
+        """Restores the newest checkpoint that is not damaged, or that of `step`.
 
         Args:
-          like: a tree of `jax.ShapeDtypeStruct` with shardings, as the state should come back.
-          step: which; None for the newest.
+          like: a tree of `jax.ShapeDtypeStruct` with shardings, as the state should come back; or
+            a function that makes it from the shapes of the leaves by name, "params/Logits/bias".
+          step: which; None for the newest. Damaged ones are then passed over with a message.
           fresh: makes a first state, whose values are taken for leaves that the checkpoint, of an
             older version, does not have; None refuses such a checkpoint.
           part: whether the checkpoint may hold more than `like`, which is then left unread.
@@ -111,22 +107,25 @@ class Checkpoints:
           The step and the state.
 
         Raises:
+          DamagedCheckpoint: if that of `step`, or every one, does not hold what was saved.
           CheckpointError: if it is not there, cannot be read, was written by a newer version, or
             holds arrays of other names, shapes or types.
         """
-        step = self.existing(step)
-        try:
-            stored = self._manager.item_metadata(step).tree
-            self._check(step, _describe(stored), _describe(like), fresh is not None, part)
-            return step, self._restore(step, stored, like, fresh)
-        except CheckpointError:
-            raise
-        except Exception as error:  # all kinds, of files that are damaged or cannot be read
-            others = [other for other in self.steps() if other != step]
-            raise CheckpointError(
-                f"checkpoint {self.directory / str(step)} cannot be read: {_first_line(error)}. "
-                f"Without its folder, if you move it away, the others are used: {others or 'none'}"
-            ) from error
+        newest = self.existing(step)
+        damaged: dict[int, DamagedCheckpoint] = {}
+        for candidate in reversed(self.steps()) if step is None else [newest]:
+            try:
+                state = self._read(candidate, like, fresh, part)
+            except DamagedCheckpoint as error:
+                damaged[candidate] = error
+            else:
+                self._pass_over(damaged, candidate)
+                return candidate, state
+        others = [other for other in self.steps() if other not in damaged]
+        raise DamagedCheckpoint(
+            f"{damaged[newest]}. "
+            + (f"There are {others} besides" if others else "No other one is whole")
+        )
 
     def existing(self, step: int | None = None) -> int:
         """The newest step, or `step` if it is there.
@@ -142,22 +141,57 @@ class Checkpoints:
             )
         return steps[-1] if step is None else step
 
-    def _restore(self, step: int, stored: Any, like: Any, fresh: Callable[[], Any] | None) -> Any:
-        wanted = _by_name(like)
-        request = jax.tree_util.tree_map_with_path(
-            lambda path, _: wanted.get(_name(path), ocp.PLACEHOLDER), stored
-        )
-        # PLACEHOLDER leaves are not read; the sharding has to be said once more, leaf by leaf.
-        how = ocp.args.PyTreeRestore(request, ocp.checkpoint_utils.construct_restore_args(request))
-        found = _by_name(self._manager.restore(step, args=how))
-        found = {name: leaf for name, leaf in found.items() if name in wanted}
-        absent = _by_name(fresh()) if fresh and not wanted.keys() <= found.keys() else {}
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: found[_name(path)] if _name(path) in found else absent[_name(path)],
-            like,
-        )
+    def _pass_over(self, damaged: Mapping[int, DamagedCheckpoint], used: int) -> None:
+        for error in damaged.values():
+            log(f"warning: {error}. Checkpoint {used} is used instead")
 
-    def _check(
+    def _read(self, step: int, like: Any, fresh: Callable[[], Any] | None, part: bool) -> Any:
+        with self._explaining(step):
+            expected = self._digests(step)
+            stored = self._manager.item_metadata(step)["default"].tree
+            kinds = digests.describe(stored)
+            if expected:
+                digests.verify_kinds(kinds, expected)
+        if callable(like):
+            like = like({name: leaf.shape for name, leaf in digests.by_name(stored).items()})
+        self._check_fits(step, kinds, digests.describe(like), fresh is not None, part)
+        wanted = digests.by_name(like)
+        with self._explaining(step):
+            found = self._restore(step, stored, wanted)
+            if expected:
+                digests.verify(found, expected)
+        absent = digests.by_name(fresh()) if fresh and not wanted.keys() <= found.keys() else {}
+        leaves = [found[name] if name in found else absent[name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _digests(self, step: int) -> digests.Leaves:
+        """What the leaves of `step` must be; empty for one of a version without digests."""
+        file = self.directory / str(step) / "digests" / digests.FILE
+        if file.exists():
+            version, leaves = digests.read(file)
+        else:
+            metadata = self._manager.metadata(step).custom_metadata or {}
+            version, leaves = metadata.get("format", 1), {}
+            if version == FORMAT:
+                raise DamagedCheckpoint(f"{file} is missing")
+        if version > FORMAT:
+            raise CheckpointError(
+                f"checkpoint {self.directory / str(step)} has format {version}, and this version "
+                f"reads up to {FORMAT}. Use the newer version that wrote it"
+            )
+        return leaves
+
+    def _restore(self, step: int, stored: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The leaves of a checkpoint that are wanted, by name."""
+        names = digests.by_name(stored)
+        leaves = [wanted.get(name, ocp.PLACEHOLDER) for name in names]  # which is not read
+        request = jax.tree.unflatten(jax.tree.structure(stored), leaves)
+        # The sharding has to be said once more, leaf by leaf.
+        how = ocp.args.PyTreeRestore(request, ocp.checkpoint_utils.construct_restore_args(request))
+        tree = self._manager.restore(step, args=ocp.args.Composite(default=how))["default"]
+        return {name: leaf for name, leaf in digests.by_name(tree).items() if name in wanted}
+
+    def _check_fits(
         self,
         step: int,
         stored: dict[str, str],
@@ -166,35 +200,76 @@ class Checkpoints:
         may_have_more: bool,
     ) -> None:
         """Compares names, shapes and types, since Orbax restores float32 into bfloat16 silently."""
-        checkpoint = self.directory / str(step)
-        metadata = self._manager.metadata(step).custom_metadata or {}
-        if metadata.get("format", 1) > FORMAT:
-            raise CheckpointError(
-                f"checkpoint {checkpoint} has format {metadata['format']}, and this version reads "
-                f"up to {FORMAT}. Use the newer version that wrote it"
-            )
         for name, (old, new) in config_lib.differences(stored, like).items():
             if (old is None and may_lack) or (new is None and may_have_more):
                 continue
             raise CheckpointError(
-                f"checkpoint {checkpoint} does not fit the config: {name} is "
+                f"checkpoint {self.directory / str(step)} does not fit the config: {name} is "
                 f"{old or 'absent'} in the checkpoint and {new or 'absent'} in the network"
             )
 
+    @contextlib.contextmanager
+    def _explaining(self, step: int) -> Iterator[None]:
+        """Says which checkpoint cannot be read, whatever was raised, and whether it is damaged.
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+        Of several processes all find damaged what one does, so that they go on from the same.
+        """
+        checkpoint, damage, cause = self.directory / str(step), "", None
+        try:
+            yield
+        except Exception as error:  # all kinds, of files that are damaged or cannot be read
+            if isinstance(error, CheckpointError) and not isinstance(error, DamagedCheckpoint):
+                raise
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            if not digests.is_damage(error):
+                raise CheckpointError(f"checkpoint {checkpoint} cannot be read: {what}") from error
+            damage, cause = f"checkpoint {checkpoint} is damaged: {what}", error
+        if damage := first_of_all(damage):
+            raise DamagedCheckpoint(damage) from cause
 
 
-def _by_name(tree: Any) -> dict[str, Any]:
-    """Every leaf by its path."""
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+@dataclass
+class _Best:
+    """An Orbax policy. Its own looks at what is known before a checkpoint is evaluated."""
+
+    workdir: epath.PathLike
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        best = best_step(self.workdir, [info.step for info in checkpoints])
+        return [info.step == best for info in checkpoints]
 
 
-def _describe(tree: Any) -> dict[str, str]:
-    """Type and shape of every leaf by its path."""
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _by_name(tree).items()}
+class _DigestsHandler(ocp.AsyncCheckpointHandler):
+    """Writes the digests beside the arrays, from process 0 and in the background."""
+
+    async def async_save(self, directory: epath.Path, args: "_DigestsSave") -> list:
+        if not is_main_process():
+            return []
+        leaves = digests.on_host(args.state)
+
+        async def write() -> None:
+            digests.write(directory / digests.FILE, FORMAT, leaves)
+
+        return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name="digests")]
+
+    def save(self, *_) -> None:
+        raise NotImplementedError("saves are asynchronous")
+
+    def restore(self, *_) -> None:
+        raise NotImplementedError("Checkpoints reads the file")
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+@ocp.args.register_with_handler(_DigestsHandler, for_save=True, for_restore=True)
+@dataclass
+class _DigestsSave(ocp.args.CheckpointArgs):
+    state: Any
+
+
+def first_of_all(text: str) -> str:
+    """The text of the first process that has one; waits for all."""
+    number, count = processes.place()
+    if count == 1:
+        return text
+    key = f"inception/checkpoints/{next(_rounds)}"
+    processes.tell(f"{key}/{number}", text)
+    return next(filter(None, [processes.ask(f"{key}/{other}") for other in range(count)]), "")

@@ -8,15 +8,16 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import agreement, finetune, losses, sharding
+from inception import agreement, finetune, losses, retention, sharding
 from inception import config as config_lib
-from inception.checkpoints import Checkpoints
+from inception.checkpoint_writer import CheckpointWriter
 from inception.data.sources import Source
 from inception.data.stream import train_stream
 from inception.datasets import open_eval_source, open_train_source
 from inception.errors import ConfigError, UserError
 from inception.evaluate import write_results
 from inception.evaluator import Evaluator
+from inception.lock import only_run
 from inception.logbook import Logbook, log, summary
 from inception.preemption import Interrupted, preemption
 from inception.state import TrainState, build
@@ -77,7 +78,9 @@ class Trainer:
 
     def run(self) -> dict:
         """Trains from the newest checkpoint, or from the start, to the end; then evaluates."""
-        with Checkpoints(self.workdir, self.config.keep_checkpoints) as saved:
+        with CheckpointWriter(
+            self.workdir, retention.keep(self.config, self.steps_per_epoch)
+        ) as saved:
             state = self._first_state(saved)
             first_step = int(state.step)
             self._log_what_runs(state, first_step)
@@ -94,7 +97,7 @@ class Trainer:
             results.setdefault("evaluations", {})[name] = further
         return results
 
-    def _first_state(self, saved: Checkpoints) -> TrainState:
+    def _first_state(self, saved: CheckpointWriter) -> TrainState:
         create = partial(self.training.create_state, self.mesh)
         if not saved.steps():
             names = self.source.class_names
@@ -106,7 +109,7 @@ class Trainer:
         self,
         state: TrainState,
         first_step: int,
-        saved: Checkpoints,
+        saved: CheckpointWriter,
         logbook: Logbook,
         stop: Callable[[int], bool],
     ) -> tuple[TrainState, dict]:
@@ -125,7 +128,7 @@ class Trainer:
                 last or step % every == 0
                 for every in (config.log_every_steps, config.checkpoint_every_steps, eval_every)
             )
-            save_now = save_now or stop_now
+            save_now = save_now or stop_now or saved.keep.needs(step, evaluate_now)
             # In this order: what is not finite is neither saved nor evaluated; a machine that is
             # taken back gets its checkpoint before anything that takes long.
             if log_now or save_now or evaluate_now:
@@ -159,7 +162,7 @@ class Trainer:
             process_count=jax.process_count(),
         )
 
-    def _check_finite(self, pending: list[dict], step: int, saved: Checkpoints) -> dict[str, float]:
+    def _check_finite(self, pending: list[dict], step: int, saved: CheckpointWriter) -> dict[str, float]:
         """The means of the metrics of the last steps, which must all be finite."""
         steps = jax.device_get(pending)
         for back, metrics in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
@@ -209,7 +212,8 @@ def train_and_evaluate(
     Raises:
       ConfigError: for a config that makes no sense.
       WeightsError: if config.init_from holds none that can be used.
-      CheckpointError: if the workdir holds another config's run or cannot be written.
+      CheckpointError: if the workdir holds another config's run, another process trains in it, it
+        cannot be written, or the last checkpoint could not be saved.
       TrainingError: when the loss is not finite.
       Interrupted: after Ctrl-C or SIGTERM, when the step has been saved.
     """
@@ -224,7 +228,8 @@ def train_and_evaluate(
     }
     agreement.check(config, workdir, {**named, "training": train_source, "evaluation": eval_source})
     trainer = Trainer(config, workdir, train_source, eval_source, named, weights)
-    start_or_resume(workdir, config, train_source)
-    results = trainer.run()
+    with only_run(workdir):
+        start_or_resume(workdir, config, train_source)
+        results = trainer.run()
     log(summary(results))
     return results

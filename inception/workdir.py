@@ -254,22 +254,25 @@ def restore_run(
 
     Args:
       path: the run's workdir, or WORKDIR/checkpoints/STEP.
-      step: which checkpoint; None for the newest.
+      step: which checkpoint; None for the newest that is not damaged.
       dtype: to compute in.
       mesh: the devices; None for all.
 
     Raises:
-      CheckpointError: if it is not there or does not fit.
+      CheckpointError: if it is not there, does not fit or is damaged.
     """
     workdir, named = resolve_checkpoint(path)
     mesh = mesh or sharding.make_mesh()
     config = read_config(workdir)
     config.dtype = dtype
+
+    def like(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        model = make_model(config, num_classes=shapes["params/Logits/bias"][0])
+        return abstract_weights(model, config.image_size, mesh)
+
     with Checkpoints(workdir) as saved:
-        step = saved.existing(step if named is None else named)
-        model = make_model(config, num_classes=saved.shapes(step)["params/Logits/bias"][0])
-        like = abstract_weights(model, config.image_size, mesh)
-        step, weights = saved.restore(like, step, part=True)
+        step, weights = saved.restore(like, step if named is None else named, part=True)
+    model = make_model(config, num_classes=weights["params"]["Logits"]["bias"].shape[0])
     names = tuple(_read_data(workdir).get("classes", ()))
     preprocessing = config_lib.preprocessing(config)
     return TrainedRun(workdir, config, step, model, weights, names, preprocessing)

@@ -1,0 +1,109 @@
+"""Saves the states of the run that this process trains, and goes on when a save fails.
+
+Saves are asynchronous; leaving the writer waits for the one in flight, also when an exception
+passes through. A save that fails, for want of room or because the disk is gone, is told and does
+not end the run: all earlier checkpoints stay, and the next save is another try. Only the last one
+counts.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import jax
+from etils import epath
+
+from inception.checkpoints import Checkpoints, first_of_all
+from inception.digests import DamagedCheckpoint
+from inception.errors import CheckpointError
+from inception.logbook import log
+from inception.retention import Keep, set_aside
+from inception.sharding import is_main_process
+
+
+class CheckpointWriter(Checkpoints):
+    """The checkpoints of a run, to go on from and to add to. Use as a context manager.
+
+    Only one process, or the processes of one run, may have it; see lock.py.
+
+    Args:
+      workdir: see `Checkpoints`.
+      keep: what is not removed when a newer checkpoint is complete.
+
+    Raises:
+      CheckpointError: if the workdir cannot be written; when left, if the last save has failed.
+    """
+
+    def __init__(self, workdir: epath.PathLike, keep: Keep | None = None):
+        self.keep = keep or Keep()
+        self._tried = 0
+        self._failure: CheckpointError | None = None
+        try:
+            (epath.Path(workdir) / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"workdir {workdir} cannot be written: {error}") from error
+        super().__init__(workdir)
+
+    def _open(self, keep: Keep | None = None) -> Any:
+        return super()._open(keep or self.keep)
+
+    def __enter__(self) -> "CheckpointWriter":
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wait()
+        self._manager.close()
+        if self._failure and (error is None or isinstance(error, KeyboardInterrupt)):
+            raise self._failure
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves `state` as `step`, in the background; does nothing if that step is there."""
+        self._wait()
+        if step in self.steps():
+            return
+        self._tried, self._failure = step, None
+        try:
+            if not self.directory.exists():
+                log(f"warning: {self.directory} was removed; it is made anew")
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._manager.reload()
+            self._start_save(step, state)
+        except Exception as error:
+            self._note_failure(error)
+
+    def _wait(self) -> None:
+        """Waits for the save in flight."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._note_failure(error)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Says what a failed save means; Orbax and what it stands on raise all kinds of errors."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
+        self._manager = self._open()  # which looks at what is there, and removes what is half there
+        what, steps = f"{type(error).__name__}: {error}".splitlines()[0], self.steps()
+        if self._tried in steps:
+            log(f"warning: not all older checkpoints in {self.directory} can be removed: {what}")
+            return
+        self._failure = CheckpointError(
+            f"step {self._tried} cannot be saved in {self.directory}, maybe for want of room: "
+            f"{what}. The same command continues from {steps[-1] if steps else 'the start'}"
+        )
+        self._failure.__cause__ = error
+        if jax.process_count() > 1:  # the others may have saved it, or wait for this one
+            raise self._failure
+        log(f"warning: {self._failure}. This run goes on; its next save is another try")
+
+    def _pass_over(self, damaged: Mapping[int, DamagedCheckpoint], used: int) -> None:
+        """Sets damaged checkpoints aside, for the run will save these steps again."""
+        super()._pass_over(damaged, used)
+        for step in damaged if is_main_process() else ():
+            log(f"the damaged one is kept as {set_aside(self.directory / str(step))}")
+        if damaged:
+            first_of_all("")  # process 0 has moved them
+            self._manager.reload()

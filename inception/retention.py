@@ -1,0 +1,55 @@
+"""Which checkpoints of a run are kept, and where damaged ones go."""
+
+import itertools
+from dataclasses import dataclass
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from inception.logbook import read_metrics
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Which checkpoints are kept when a newer one is complete.
+
+    Attributes:
+      newest: how many of the newest, at least 1.
+      every_steps: besides them those of every so many steps; 0: none.
+      best: besides them the best that has been evaluated, see `best_step`.
+    """
+
+    newest: int = 3
+    every_steps: int = 0
+    best: bool = False
+
+    def needs(self, step: int, evaluated: bool) -> bool:
+        """Whether `step`, evaluated or not, has to be saved so that it can be kept."""
+        return (self.best and evaluated) or (self.every_steps > 0 and step % self.every_steps == 0)
+
+
+def keep(config: ConfigDict, steps_per_epoch: float) -> Keep:
+    """What the fields keep_checkpoints, keep_every_epochs and keep_best say."""
+    every = config.keep_every_epochs and max(1, round(config.keep_every_epochs * steps_per_epoch))
+    return Keep(config.keep_checkpoints, every, config.keep_best)
+
+
+def best_step(workdir: epath.PathLike, steps: list[int]) -> int | None:
+    """Which of `steps` has the highest top-1 (EMA) in metrics.jsonl, the last of equals.
+
+    None if none of them has been evaluated.
+    """
+    lines = read_metrics(workdir)
+    top1 = {
+        line["step"]: score for line in lines if (score := line.get("eval/ema_top1")) is not None
+    }
+    return max(top1.keys() & {*steps}, key=lambda step: (top1[step], step), default=None)
+
+
+def set_aside(checkpoint: epath.Path) -> epath.Path:
+    """Moves checkpoints/STEP to checkpoints/damaged/STEP, or STEP_2 and so on; returns where."""
+    folder = checkpoint.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    names = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
+    free = (place for name in names if not (place := folder / f"{checkpoint.name}{name}").exists())
+    return checkpoint.rename(next(free))
