@@ -1,9 +1,10 @@
 """The arithmetic of a data-parallel step on chips: what limits it, and how it scales.
 
 A chip's step takes at least the time of its arithmetic, of its memory's traffic and of its
-messages. If nothing overlaps they add up; if all overlaps the longest remains. The lower end of what
-is expected here is half of the speed at which nothing overlaps: on an H100 plain implementations of
-this network reach that, and on a v5e the compiler's own estimates of its cycles add up to it.
+messages. If nothing overlaps they add up; if all overlaps the longest remains. The lower end of
+what is expected here is half of the speed at which nothing overlaps: on an H100 plain
+implementations of this network reach that, and on a v5e the compiler's own estimates of its cycles
+add up to it.
 """
 
 from typing import NamedTuple
