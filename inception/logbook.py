@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -53,7 +54,8 @@ class Logbook:
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writer:
-            self._writer.close()
+            with _going_on(self._workdir):
+                self._writer.close()
 
     def restart_clock(self, step: int) -> None:
         """Measures speed from `step` and now: evaluation and saving do not count."""
@@ -90,14 +92,26 @@ class Logbook:
         """Logs a step out of the ordinary: what it is, and what is known of it for the file."""
         log(f"step {step}: {what}; --mode=replay --step={step} shows its images")
         if is_main_process():
-            self._anomalies.add({"step": step, **record})
+            with _going_on(self._workdir):
+                self._anomalies.add({"step": step, **record})
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         if not is_main_process():
             return
-        self._metrics.add({"step": step, **scalars})
-        self._writer = self._writer or _Events(self._workdir)  # takes seconds, once
-        self._writer.write(step, scalars)
+        with _going_on(self._workdir):
+            self._metrics.add({"step": step, **scalars})
+        with _going_on(self._workdir):
+            self._writer = self._writer or _Events(self._workdir)  # takes seconds, once
+            self._writer.write(step, scalars)
+
+
+@contextlib.contextmanager
+def _going_on(workdir: epath.Path) -> Iterator[None]:
+    """Around what a run can do without: where it fails, for want of room, that is told."""
+    try:
+        yield
+    except Exception as error:  # TensorFlow and buckets have their own kinds
+        log(f"warning: metrics cannot be written in {workdir}: {error}")
 
 
 def log(line: str) -> None:
@@ -152,16 +166,19 @@ class _Lines:
     def __init__(self, file: epath.Path, last: int):
         self._file = file
         self._lines = [as_json(line) + "\n" for line in _read(file) if line["step"] <= last]
+        self._is_whole = True  # False after a write that has failed, maybe in the middle of a line
         if file.exists():
             write_text(file, "".join(self._lines))
 
     def add(self, line: dict) -> None:
         self._lines.append(as_json(line) + "\n")
-        if is_local(self._file):
+        append, self._is_whole = self._is_whole and is_local(self._file), False
+        if append:
             with self._file.open("a") as file:
                 file.write(self._lines[-1])
         else:
             write_text(self._file, "".join(self._lines))
+        self._is_whole = True
 
 
 class _Events:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 
 import pytest
 
@@ -80,3 +81,18 @@ def test_the_summary_names_both_weights():
     assert "top-1 50.00%" in summary(RESULTS)
     assert "top-1 40.00%" in summary(RESULTS)
     assert "360 images" in summary(RESULTS)
+
+
+def test_a_full_disk_loses_no_line_and_no_run(tmp_path, capsys):
+    """As on a full disk: no file may grow beyond 500 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Logbook(tmp_path, 0, 100, 8.0) as log:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+        try:
+            for step in (10, 20, 30, 40):
+                log.train(step, 32, METRICS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "metrics cannot be written" in capsys.readouterr().out
+        log.train(50, 32, METRICS)
+    assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30, 40, 50]
