@@ -210,7 +210,7 @@ AT_MOST = {
     "image_size": 4096,
     "data_threads": 1024,
     "batch_size": 2**20,
-    "accumulation_steps": 1024,
+    "accumulation_steps": 4096,
     "eval.batch_size": 2**20,
     "eval.crop_fraction": 1,
     "model.width_multiplier": 16,

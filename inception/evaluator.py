@@ -64,7 +64,7 @@ class Evaluator:
         self._config, self._source, self._mesh = config, source, mesh
         self._models = tuple(models)
         self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else None
-        if self._excluded:
+        if self._excluded is not None:
             self._excluded.check(source)
         self._classes = present_classes(source) if config.eval.classes == "present" else None
         self._count = jax.jit(_count, out_shardings=sharding.replicated(mesh))

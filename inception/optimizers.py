@@ -10,6 +10,7 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
+from inception.errors import ConfigError
 from inception.model import HEADS
 
 
@@ -37,8 +38,18 @@ def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
 
 
 def num_steps(config: ConfigDict, steps_per_epoch: float) -> int:
-    """Steps of the whole run: num_epochs in batches, at least one."""
-    return max(1, round(config.num_epochs * steps_per_epoch))
+    """Steps of the whole run: num_epochs in batches, at least one.
+
+    Raises:
+      ConfigError: if they are more than the state can count.
+    """
+    steps = max(1, round(config.num_epochs * steps_per_epoch))
+    if steps >= 2**31:
+        raise ConfigError(
+            f"config.num_epochs={config.num_epochs} is {steps:,} steps of "
+            f"config.batch_size={config.batch_size}; at most 2,147,483,647 can be counted"
+        )
+    return steps
 
 
 def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

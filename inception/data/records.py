@@ -149,7 +149,8 @@ def file_instructions(name: str, splits: Iterable[Any], split: str) -> list:
 
     known = SplitDict(splits)
     try:
-        if parts := known[split].file_instructions:
+        parts = known[split].file_instructions
+        if parts and all(part.take > 0 for part in parts):  # "train[5:2]" takes -3
             return parts
         problem = "it is empty."
     except ValueError as error:
