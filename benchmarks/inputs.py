@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from inception.benchmark.photographs import HEIGHT, WIDTH
-from inception.benchmark.work import Side, Work
+from inception.benchmark.work import STORED, Side, Work
 from inception.data.crops import sample_distorted_box
 
 
@@ -27,7 +27,7 @@ def data(work: Work) -> Side:
         "pillow": (pillow, "decodes the whole file, crops and resizes; one thread"),
     }[work.side]
     batches = make(Path(work.fields["data_dir"]), work.size, work.batch, work.threads)
-    return Side(lambda: next(batches), lambda: None, does)
+    return Side(lambda: next(batches), lambda: None, does, stored=STORED)
 
 
 def _paths(root: Path) -> list[str]:

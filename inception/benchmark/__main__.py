@@ -29,9 +29,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inception import command_line
-from inception.benchmark import speed, starts
+from inception.benchmark import gpu, speed, starts
 from inception.benchmark.photographs import write_photographs
-from inception.benchmark.work import OURS, SIDES, Work, check
+from inception.benchmark.work import OURS, Work, check
 from inception.config import flatten, load
 from inception.doctor.speed import cores
 
@@ -39,23 +39,22 @@ BATCHES = {"data": "32"}  # where it is not 16
 AUGMENTATIONS = {"data": "inception_fast"}  # resizes bilinearly, as the opponents do; else "none"
 
 
-def works_of(args: argparse.Namespace, overrides: Sequence[str], batch: str) -> list[Work]:
+def works_of(
+    args: argparse.Namespace, overrides: Sequence[str], mode: str, batch: str
+) -> list[Work]:
     """The sides that the command line asks for, ours first."""
-    mode = args.mode if args.mode in SIDES else "train"
     opponents = list(filter(None, args.against.split(",")))
     for side in opponents:
         check(mode, side)
     own = [f"batch_size={batch}", f"image_size={args.size}", f"dtype={args.dtype}"]
     plain = f"augmentation={AUGMENTATIONS.get(mode, 'none')}"
-    works = [
-        Work(side, mode, args.threads, fields, args.num_classes)
-        for fields in [flatten(load(args.config, [plain, *overrides, *own]))]
-        for side in (OURS, *opponents)
-    ]
+    fields = flatten(load(args.config, [plain, *overrides, *own]))
+    ours = Work(OURS, mode, args.threads, fields, args.num_classes)
+    works = [ours, *(dataclasses.replace(ours, side=side) for side in opponents)]
     if args.augmentation:
         fields = flatten(load(args.config, [f"augmentation={args.augmentation}", *overrides, *own]))
         name = f"{OURS}, augmentation {args.augmentation}"
-        works.append(dataclasses.replace(works[0], side=name, fields=fields))
+        works.append(dataclasses.replace(ours, side=name, fields=fields))
     return works
 
 
@@ -63,7 +62,7 @@ def compare_networks(args: argparse.Namespace, overrides: Sequence[str], cache: 
     """Measures every batch, prints its table and returns all that was found."""
     found = []
     for batch in args.batch.split(","):
-        works = works_of(args, overrides, batch)
+        works = works_of(args, overrides, args.mode, batch)
         limits = speed.limits(works[0], cache)
         print(f"{args.mode}, batch {batch}, {args.size}x{args.size}, {args.dtype}")
         print(speed.limits_line(limits) + "\n", flush=True)
@@ -78,7 +77,7 @@ def compare_inputs(args: argparse.Namespace, overrides: Sequence[str], cache: Pa
     paths = write_photographs(cache / "photographs")
     print(f"{len(paths)} JPEG files, {sum(path.stat().st_size for path in paths) / 1e3:.0f} kB")
     overrides = [*overrides, f"data_dir={cache / 'photographs'}"]
-    works = works_of(args, overrides, args.batch)
+    works = works_of(args, overrides, args.mode, args.batch)
     results = speed.measure(works, args.rounds or 5, args.seconds, cache)
     print(speed.input_table(results))
     return [dataclasses.asdict(each) for each in results]
@@ -86,10 +85,21 @@ def compare_inputs(args: argparse.Namespace, overrides: Sequence[str], cache: Pa
 
 def compare_starts(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
     """Starts every side cold and again, prints the mode's table and returns the numbers."""
-    found = starts.measure(works_of(args, overrides, args.batch), args.rounds or 1, cache)
+    works = works_of(args, overrides, "train", args.batch)
+    found = starts.measure(works, args.rounds or 1, cache)
     table = {"startup": starts.startup_table, "memory": starts.memory_table}[args.mode]
     print(table(found))
     return [dataclasses.asdict(each) for each in found]
+
+
+def compare_on_gpu(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
+    """Runs gpu.py, in bfloat16 against timm's compiled network."""
+    args.against, args.dtype = gpu.OPPONENT, "bfloat16"
+
+    def sides(mode: str, batch: int) -> list[Work]:
+        return works_of(args, overrides, mode, str(batch))
+
+    return gpu.run(sides, args.rounds or 5, args.seconds, cache, "gpu")
 
 
 MODES = {
@@ -98,6 +108,7 @@ MODES = {
     "data": compare_inputs,
     "startup": compare_starts,
     "memory": compare_starts,
+    "gpu": compare_on_gpu,
 }
 
 

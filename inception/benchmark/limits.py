@@ -55,6 +55,7 @@ class Limits:
     """Of a device for one kind of work.
 
     Attributes:
+      platform: "cpu", "gpu" or "tpu".
       device: its name.
       operations: per second at best; nan where unknown.
       bandwidth: bytes/s of its memory; nan where unknown.
@@ -62,6 +63,7 @@ class Limits:
       bytes_per_image: that the network moves, by the model above.
     """
 
+    platform: str
     device: str
     operations: float
     bandwidth: float
@@ -90,16 +92,22 @@ def limits(work: Work) -> Limits:
     total = network.total_with_side_head if work.mode == "train" else network.total
     weights = total.parameters * 4 * WEIGHT_PASSES[work.mode] / work.batch
     outputs = total.activation_bytes * OUTPUT_PASSES[work.mode]
+    passes = 3 if work.mode == "train" else 1
     device = jax.local_devices()[0]
+    name, (operations, bandwidth) = device.device_kind, published(device.device_kind, work.dtype)
     if device.platform == "cpu":
         name = f"CPU, {work.threads} threads"
         operations, bandwidth = cpu_operations(), cpu_bandwidth(work.threads)
-    else:
-        name = device.device_kind
-        operations, bandwidth = published(name, work.dtype)
-        bandwidth = gpu_bandwidth() if device.platform == "gpu" else bandwidth
-    passes = 3 if work.mode == "train" else 1
-    return Limits(name, operations, bandwidth, 2 * total.multiply_adds * passes, outputs + weights)
+    elif device.platform == "gpu":
+        bandwidth = gpu_bandwidth()
+    return Limits(
+        platform=device.platform,
+        device=name,
+        operations=operations,
+        bandwidth=bandwidth,
+        operations_per_image=2 * total.multiply_adds * passes,
+        bytes_per_image=outputs + weights,
+    )
 
 
 def published(name: str, dtype: str) -> tuple[float, float]:

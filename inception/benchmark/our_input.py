@@ -1,6 +1,6 @@
 """Our side of the input: the training stream itself."""
 
-from inception.benchmark.work import Side, Work
+from inception.benchmark.work import STORED, Side, Work
 from inception.data.folder import FolderSource
 from inception.data.stream import train_stream
 
@@ -17,4 +17,4 @@ def data(work: Work) -> Side:
         threads=work.threads,
     )
     does = f"the training stream: crops and resizing of augmentation {augmentation}"
-    return Side(lambda: next(batches), lambda: None, does)
+    return Side(lambda: next(batches), lambda: None, does, stored=STORED)

@@ -86,7 +86,7 @@ def made_up_variables(model: nn.Module, size: int) -> dict[str, Any]:
     def make(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         if leaf.ndim > 1:
             spread = np.sqrt(2 / math.prod(leaf.shape[:-1]))
-            return spread * rng.standard_normal(leaf.shape, np.float32)
+            return (spread * rng.standard_normal(leaf.shape)).astype(np.float32)
         low, high = (0.5, 1.5) if path[-1].key in ("var", "scale") else (-0.2, 0.2)
         return rng.uniform(low, high, leaf.shape).astype(np.float32)
 

@@ -144,9 +144,17 @@ def take_turns(workers: Sequence[Worker], rounds: int, seconds: float) -> Mappin
     Returns:
       Each side's rounds, by name; rounds of the same number belong together.
     """
-    steps = {worker: max(1, round(seconds / worker.run(1).seconds)) for worker in workers}
+    steps = {worker: _steps(worker, seconds) for worker in workers}
     found: dict[str, list[Round]] = {worker.work.side: [] for worker in workers}
     for number in range(rounds):
         for worker in workers if number % 2 == 0 else reversed(workers):
             found[worker.work.side].append(worker.run(steps[worker]))
     return found
+
+
+def _steps(worker: Worker, seconds: float) -> int:
+    """How many steps take about so long; these warm up, and empty what an input has in store."""
+    steps = 1
+    while (took := worker.run(steps).seconds) < seconds / 2:
+        steps *= 2
+    return max(1, round(steps * seconds / took))
