@@ -30,8 +30,8 @@ class Keep:
 
 def keep(config: ConfigDict, steps_per_epoch: float) -> Keep:
     """What the fields keep_checkpoints, keep_every_epochs and keep_best say."""
-    every = config.keep_every_epochs and max(1, round(config.keep_every_epochs * steps_per_epoch))
-    return Keep(config.keep_checkpoints, every, config.keep_best)
+    every = max(1, round(config.keep_every_epochs * steps_per_epoch))
+    return Keep(config.keep_checkpoints, every if config.keep_every_epochs else 0, config.keep_best)
 
 
 def best_step(workdir: epath.PathLike, steps: list[int]) -> int | None:

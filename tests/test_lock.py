@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+import inception
 from inception import lock
 from inception.errors import CheckpointError
 from tests import processes
@@ -43,6 +44,13 @@ def test_the_second_is_refused_by_the_name_of_the_first_until_it_dies(tmp_path, 
         assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
     with lock.only_run(tmp_path):  # an error and an end in order let go of it, too
         pass
+
+
+def test_training_is_refused_before_anything_is_written(tmp_path, tiny, digits):
+    data = digits(slice(0, 40)), digits(slice(40, 44))
+    with lock.only_run(tmp_path), pytest.raises(CheckpointError, match="trains in"):
+        inception.train_and_evaluate(tiny(), tmp_path, *data)
+    assert [file.name for file in tmp_path.iterdir()] == ["run.lock"]
 
 
 def test_two_threads_are_two(tmp_path):

@@ -1,6 +1,7 @@
 """A workdir belongs to one config and its data."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 import inception
+from inception.digests import DamagedCheckpoint
 from inception.errors import CheckpointError, UserError
+from inception.weights import load_any
 from inception.workdir import (
     check_classes,
     check_model,
@@ -125,6 +128,27 @@ def test_a_run_is_restored_without_its_data_or_optimizer(trained):
         jax.tree.map(
             np.testing.assert_array_equal, run.variables(weights), chosen.variables(weights)
         )
+
+
+def test_a_damaged_checkpoint_is_passed_over_unless_it_is_asked_for(trained, digits, capsys):
+    newest = trained / "checkpoints" / "2"
+    shutil.copytree(trained / "checkpoints" / "1", newest)
+    (newest / "default" / "manifest.ocdbt").write_bytes(b"")
+    config, held_out = read_config(trained), digits(slice(40, 44))
+    try:
+        assert restore_run(trained).step == 1
+        assert "checkpoints/2 is damaged" in capsys.readouterr().out
+        assert load_any(str(trained)).source.endswith("checkpoints/1")
+        assert inception.evaluate_run(config, trained, source=held_out)["step"] == 1
+        for refuse in (
+            lambda: restore_run(trained, 2),
+            lambda: load_any(str(newest)),
+            lambda: inception.evaluate_run(config, trained, 2, held_out),
+        ):
+            with pytest.raises(DamagedCheckpoint, match=r"checkpoints/2 is damaged: .*\[1\]"):
+                refuse()
+    finally:
+        shutil.rmtree(newest)
 
 
 def test_weights_are_restored_whatever_the_optimizer_was(trained):

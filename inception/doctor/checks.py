@@ -204,7 +204,9 @@ def files(run: PlannedRun) -> Finding:
 
 def disk(run: PlannedRun) -> Finding:
     """Whether the checkpoints fit: those that are kept, and the one being written."""
-    kept, folder = run.config.keep_checkpoints, run.workdir or epath.Path(Path.cwd())
+    config, folder = run.config, run.workdir or epath.Path(Path.cwd())
+    every = config.keep_every_epochs or math.inf
+    kept = config.keep_checkpoints + config.keep_best + int(config.num_epochs / every)
     training = build(run.config, run.train_source.num_classes, len(run.train_source))
     leaves = jax.tree.leaves(training.abstract_state(sharding.make_mesh()))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
@@ -216,7 +218,7 @@ def disk(run: PlannedRun) -> Finding:
     older = sum(file.stat().st_size for file in Path(folder).glob("checkpoints/**/*"))
     text += f"{free / GIB:.2f} GiB are free"
     text += f" and {older / GIB:.2f} GiB hold older ones" if older else ""
-    advice = "make room, or lower config.keep_checkpoints"
+    advice = "make room, or keep fewer: config.keep_checkpoints, config.keep_every_epochs"
     return Finding.judge(text, advice, fail=needed > free + older)
 
 

@@ -89,7 +89,7 @@ class Start:
 
     def place(self) -> str:
         """Where it is now, one of PLACES."""
-        steps = [int(number) for number in re.findall(r"^step (\d+)/", self.text(), re.M)]
+        steps = re.findall(r"^step (\d+)/\d+  (\w+)", self.text(), re.M)
         if not (self._run.folder / "data" / "digits" / "1.0.0" / "dataset_info.json").exists():
             return "before data"
         if not steps:
@@ -98,7 +98,8 @@ class Start:
             return "save"
         if (self._run.workdir / "results.json").exists():
             return "end"
-        return "evaluation" if steps[-1] % EVALUATE_EVERY == 0 else "step"
+        number, what = steps[-1]  # "epoch" of training; an evaluation begins with its split
+        return "evaluation" if what == "epoch" and int(number) % EVALUATE_EVERY == 0 else "step"
 
     def text(self) -> str:
         return "".join(self.output)
@@ -110,7 +111,7 @@ class Start:
         """
         give_up = time.monotonic() + LIMIT
         while place and self.place() != place and self.process.poll() is None:
-            time.sleep(0.002)
+            time.sleep(0.005)
             if time.monotonic() > give_up:
                 break
         try:
