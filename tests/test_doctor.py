@@ -228,7 +228,7 @@ def test_without_a_workdir(found):
 
 
 def test_too_little_disk(found):
-    finding = found(checks.disk, "keep_checkpoints=100000000")
+    finding = found(checks.disk, "keep_checkpoints=10000", "model.width_multiplier=1.0")
     assert finding.status == "FAIL"
     assert "keep_checkpoints" in finding.advice
 
