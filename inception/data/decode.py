@@ -28,6 +28,10 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe"  # a CMYK file with this marker stores inverte
 _ODDITIES = ("extraneous bytes before marker", "unknown JFIF revision", "subsampling")
 
 
+# Above it a small file may take all memory: a "decompression bomb", or a damaged header.
+_MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 2**26  # Pillow's, 89 million
+
+
 class BadImage(DataError):
     """An image that cannot be decoded, whole, into pixels."""
 
@@ -69,9 +73,15 @@ def _rgb(pixels: np.ndarray) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
 
 
+def _check_size(width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        raise BadImage(f"{width}x{height} pixels; at most {_MOST_PIXELS:,} are decoded")
+
+
 def _decode_jpeg(data: bytes) -> np.ndarray:
     try:
-        _, _, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(width, height)
         if colorspace != "CMYK":
             return simplejpeg.decode_jpeg(data, "RGB", fastdct=True)
         inks = simplejpeg.decode_jpeg(data, "CMYK", fastdct=True)
@@ -88,6 +98,7 @@ def _decode_jpeg(data: bytes) -> np.ndarray:
 def _decode_other(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
+            _check_size(*image.size)
             if image.mode.startswith("I"):  # 16-bit grey; convert("RGB") would clip it to white
                 return _rgb((np.asarray(image) >> 8).astype(np.uint8))
             return np.asarray(image.convert("RGB"))

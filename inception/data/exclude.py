@@ -26,7 +26,9 @@ class Excluded:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"list of excluded images {file} cannot be read: {error}") from error
         self._listed = {line.strip() for line in lines if line.strip() and line[0] != "#"}
-        numbers = {f"ILSVRC2012_val_{int(s):08d}" for s in self._listed if s.isdecimal()}
+        numbers = {
+            f"ILSVRC2012_val_{int(s):08d}" for s in self._listed if s.isdecimal() and len(s) < 9
+        }
         self._names = self._listed | numbers
 
     def __len__(self) -> int:
