@@ -86,13 +86,18 @@ class Limits:
         return 1 / (1 / self.by_arithmetic + 1 / self.by_traffic)
 
 
-def limits(work: Work) -> Limits:
-    """Counts what the work needs and measures or looks up what this process's device can do."""
+def needs(work: Work) -> tuple[float, float]:
+    """Operations and bytes of an image, by the model above."""
     network = count_network(config_of(work), work.num_classes)
     total = network.total_with_side_head if work.mode == "train" else network.total
     weights = total.parameters * 4 * WEIGHT_PASSES[work.mode] / work.batch
     outputs = total.activation_bytes * OUTPUT_PASSES[work.mode]
-    passes = 3 if work.mode == "train" else 1
+    return 2 * total.multiply_adds * (3 if work.mode == "train" else 1), outputs + weights
+
+
+def limits(work: Work) -> Limits:
+    """Counts what the work needs and measures or looks up what this process's device can do."""
+    operations_per_image, bytes_per_image = needs(work)
     device = jax.local_devices()[0]
     name, (operations, bandwidth) = device.device_kind, published(device.device_kind, work.dtype)
     if device.platform == "cpu":
@@ -105,8 +110,8 @@ def limits(work: Work) -> Limits:
         device=name,
         operations=operations,
         bandwidth=bandwidth,
-        operations_per_image=2 * total.multiply_adds * passes,
-        bytes_per_image=outputs + weights,
+        operations_per_image=operations_per_image,
+        bytes_per_image=bytes_per_image,
     )
 
 

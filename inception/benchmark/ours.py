@@ -8,12 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from ml_collections import ConfigDict
 
-from inception import sharding
+from inception import defaults, sharding
 from inception.benchmark.work import Side, Work
-from inception.config import preprocessing
+from inception.config import preprocessing, set_value
 from inception.predictor import Predictor
 from inception.state import build, make_model
 from inception.train_step import compile_step
@@ -23,7 +22,10 @@ IMAGENET = 1_281_167  # training images, for the schedule of the learning rate
 
 def config_of(work: Work) -> ConfigDict:
     """The config that the work's fields describe."""
-    return ConfigDict(traverse_util.unflatten_dict(dict(work.fields), sep="."))
+    config = defaults.get_config()
+    for name, value in work.fields.items():
+        set_value(config, name, value)
+    return config
 
 
 def made_up_batch(work: Work) -> dict[str, np.ndarray]:

@@ -33,12 +33,12 @@ TOLERANCE = {"logits": 1e-4, "gradients": 1e-3}  # of the largest logit; of the 
 
 def compute(work: Work) -> dict[str, np.ndarray]:
     """Logits of both heads, [2, batch, classes], and the flat gradient, of every draw."""
-    jax.config.update("jax_default_matmul_precision", "highest")
     model = make_model(config_of(work), work.num_classes)
     variables = made_up_variables(model, work.size)
     labels = jnp.arange(work.batch) % work.num_classes
 
     @jax.jit
+    @jax.default_matmul_precision("highest")
     def both(variables: dict, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         def loss(params: dict) -> tuple[jax.Array, jax.Array]:
             given = {**variables, "params": params}
