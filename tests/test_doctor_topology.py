@@ -6,11 +6,14 @@ import importlib.util
 from collections import Counter
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from conftest import TINY
 
 import inception
-from inception import command_line
+from inception import command_line, sharding
+from inception.cost import hlo, traffic
 from inception.cost.traffic import Collective
 from inception.doctor import __main__ as doctor
 from inception.doctor import absent, table, topology
@@ -179,7 +182,7 @@ def locked():
     """The lock of a process that uses a TPU, held by us or by somebody else."""
     with contextlib.suppress(OSError), LOCK.open("a") as file:
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
         return
     yield
@@ -196,16 +199,35 @@ def test_chips_exchange_their_gradients_at_once(locked):
 
 
 @pytest.mark.slow
-@_needs("libtpu")
-@pytest.mark.parametrize("name", ["v4:2x2x1", "v5p:2x2x1", "v6e:2x2"])
-def test_other_chips_are_compiled_for(name):
-    assert absent.make_mesh(absent.parse_topology(name)).size == 4
-
-
-@pytest.mark.slow
 @_needs("jax_cuda13_plugin")
-@pytest.mark.parametrize("name", ["h100", "a100", "l4", "b200"])
-def test_gpus_are_compiled_for(name):
-    program = _compile(name)
+def test_a_gpu_is_compiled_for():
+    program = _compile("h100")
     assert program.kernels > 500
     assert not program.messages
+
+
+def _compile_product(name: str) -> str:
+    mesh = absent.make_mesh(absent.parse_topology(name))
+    array = jax.ShapeDtypeStruct((512, 512), jnp.bfloat16, sharding=sharding.replicated(mesh))
+    return jax.jit(jnp.matmul).lower(array, array).compile().as_text()
+
+
+@_needs("libtpu")
+@pytest.mark.parametrize(
+    ("name", "size"), [("v4:2x2x1", 4), ("v5e:1x1", 1), ("v5p:2x2x1", 4), ("v6e:2x2", 4)]
+)
+def test_other_tpus_are_known(name, size):
+    assert absent.make_mesh(absent.parse_topology(name)).size == size
+    assert traffic.transfers(hlo.Program(_compile_product(name)))
+
+
+@_needs("libtpu")
+def test_a_shape_that_no_tpu_has_is_refused():
+    with pytest.raises(ConfigError, match="--topology=v5e:3x3"):
+        absent.make_mesh(absent.parse_topology("v5e:3x3"))
+
+
+@_needs("jax_cuda13_plugin")
+@pytest.mark.parametrize("name", ["a100", "l4", "b200"])
+def test_other_gpus_are_known(name):
+    assert "ENTRY" in _compile_product(name)

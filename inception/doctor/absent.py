@@ -31,6 +31,7 @@ from inception.train_step import compile_step
 NO_TPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # else it wants the lock of those that use a TPU
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any; what is compiled for is named by the topology
 }
 # cuDNN's algorithms are chosen by trying them, which takes the device: then XLA takes the first.
