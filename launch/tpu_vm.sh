@@ -1,0 +1,25 @@
+#!/bin/bash
+# Cloud TPU VMs: `launch/tpu_vm.sh NAME ZONE BUCKET` makes a slice of 16 chips on 4 hosts, installs
+# this repository and trains; run again, it continues. JAX finds the hosts by their metadata.
+set -eu
+name=$1 zone=$2 bucket=$3
+
+on_all_hosts() {
+  gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
+}
+
+# --spot is cheaper and may be taken back: the hosts get SIGTERM, save, and the slice is gone.
+if ! gcloud compute tpus tpu-vm describe "$name" --zone="$zone" > /dev/null 2>&1; then
+  gcloud compute tpus tpu-vm create "$name" --zone="$zone" \
+    --accelerator-type=v5litepod-16 --version=v2-alpha-tpuv5-lite --spot
+fi
+gcloud compute tpus tpu-vm scp --recurse . "$name":inception --zone="$zone" --worker=all
+on_all_hosts 'pip install --quiet -e "inception[tpu]"'
+
+# The same command on every host. Data: a disk, or a bucket mounted with gcsfuse.
+on_all_hosts "cd inception && python3 main.py \
+  --config=configs/v3.py \
+  --workdir=gs://$bucket/runs/v3 \
+  --config.data_dir=/mnt/imagenet \
+  --config.dtype=bfloat16 \
+  --distributed"
