@@ -180,7 +180,9 @@ def test_the_command_compares_inputs(photographs, tmp_path, capsys):
             *("--batch=8", "--rounds=1", "--seconds=0.05", f"--output={output}"),
         ]
     )
-    sides = [result["side"] for result in json.loads(output.read_text())]
+    written = json.loads(output.read_text())
+    assert written["arguments"]["rounds"] == 1
+    sides = [result["side"] for result in written["measured"]]
     assert sides == [OURS, "pillow", "ours, augmentation inception"]
     assert "128 JPEG files" in capsys.readouterr().out
 
@@ -188,6 +190,12 @@ def test_the_command_compares_inputs(photographs, tmp_path, capsys):
 def test_the_command_refuses_before_it_measures():
     with pytest.raises(UserError, match="--against=abacus"):
         command.main(["--mode=train", "--against=abacus"])
+
+
+@pytest.mark.parametrize("flag", ["threads", "rounds", "seconds"])
+def test_numbers_must_be_positive(flag):
+    with pytest.raises(UserError, match=f"--{flag}=-1"):
+        command.main(["--mode=data", f"--{flag}=-1"])
 
 
 @pytest.mark.slow
@@ -201,7 +209,7 @@ def test_networks_are_compared(mode, tmp_path, capsys):
             f"--output={output}",
         ]
     )
-    (found,) = json.loads(output.read_text())
+    (found,) = json.loads(output.read_text())["measured"]
     assert [result["side"] for result in found["results"]] == [OURS, "flax-naive"]
     assert found["limits"]["platform"] == "cpu"
     assert f"{mode}, batch 2, 75x75, float32" in capsys.readouterr().out

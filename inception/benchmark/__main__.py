@@ -26,14 +26,16 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from inception import command_line
 from inception.benchmark import gpu, speed, starts
-from inception.benchmark.photographs import write_photographs
+from inception.benchmark.photographs import HEIGHT, WIDTH, write_photographs
 from inception.benchmark.work import OURS, Work, check
 from inception.config import flatten, load
 from inception.doctor.speed import cores
+from inception.errors import UserError
 
 BATCHES = {"data": "32"}  # where it is not 16
 AUGMENTATIONS = {"data": "inception_fast"}  # resizes bilinearly, as the opponents do; else "none"
@@ -66,7 +68,7 @@ def compare_networks(args: argparse.Namespace, overrides: Sequence[str], cache: 
         limits = speed.limits(works[0], cache)
         print(f"{args.mode}, batch {batch}, {args.size}x{args.size}, {args.dtype}")
         print(speed.limits_line(limits) + "\n", flush=True)
-        results = speed.measure(works, args.rounds or 5, args.seconds, cache)
+        results = speed.measure(works, args.rounds, args.seconds, cache)
         print(speed.table(results, limits) + "\n", flush=True)
         found.append({"limits": limits, "results": [dataclasses.asdict(each) for each in results]})
     return found
@@ -74,11 +76,13 @@ def compare_networks(args: argparse.Namespace, overrides: Sequence[str], cache: 
 
 def compare_inputs(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
     """Measures the input on JPEG files that it writes, prints the table and returns the numbers."""
-    paths = write_photographs(cache / "photographs")
-    print(f"{len(paths)} JPEG files, {sum(path.stat().st_size for path in paths) / 1e3:.0f} kB")
-    overrides = [*overrides, f"data_dir={cache / 'photographs'}"]
-    works = works_of(args, overrides, args.mode, args.batch)
-    results = speed.measure(works, args.rounds or 5, args.seconds, cache)
+    with tempfile.TemporaryDirectory(prefix="inception-photographs-") as folder:
+        paths = write_photographs(Path(folder))
+        kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1000
+        print(f"{len(paths)} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.0f} kB on average\n")
+        overrides = [*overrides, f"data_dir={folder}"]
+        works = works_of(args, overrides, args.mode, args.batch)
+        results = speed.measure(works, args.rounds, args.seconds, cache)
     print(speed.input_table(results))
     return [dataclasses.asdict(each) for each in results]
 
@@ -86,7 +90,7 @@ def compare_inputs(args: argparse.Namespace, overrides: Sequence[str], cache: Pa
 def compare_starts(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
     """Starts every side cold and again, prints the mode's table and returns the numbers."""
     works = works_of(args, overrides, "train", args.batch)
-    found = starts.measure(works, args.rounds or 1, cache)
+    found = starts.measure(works, args.rounds, cache)
     table = {"startup": starts.startup_table, "memory": starts.memory_table}[args.mode]
     print(table(found))
     return [dataclasses.asdict(each) for each in found]
@@ -99,7 +103,7 @@ def compare_on_gpu(args: argparse.Namespace, overrides: Sequence[str], cache: Pa
     def sides(mode: str, batch: int) -> list[Work]:
         return works_of(args, overrides, mode, str(batch))
 
-    return gpu.run(sides, args.rounds or 5, args.seconds, cache, "gpu")
+    return gpu.run(sides, args.rounds, args.seconds, cache, "gpu")
 
 
 MODES = {
@@ -136,10 +140,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, overrides = command_line.parse(parser(), argv)
     args.batch = args.batch or BATCHES.get(args.mode, "16")
     args.threads = args.threads or (1 if args.mode == "data" else cores())
+    args.rounds = args.rounds or (1 if args.mode in ("startup", "memory") else 5)
+    for name in ("threads", "rounds", "seconds"):
+        if getattr(args, name) <= 0:
+            raise UserError(f"--{name}={getattr(args, name)}; it must be greater than 0")
     with tempfile.TemporaryDirectory(prefix="inception-benchmark-") as scratch:
         found = MODES[args.mode](args, overrides, Path(args.cache or scratch))
     if args.output:
-        Path(args.output).write_text(json.dumps(found, indent=2) + "\n")
+        packages = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+        about = {"arguments": vars(args), "overrides": overrides, "packages": packages}
+        Path(args.output).write_text(json.dumps({**about, "measured": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
