@@ -1,4 +1,7 @@
-"""Splitting over devices: order and content, and the same losses on 8 as on 1."""
+"""Splitting over devices: order and content, equal losses, and what crosses them."""
+
+import functools
+import itertools
 
 import jax
 import numpy as np
@@ -24,69 +27,116 @@ def test_to_devices_keeps_order_and_content_and_stays_a_little_ahead():
 
 
 _PROGRAM = """
-import json, sys
+import json, os, sys, zlib
 import jax, inception
-from inception import sharding
+from inception import processes, sharding
+from inception.cost.hlo import Program
+from inception.cost.traffic import collectives
 from inception.data.sources import FakeSource
 from inception.data.stream import train_stream
 from inception.state import build
 from inception.train_step import compile_step
 
+processes.connect("JAX_NUM_PROCESSES" in os.environ)
 config = inception.load_config("configs/digits.py", sys.argv[1:])
 source = FakeSource(64, num_classes=10, image_size=90)
 mesh = sharding.make_mesh()
 training = build(config, num_classes=10, steps_per_epoch=4.0)
-first, step = training.create_state(mesh), compile_step(training, mesh)
-batches = sharding.to_devices(
-    mesh,
-    train_stream(
+state, step = training.create_state(mesh), compile_step(training, mesh)
+examples = []
+
+def batches():
+    for batch in train_stream(
         source,
         seed=config.seed,
         image_size=config.image_size,
         batch_size=config.batch_size,
         augmentation=config.augmentation,
-    ),
-)
-losses, norms = [], []
-for _ in range(10):
-    first, metrics = step(first, next(batches))
-    losses.append(float(metrics["loss"]))
-    norms.append(float(metrics["grad_norm"]))
-print(json.dumps({"devices": mesh.size, "losses": losses, "grad_norms": norms}))
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    ):
+        examples.append([[int(n), zlib.crc32(x)] for n, x in zip(batch["example"], batch["image"])])
+        yield batch
+
+stream = sharding.to_devices(mesh, batches())
+first = next(stream)
+step = step.lower(state, first).compile()
+metrics = []
+for batch in (first, *(next(stream) for _ in range(9))):
+    state, measured = step(state, batch)
+    metrics.append(jax.device_get(measured))
+print(json.dumps({
+    "devices": mesh.size,
+    "losses": [float(each["loss"]) for each in metrics],
+    "grad_norm": float(metrics[0]["grad_norm"]),
+    "metrics": sum(leaf.size for leaf in jax.tree.leaves(measured)),
+    "examples": examples[:10],
+    "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    "statistics": sum(leaf.size for leaf in jax.tree.leaves(state.batch_stats)),
+    "collectives": [list(each) for each in collectives(Program(step.as_text()))],
+}))
 """
+# With so small a learning rate that only batches, dropout and groups decide the losses: a fresh
+# network turns the rounding of a sum over devices into per cents of its gradient
+# (docs/decisions.md).
+_FIELDS = (
+    "model.width_multiplier=0.05",
+    "batch_size=64",
+    "learning_rate_batch=64",
+    "learning_rate=1e-6",
+)
 
 
-def _train(devices: int, *arguments: str) -> dict:
-    """The losses and gradient norms of ten steps on so many devices."""
-    result = processes.result(processes.start(_PROGRAM, *arguments, devices=devices))
-    assert result["devices"] == devices
-    return result
+@functools.cache
+def _train(devices: int, count: int = 1, group: int = 8) -> dict:
+    """What ten steps on so many devices, of `count` processes together, came to."""
+    fields = (*_FIELDS, f"model.batch_norm_group={group}")
+    if count == 1:
+        started = [processes.start(_PROGRAM, *fields, devices=devices)]
+    else:
+        started = processes.start_together(count, _PROGRAM, *fields, devices=devices // count)
+    results = [processes.result(process) for process in started]
+    for one in results:
+        assert one["devices"] == devices
+        assert one["losses"] == results[0]["losses"]
+    # Each process has its slice of every batch.
+    slices = zip(*(one["examples"] for one in results), strict=True)
+    return results[0] | {"examples": [[*itertools.chain(*parts)] for parts in slices]}
 
 
 @pytest.mark.parametrize(
-    ("group", "tolerance"),
+    ("devices", "count", "group", "tolerance"),
     [
-        (8, 1e-5),  # a group fits on a device
-        pytest.param(32, 1e-4, marks=pytest.mark.slow),  # it spans four
-        pytest.param(0, 1e-4, marks=pytest.mark.slow),  # the whole batch is one
+        (8, 1, 8, 1e-5),  # a group fits on a device
+        pytest.param(8, 1, 32, 1e-4, marks=pytest.mark.slow),  # it spans four
+        pytest.param(8, 1, 0, 1e-4, marks=pytest.mark.slow),  # the whole batch is one
+        pytest.param(2, 2, 8, 1e-5, marks=pytest.mark.slow),
+        pytest.param(8, 4, 8, 1e-5, marks=pytest.mark.slow),
     ],
 )
-def test_losses_on_8_devices_are_those_on_1(group, tolerance):
-    """The same batches, dropout and groups, over 10 steps on 64 images.
-
-    With so small a learning rate that only they decide the losses: a fresh network turns the
-    rounding of a sum over devices into per cents of its gradient (docs/decisions.md).
-    """
-    overrides = (
-        "model.width_multiplier=0.05",
-        "batch_size=64",
-        "learning_rate_batch=64",
-        "learning_rate=1e-6",
-        f"model.batch_norm_group={group}",
-    )
-    one, eight = (_train(devices, *overrides) for devices in (1, 8))
+def test_losses_on_several_devices_and_processes_are_those_on_one(devices, count, group, tolerance):
+    """The same batches, dropout and groups, over 10 steps on 64 images."""
+    one, several = _train(1, group=group), _train(devices, count, group)
+    assert several["examples"] == one["examples"]
     assert len(set(one["losses"])) == 10
-    np.testing.assert_allclose(eight["losses"][0], one["losses"][0], rtol=1e-6)
-    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=tolerance)
-    first = one["grad_norms"][0], eight["grad_norms"][0]
-    np.testing.assert_allclose(*first, rtol=1e-4 if group == 8 else 0.1)
+    np.testing.assert_allclose(several["losses"][0], one["losses"][0], rtol=1e-6)
+    np.testing.assert_allclose(several["losses"], one["losses"], rtol=tolerance)
+    norms = one["grad_norm"], several["grad_norm"]
+    np.testing.assert_allclose(*norms, rtol=1e-4 if group == 8 else 0.1)
+
+
+def test_devices_exchange_the_gradients_statistics_and_metrics_once_and_nothing_else():
+    """In all-reduces of as many bytes: none of batch normalization's, none of data."""
+    eight = _train(8)
+    kinds, sizes, *_ = zip(*eight["collectives"], strict=True)
+    assert set(kinds) == {"all-reduce"}
+    assert len(kinds) <= 3
+    once = 4 * (eight["parameters"] + eight["statistics"])
+    assert once <= sum(sizes) <= once + 4 * eight["metrics"] + 64
+    assert _train(1)["collectives"] == []
+
+
+@pytest.mark.slow
+def test_groups_that_span_devices_exchange_their_sums_in_every_layer():
+    one, spanning = _train(8), _train(8, group=32)
+    assert len(spanning["collectives"]) > 94 > len(one["collectives"])
