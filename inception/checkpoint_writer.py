@@ -14,9 +14,11 @@ from typing import Any
 import jax
 from etils import epath
 
+from inception import digests
 from inception.checkpoints import Checkpoints, first_of_all
 from inception.digests import DamagedCheckpoint
 from inception.errors import CheckpointError
+from inception.files import is_local
 from inception.logbook import log
 from inception.retention import Keep, set_aside
 from inception.sharding import is_main_process
@@ -66,7 +68,7 @@ class CheckpointWriter(Checkpoints):
             return
         self._tried, self._failure = step, None
         try:
-            if not self.directory.exists():
+            if is_local(self.directory) and not self.directory.exists():
                 log(f"warning: {self.directory} was removed; it is made anew")
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._manager.reload()
@@ -86,7 +88,7 @@ class CheckpointWriter(Checkpoints):
         with contextlib.suppress(Exception):
             self._manager.close()
         self._manager = self._open()  # which looks at what is there, and removes what is half there
-        what, steps = f"{type(error).__name__}: {error}".splitlines()[0], self.steps()
+        what, steps = digests.first_line(error), self.steps()
         if self._tried in steps:
             log(f"warning: not all older checkpoints in {self.directory} can be removed: {what}")
             return

@@ -220,7 +220,7 @@ class Checkpoints:
         except Exception as error:  # all kinds, of files that are damaged or cannot be read
             if isinstance(error, CheckpointError) and not isinstance(error, DamagedCheckpoint):
                 raise
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            what = digests.first_line(error)
             if not digests.is_damage(error):
                 raise CheckpointError(f"checkpoint {checkpoint} cannot be read: {what}") from error
             damage, cause = f"checkpoint {checkpoint} is damaged: {what}", error

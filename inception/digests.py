@@ -117,6 +117,14 @@ def is_damage(error: Exception) -> bool:
     return not _PASSING.search(str(error))
 
 
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in a line, without TensorStore's page of detail."""
+    if isinstance(error, CheckpointError):
+        return str(error)
+    text, *_ = f"{type(error).__name__}: {error}".splitlines()
+    return text.partition(" [tensorstore_spec=")[0].partition(" [source locations=")[0]
+
+
 def _sha256(leaf: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data).hexdigest()
 

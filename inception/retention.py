@@ -50,6 +50,8 @@ def set_aside(checkpoint: epath.Path) -> epath.Path:
     """Moves checkpoints/STEP to checkpoints/damaged/STEP, or STEP_2 and so on; returns where."""
     folder = checkpoint.parent / "damaged"
     folder.mkdir(exist_ok=True)
+    if not folder.exists():  # in a bucket a folder is there when something is in it
+        (folder / "README").write_text("Checkpoints that do not hold what was saved.\n")
     names = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
     free = (place for name in names if not (place := folder / f"{checkpoint.name}{name}").exists())
     return checkpoint.rename(next(free))

@@ -6,13 +6,19 @@ told where the emulator is. TensorFlow's event writer knows no emulator: event f
 """
 
 import json
+import os
 import socket
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import inception
+from inception import lock
+from inception.checkpoint_writer import CheckpointWriter
+from inception.checkpoints import Checkpoints
+from inception.errors import CheckpointError
 from inception.weights import load_any
 from inception.workdir import resolve_workdir
 
@@ -79,3 +85,33 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket, tiny, digits, tmp_path):
     loaded, local = (load_any(path) for path in (f"{bucket}/runs/a", tmp_path / "run"))
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, local.variables)
     assert (loaded.model, loaded.labels) == (local.model, local.labels)
+
+
+def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket):
+    state = {"w": jnp.arange(6.0)}
+    like = {"w": jax.ShapeDtypeStruct((6,), jnp.float32, sharding=state["w"].sharding)}
+    workdir = resolve_workdir(f"{bucket}/runs/damaged")
+    with CheckpointWriter(workdir) as saved:
+        saved.save(1, state)
+        saved.save(2, state)
+    (workdir / "checkpoints" / "2" / "default" / "manifest.ocdbt").write_bytes(b"")
+    with CheckpointWriter(workdir) as saved:
+        assert saved.restore(like)[0] == 1
+        assert saved.steps() == [1]
+        saved.save(2, state)
+    with Checkpoints(workdir) as saved:
+        assert saved.restore(like)[0] == 2
+    assert (workdir / "checkpoints" / "damaged" / "2" / "digests" / "sha256.json").exists()
+
+
+def test_one_run_at_a_time_trains_in_a_bucket(bucket, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "PATIENCE", 1.0)
+    workdir = resolve_workdir(f"{bucket}/runs/locked")
+    with lock.only_run(workdir):
+        second = lock.only_run(workdir)
+        with pytest.raises(CheckpointError, match=str(os.getpid())), second:
+            pass
+    with lock.only_run(workdir):
+        pass
+    assert not (workdir / "run.lock").exists()
