@@ -33,7 +33,7 @@ from absl import flags
 from PIL import Image
 
 from inception import command_line
-from inception.data.crops import crop, sample_distorted_box, train_crop
+from inception.data.crops import crop, sample_distorted_box, train_box, train_resize
 from inception.data.folder import FolderSource
 from inception.data.readers import read_example
 from inception.data.stream import train_stream
@@ -103,8 +103,10 @@ def _batch(root: Path, size: int, augmentation: str, step: int) -> np.ndarray:
     source, images = _source(root), np.empty((BATCH, size, size, 3), np.uint8)
     for row in range(BATCH):
         example = step * BATCH + row
-        pixels, _ = read_example(source, example % len(source))
-        train_crop(np.random.default_rng(example), pixels, augmentation, out=images[row])
+        rng = np.random.default_rng(example)
+        choose = functools.partial(train_box, rng, augmentation)
+        pixels, _ = read_example(source, example % len(source), choose)
+        train_resize(rng, pixels, augmentation, out=images[row])
     return images
 
 

@@ -100,6 +100,9 @@ def _network(work: Work, side_head: bool) -> nn.Module:
 
         name = "inception_v3"
         network = timm.create_model(name, num_classes=work.num_classes, aux_logits=side_head)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            nn.init.kaiming_normal_(parameter)  # activations near 1, as ours have
     return network.to(DEVICE, memory_format=torch.channels_last)
 
 
