@@ -122,11 +122,17 @@ def test_no_method_moves_the_image(method, shape, size):
     assert difference.mean() < (1.5 if method == "nearest" else 0.2)
 
 
+def train_crop(rng, image, augmentation, out):
+    """What the training stream does to an image."""
+    box = crops.train_box(rng, augmentation, *image.shape[:2])
+    crops.train_resize(rng, crops.crop(image, box), augmentation, out)
+
+
 @pytest.mark.parametrize("augmentation", crops.AUGMENTATIONS)
 def test_train_crops_are_a_function_of_the_generator(photograph, augmentation):
     def crop(seed):
         out = np.zeros((96, 96, 3), np.uint8)
-        crops.train_crop(np.random.default_rng(seed), photograph, augmentation, out)
+        train_crop(np.random.default_rng(seed), photograph, augmentation, out)
         return out
 
     np.testing.assert_array_equal(crop(1), crop(1))
@@ -140,7 +146,7 @@ def test_the_four_methods_are_drawn_alike(photograph):
     drawn = dict.fromkeys(crops.RESIZE_METHODS, 0)
     for seed in range(200):
         out = np.zeros((20, 20, 3), np.uint8)
-        crops.train_crop(np.random.default_rng(seed), photograph, "inception", out)
+        train_crop(np.random.default_rng(seed), photograph, "inception", out)
         box = crops.sample_distorted_box(np.random.default_rng(seed), *photograph.shape[:2])
         for method in drawn:
             expected = crops.resize(crops.crop(photograph, box), 20, method)
@@ -151,7 +157,7 @@ def test_the_four_methods_are_drawn_alike(photograph):
 
 def test_whole_images_are_resized_without_a_crop(photograph):
     out = np.zeros((50, 50, 3), np.uint8)
-    crops.train_crop(np.random.default_rng(0), photograph, "none", out)
+    train_crop(np.random.default_rng(0), photograph, "none", out)
     np.testing.assert_array_equal(out, crops.resize(photograph, 50))
 
 
@@ -159,9 +165,7 @@ def test_resnet_reads_every_pixel_of_a_large_crop():
     """A fine checkerboard must turn grey, not alias."""
     board = np.indices((800, 800)).sum(0) % 2 * 255
     out = np.zeros((32, 32, 3), np.uint8)
-    crops.train_crop(
-        np.random.default_rng(0), np.dstack([board] * 3).astype(np.uint8), "resnet", out
-    )
+    train_crop(np.random.default_rng(0), np.dstack([board] * 3).astype(np.uint8), "resnet", out)
     assert np.abs(out.astype(int) - 127).max() < 20
 
 

@@ -109,25 +109,32 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
     return image[y : y + height, x : x + width]
 
 
-def train_crop(
+def train_box(rng: np.random.Generator, augmentation: str, height: int, width: int) -> Box:
+    """Draws what an augmentation takes of an image of height x width pixels.
+
+    'inception' and 'inception_fast': a distorted box; 'resnet': one of 0.08 to 1 of the area;
+    'flip' and 'none': the whole image.
+    """
+    limits = _BOXES[augmentation]
+    if limits is None:
+        return 0, 0, height, width
+    return sample_distorted_box(rng, height, width, **limits)
+
+
+def train_resize(
     rng: np.random.Generator, image: np.ndarray, augmentation: str, out: np.ndarray
 ) -> None:
-    """Crops and resizes uint8 [height, width, 3] into `out`, uint8 [size, size, 3].
+    """Resizes what `train_box` took, uint8 [height, width, 3], to `out`, uint8 [size, size, 3].
 
-    'inception': a distorted box, one of four resize methods; 'inception_fast': the same box,
-    bilinear; 'resnet': a box of 0.08 to 1 of the area, bilinear, or area where bilinear would skip
-    pixels; 'flip' and 'none': the whole image, bilinear.
+    'inception': by one of four methods; 'resnet': bilinear, or area where bilinear would skip
+    pixels; the others: bilinear.
     """
-    size, (height, width) = out.shape[0], image.shape[:2]
-    limits = _BOXES[augmentation]
-    whole = 0, 0, height, width
-    box = whole if limits is None else sample_distorted_box(rng, height, width, **limits)
-    method = "bilinear"
+    size, method = out.shape[0], "bilinear"
     if augmentation == "inception":
         method = tuple(RESIZE_METHODS)[_below(rng, len(RESIZE_METHODS))]
-    elif augmentation == "resnet" and min(box[2:]) >= 2 * size:
+    elif augmentation == "resnet" and min(image.shape[:2]) >= 2 * size:
         method = "area"  # bilinear reads two pixels a side, so from a factor of 2 on it skips some
-    resize(crop(image, box), size, method, out)
+    resize(image, size, method, out)
 
 
 def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) -> np.ndarray:

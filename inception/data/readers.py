@@ -3,12 +3,16 @@
 import numpy as np
 
 from inception.data import DataError
-from inception.data.decode import BadImage, decode
+from inception.data.decode import BadImage, Choose, decode
 from inception.data.sources import Label, Source
 
 
-def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:
+def read_example(
+    source: Source, example: int, choose: Choose | None = None
+) -> tuple[np.ndarray, Label]:
     """Reads one example: its image, uint8 [height, width, 3], and its label.
+
+    Of the image only the box that `choose` returns, if there is one: see `decode`.
 
     Raises:
       BadImage: when the image cannot be decoded.
@@ -16,7 +20,7 @@ def read_example(source: Source, example: int) -> tuple[np.ndarray, Label]:
     """
     try:
         image, label = source[example]
-        pixels = decode(image)
+        pixels = decode(image, choose)
     except BadImage as error:
         raise BadImage(f"{source.name(example)}: {error}") from error
     except IndexError as error:

@@ -24,9 +24,10 @@ from typing import Any
 import cv2
 import grain
 import numpy as np
+from numpy.random.bit_generator import ISeedSequence
 
 from inception.data import DataError
-from inception.data.crops import eval_crops, train_crop
+from inception.data.crops import eval_crops, train_box, train_resize
 from inception.data.decode import BadImage
 from inception.data.exclude import Excluded
 from inception.data.readers import read_example
@@ -100,12 +101,17 @@ def train_stream(
     def order(epoch: int) -> np.ndarray:
         return _generator(seed, epoch, _NO_EXAMPLE).permutation(np.arange(size, dtype=np.int32))
 
-    def load(epoch: int, place: int) -> tuple[int, np.ndarray, Label]:
-        """The example at a place of the epoch's order, or the next one that can be decoded."""
+    def load(epoch: int, place: int) -> tuple[int, np.random.Generator, np.ndarray, Label]:
+        """The example at a place of the epoch's order, or the next one that can be decoded.
+
+        And what drew its box, and pixels in the box.
+        """
         for ahead in range(attempts):
             example = int(order(epoch)[(place + ahead) % size])
+            rng = _generator(seed, epoch, example)
+            choose = functools.partial(train_box, rng, augmentation)
             try:
-                return example, *read_example(source, example)
+                return example, rng, *read_example(source, example, choose)
             except BadImage as error:
                 if on_bad_record != "skip":
                     raise
@@ -114,8 +120,8 @@ def train_stream(
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         epoch, place = divmod(position, size)
-        example, image, label = load(epoch, place)
-        train_crop(_generator(seed, epoch, example), image, augmentation, out=row)
+        example, rng, image, label = load(epoch, place)
+        train_resize(rng, image, augmentation, out=row)
         return {"label": label, "epoch": epoch, "example": example}
 
     padding = dict.fromkeys(("label", "epoch", "example"), np.empty(share, np.int32))
@@ -215,10 +221,20 @@ def predict_stream(
     return _batches(read, shape, padding, 0, len(images), share, threads)
 
 
+class _Key(ISeedSequence):
+    """A Philox key: Philox(key=...) too reads the system's entropy, only to drop it again."""
+
+    def __init__(self, *key: int):
+        self._key = np.array(key, np.uint64)
+
+    def generate_state(self, n_words: int, dtype: object = np.uint64) -> np.ndarray:
+        return self._key
+
+
 def _generator(seed: int, epoch: int, example: int) -> np.random.Generator:
     """The random numbers of one example in one epoch: a Philox stream of its own, so cheap."""
-    key = np.array([seed % 2**64, epoch << 32 | example], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
+    key = _Key(seed % 2**64, epoch << 32 | example)
+    return np.random.Generator(np.random.Philox(key))  # type: ignore[arg-type]  # NumPy's stubs
 
 
 def _batches(

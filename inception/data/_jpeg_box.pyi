@@ -1,0 +1,3 @@
+def decode_box(
+    data: bytes, y: int, x: int, height: int, width: int
+) -> tuple[bytearray, int, int]: ...
