@@ -10,6 +10,7 @@ from inception import processes
 from inception.errors import UserError
 
 OVERRIDE = "--config."
+_SMALLER = "A smaller config.batch_size or more config.accumulation_steps need less"
 
 
 def parser(prog: str, doc: str, *, config: bool = False) -> argparse.ArgumentParser:
@@ -73,10 +74,14 @@ def run(main: Callable[[], int | None]) -> int:
         print(f"{processes.name()}{stopped or 'interrupted'}", file=sys.stderr)
         status = getattr(stopped, "status", 130)
     except Exception as error:
-        if not processes.name():
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+            line = str(error).partition("\n")[0]
+            print(f"{processes.name()}error: out of memory: {line}. {_SMALLER}", file=sys.stderr)
+        elif processes.name():
+            processes.end_if_lost(error)
+            traceback.print_exc()
+        else:
             raise
-        processes.end_if_lost(error)
-        traceback.print_exc()
         status = 1
     if status:
         processes.end(status)
