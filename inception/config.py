@@ -3,10 +3,12 @@
 import difflib
 import logging
 import math
+import operator
 import re
 import runpy
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +210,7 @@ def _check_ranges(fields: Fields) -> None:
     for name, value in fields.items():
         if type(value) in (int, float):
             most = defaults.AT_MOST.get(name, defaults.MOST)
-            _require(fields, [name], lambda value, most=most: value <= most, f"at most {most:,}")
+            _require(fields, [name], partial(operator.ge, most), f"at most {most:,}")
     texts = [name for name, value in fields.items() if isinstance(value, str)]
     right = "printable, without blanks around it, at most 255 bytes between slashes"
     _require(fields, texts, _is_plain, right)

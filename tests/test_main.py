@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from inception.errors import TRY_AGAIN
 from tests.conftest import TINY
 
 # Staircase decay: then the compiled program does not depend on the number of epochs.
@@ -60,7 +61,11 @@ def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
     assert "step 5" in missing.stderr
 
 
-def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, TRY_AGAIN, marks=pytest.mark.slow)],
+)
+def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path, sent, status):
     arguments = ["--config=configs/digits.py", f"--workdir={tmp_path}/run", *SHORT]
     arguments += [f"--config.data_dir={tmp_path}/data"]
     command = [sys.executable, "main.py", *arguments]
@@ -68,9 +73,9 @@ def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path):
     with subprocess.Popen(command, **pipes, text=True) as process:
         assert process.stdout
         next(line for line in process.stdout if line.startswith("step 2/"))
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         output = process.stdout.read()
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in output
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
@@ -93,7 +98,8 @@ def test_a_step_is_for_evaluation(tmp_path):
         (["--config=configs/v3.py", "--config.batchsize=3"], "did you mean config.batch_size?"),
         (["--config=configs/v3.py", "--config.data_dir=/nowhere"], "inception.data.prepare"),
         (["--config=configs/digits.py", "--config.batch_size=x"], "not of type int"),
-        (["--config=configs/digits.py", "--distributed"], "set JAX_COORDINATOR_ADDRESS=HOST:PORT"),
+        (["--config=configs/digits.py", "--distributed"], "needs --coordinator=HOST:PORT"),
+        (["--config=configs/digits.py", "--process_id=1"], "--process_id=1 alone is not enough"),
     ],
 )
 def test_errors_are_one_message_without_a_trace(tmp_path, args, message):
