@@ -89,6 +89,17 @@ def test_a_side_that_fails_is_named(tmp_path):
         Worker(_input("pillow", tmp_path / "nothing"), tmp_path)
 
 
+def test_a_busy_side_is_ended(photographs, tmp_path, monkeypatch):
+    worker = Worker(_input("pillow", photographs), tmp_path)
+    process = worker._process
+    process.stdin.write(json.dumps({"steps": 1_000_000}) + "\n")
+    process.stdin.flush()
+    wait = process.wait
+    monkeypatch.setattr(process, "wait", lambda timeout=None: wait(timeout and 0.1))
+    worker.close()
+    assert process.returncode == -9
+
+
 def test_a_start_is_cold_and_then_not(photographs, tmp_path):
     found = starts.measure([_input("pillow", photographs)], rounds=2, cache=tmp_path)
     assert [start.cold for start in found] == [True, False, True, False]

@@ -61,8 +61,13 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             env=environment(work.threads, cache),
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its processes
         )
-        ready = self._read()
+        try:
+            ready = self._read()
+        except BaseException:
+            self.close()
+            raise
         self.start_seconds = time.perf_counter() - start
         self.does: str = ready["does"]
         self.build_seconds: float = ready["build_seconds"]
@@ -85,10 +90,14 @@ class Worker:
         return peak["device_bytes"] or peak["host_bytes"]
 
     def close(self) -> None:
-        """Ends the process."""
+        """Ends the process, by force where it is busy."""
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
