@@ -17,6 +17,7 @@ from inception.checkpoints import Checkpoints
 from inception.digests import DamagedCheckpoint
 from inception.errors import CheckpointError
 from inception.retention import Keep
+from tests import processes
 
 STATE = {"step": jnp.int32(7), "w": jnp.arange(6.0).reshape(2, 3)}
 NOISE = {"w": jax.random.normal(jax.random.key(0), (1 << 17,))}  # 512 kB, does not compress
@@ -181,6 +182,39 @@ def test_a_folder_that_is_removed_meanwhile_is_made_anew(tmp_path, capsys):
         saved.save(4, STATE)
     assert _steps(tmp_path) == [3, 4]
     assert "was removed" in capsys.readouterr().out
+
+
+TWO = """
+import sys, pathlib, json, inception
+from inception import processes
+processes.connect()
+import jax, jax.numpy as jnp
+from inception import lock, sharding
+from inception.checkpoint_writer import CheckpointWriter
+rep = sharding.replicated(sharding.make_mesh())
+state = jax.jit(lambda: {"w": jnp.arange(1e5)}, out_shardings=rep)()
+like = {"w": jax.ShapeDtypeStruct((100_000,), jnp.float32, sharding=rep)}
+workdir = pathlib.Path(sys.argv[1])
+with lock.only_run(workdir):
+    with CheckpointWriter(workdir) as saved:
+        saved.save(1, state)
+        saved.save(2, state)
+    if jax.process_index() == 0:
+        (workdir / "checkpoints/2/default/manifest.ocdbt").write_bytes(b"")
+        processes.tell("damaged", "")
+    processes.ask("damaged")
+    with CheckpointWriter(workdir) as saved:
+        step, restored = saved.restore(like)
+        print(json.dumps([step, saved.steps(), float(restored["w"][-1])]))
+"""
+
+
+def test_two_processes_of_one_run(tmp_path):
+    """They share the lock, write one file of digests, and pass over the same checkpoint."""
+    both = processes.start_together(2, TWO, tmp_path)
+    assert [processes.result(process) for process in both] == [[1, [1], 99999.0]] * 2
+    aside = tmp_path / "checkpoints" / "damaged" / "2"
+    assert len(list(aside.rglob("sha256.json"))) == 1
 
 
 @pytest.fixture
