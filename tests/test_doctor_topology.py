@@ -94,6 +94,18 @@ def test_if_not_even_one_group_fits_the_rest_is_left_out(plan):
     assert list(found) == ["topology", "compiler"]
 
 
+def test_what_the_compiler_refuses_is_a_row(plan, monkeypatch):
+    made = plan("v5e:2x2", "batch_size=512")
+
+    def refuse(*args):
+        raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: no such thing\nmore")
+
+    monkeypatch.setattr(topology, "compile_for", refuse)
+    assert _rows(made)["compiler"] == topology.Finding(
+        "UNIMPLEMENTED: no such thing", status="FAIL"
+    )
+
+
 def test_micro_batches_share_memory_and_add_up_in_time(plan):
     whole, parts = plan("v5e:2x2", "batch_size=512"), plan("v5e:2x2", "batch_size=1024")
     parts.config.accumulation_steps = 2
@@ -137,6 +149,18 @@ def test_an_absent_compiler_is_one_sentence(monkeypatch, capsys, name, wheel):
     error = capsys.readouterr().err
     assert f'pip install "{wheel}"' in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("batch", "status", "last"), [(512, 0, "fit"), (2048, 1, "not fit")])
+def test_the_command(plan, monkeypatch, capsys, tmp_path, batch, status, last):
+    plan("v5e:2x2", "batch_size=512")  # whose compiler the command is given
+    monkeypatch.setattr(doctor, "check_installed", lambda topology: None)
+    argv = ["--config=configs/v3.py", "--topology=v5e:2x2", f"--config.data_dir={tmp_path}"]
+    assert doctor.main([*argv, f"--config.batch_size={batch}"]) == status
+    text = capsys.readouterr().out
+    assert text.endswith(f"The run would {last}.\n")
+    assert "1,281,167 images" in text
+    assert f"compiling for v5e:2x2, {batch // 4} images" in text
 
 
 def test_the_table_is_written_between_its_marks(plan, tmp_path):

@@ -257,12 +257,18 @@ ROWS: tuple[Callable[[Plan], Finding], ...] = (
 
 
 def rows(plan: Plan) -> Iterator[tuple[str, Finding]]:
-    """The plan's rows, (name, finding), each as soon as it is known; after NoMemory no more."""
+    """The plan's rows, (name, finding), each as soon as it is known.
+
+    What does not fit, but would with fewer images, is planned to the end; after any other failure
+    nothing is.
+    """
     for row in ROWS:
         try:
             finding = row(plan)
         except NoMemory as error:
             finding = Finding(str(error), "raise config.accumulation_steps", "FAIL")
+        except RuntimeError as error:  # the compiler's
+            finding = Finding(str(error).splitlines()[0], status="FAIL")
         yield row.__name__.replace("_", " "), finding
-        if finding.status == "FAIL" and row is compiler:
+        if finding.status == "FAIL" and row is not memory:
             return
