@@ -68,6 +68,7 @@ def run(main: Callable[[], int | None]) -> int:
     try:
         status = main() or 0
     except (UserError, OSError) as error:
+        processes.end_if_lost(error)
         print(f"{processes.name()}error: {error}", file=sys.stderr)
         status = getattr(error, "status", 1)
     except KeyboardInterrupt as stopped:

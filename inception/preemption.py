@@ -51,7 +51,7 @@ def preemption() -> Iterator[Callable[[int], bool]]:
     except Interrupted as stopped:
         stopped.status = 130 if received == [signal.SIGINT] and not several else TRY_AGAIN
         raise
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
         processes.end_if_lost(error)
         raise
 

@@ -149,13 +149,15 @@ def end_if_lost(error: BaseException) -> None:
     It cannot be left by an exception: what is on the way out, such as a checkpoint that is being
     saved, would wait for the process that is gone.
     """
-    is_lost = isinstance(error, jax.errors.JaxRuntimeError) and place()[1] > 1
-    if not is_lost or "RESOURCE_EXHAUSTED" in str(error):
+    reason: BaseException | None = error
+    while reason and not isinstance(reason, jax.errors.JaxRuntimeError):
+        reason = reason.__cause__
+    if not reason or place()[1] == 1 or "RESOURCE_EXHAUSTED" in str(reason):
         return
     logging.error(
         "another process has stopped or cannot be reached, so this one stops too; the same command "
         "continues from the newest checkpoint (%s)",
-        str(error).splitlines()[0],
+        str(reason).partition("\n")[0],
     )
     _exit(TRY_AGAIN)
 
