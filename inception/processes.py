@@ -21,6 +21,15 @@ LOST_AFTER = 60
 _MEET_WITHIN = 300  # seconds for all processes to start
 _PART_WITHIN = 10  # seconds that a process which ends by an error waits for the others
 _STOPPED = "inception/stopped"
+# How errors of JAX's begin, of whatever class, when devices or processes do not answer.
+_UNREACHABLE = (
+    "UNKNOWN:",
+    "INTERNAL:",
+    "UNAVAILABLE:",
+    "DEADLINE_EXCEEDED:",
+    "ABORTED:",
+    "CANCELLED:",
+)
 _HOW = (
     "--distributed finds the others on TPU pods and under Slurm, Open MPI and Kubernetes; "
     "elsewhere every process needs --coordinator=HOST:PORT (of process 0), --num_processes=N and "
@@ -150,9 +159,9 @@ def end_if_lost(error: BaseException) -> None:
     saved, would wait for the process that is gone.
     """
     reason: BaseException | None = error
-    while reason and not isinstance(reason, jax.errors.JaxRuntimeError):
+    while reason and not str(reason).startswith(_UNREACHABLE):
         reason = reason.__cause__
-    if not reason or place()[1] == 1 or "RESOURCE_EXHAUSTED" in str(reason):
+    if not reason or place()[1] == 1:
         return
     logging.error(
         "another process has stopped or cannot be reached, so this one stops too; the same command "

@@ -10,11 +10,11 @@ from typing import Any
 
 
 def start(
-    program: str, *arguments: object, devices: int = 1, **environment: str
+    program: str, *arguments: object, devices: int = 1, stderr: bool = False, **environment: str
 ) -> subprocess.Popen:
-    """Starts Python on a program's text; one of several processes may need an environment."""
+    """Starts Python on a program's text; `stderr` adds what it reports to its stdout."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return _start(command, devices, environment, stdout=subprocess.PIPE)
+    return _start(command, devices, environment, stderr)
 
 
 def start_main(
@@ -30,16 +30,23 @@ def start_main(
         command = [sys.executable, "main.py", *map(str, arguments), *(own or {}).get(number, [])]
         if count > 1:
             command += [*flags, "--process_id", str(number)]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        started.append(_start(command, devices, {}, **pipes))
+        started.append(_start(command, devices, {}, stderr=True))
     return started
 
 
-def start_together(count: int, program: str, *arguments: object, devices: int = 1) -> list:
+def start_together(
+    count: int, program: str, *arguments: object, devices: int = 1, stderr: bool = False
+) -> list[subprocess.Popen]:
     """Starts Python on a program's text `count` times; the program calls `processes.connect`."""
     together = {"JAX_COORDINATOR_ADDRESS": free_address(), "JAX_NUM_PROCESSES": str(count)}
     return [
-        start(program, *arguments, devices=devices, **together, JAX_PROCESS_ID=str(number))
+        start(
+            *(program, *arguments),
+            devices=devices,
+            stderr=stderr,
+            **together,
+            JAX_PROCESS_ID=str(number),
+        )
         for number in range(count)
     ]
 
@@ -75,8 +82,11 @@ def saved_steps(workdir: Path) -> list[int]:
 
 
 def _start(
-    command: list[str], devices: int, environment: dict[str, str], **pipes: Any
+    command: list[str], devices: int, environment: dict[str, str], stderr: bool
 ) -> subprocess.Popen:
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, **environment}
-    return subprocess.Popen(command, env=environment, text=True, **pipes)
+    errors = subprocess.STDOUT if stderr else None
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+    )

@@ -11,7 +11,7 @@ from jax.errors import JaxRuntimeError
 from inception import processes
 from inception.errors import TRY_AGAIN, CheckpointError, ConfigError
 from tests.conftest import TINY
-from tests.processes import ends, saved_steps, start_main
+from tests.processes import ends, saved_steps, start_main, start_together
 
 # As in test_main.py, so that the programs of one device are compiled once.
 RUN = [
@@ -80,13 +80,19 @@ def test_errors_of_a_lost_process_end_this_one_at_once(monkeypatch, caplog):
     monkeypatch.setattr(processes, "place", lambda: (0, 2))
     full = CheckpointError("step 3 cannot be saved")
     full.__cause__ = OSError("disk full")
-    for error in (full, ValueError("mine"), JaxRuntimeError("RESOURCE_EXHAUSTED: memory")):
+    for error in (
+        full,
+        ValueError("mine: UNKNOWN: x"),
+        JaxRuntimeError("RESOURCE_EXHAUSTED: memory"),
+    ):
         processes.end_if_lost(error)
     assert statuses == []
     processes.end_if_lost(lost)
     assert statuses == [TRY_AGAIN]
     assert "another process has stopped" in caplog.text
     assert "(UNAVAILABLE: barrier)" in caplog.text
+    processes.end_if_lost(ValueError("UNKNOWN: Gloo all-reduce failed"))
+    assert statuses == [TRY_AGAIN] * 2
 
 
 def test_processes_of_other_configs_are_refused_and_write_nothing(tmp_path):
@@ -114,6 +120,66 @@ def test_a_process_that_fails_at_the_start_does_not_leave_the_other_waiting(tmp_
     assert not (tmp_path / "run").exists()
 
 
+# The loop of a run around a sum instead of a network, which compiles at once.
+_LOOP = """
+import pathlib, sys, time
+import jax, numpy as np
+from inception import command_line, processes, sharding
+from inception.checkpoint_writer import CheckpointWriter
+from inception.preemption import Interrupted, preemption
+
+def main():
+    processes.connect()
+    mesh = sharding.make_mesh()
+    add = jax.jit(lambda x: x.sum(), out_shardings=sharding.replicated(mesh))
+    numbers = jax.make_array_from_process_local_data(sharding.split(mesh), np.ones(4, np.float32))
+    with CheckpointWriter(sys.argv[1]) as saved, preemption() as stop:
+        for step in range(1, 10**5):
+            total = jax.block_until_ready(add(numbers))
+            if stop(step):
+                saved.save(step, {"total": total})
+                raise Interrupted(f"{processes.name()}stopped at step {step}")
+            if step == 3:
+                pathlib.Path(sys.argv[1], f"runs{processes.place()[0]}").touch()
+            time.sleep(0.01)
+
+sys.exit(command_line.run(main))
+"""
+
+
+def _start_loop(workdir: Path, count: int) -> list:
+    started = start_together(count, _LOOP, workdir, stderr=True)
+    until = time.monotonic() + 60
+    while not all((workdir / f"runs{number}").exists() for number in range(count)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return started
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path, sent):
+    started = _start_loop(tmp_path, 2)
+    started[1].send_signal(sent)
+    outputs = ends(started, within=60)
+    (step,) = saved_steps(tmp_path)
+    assert [status for status, _ in outputs] == [TRY_AGAIN] * 2
+    for number, (_, text) in enumerate(outputs):
+        assert f"[process {number}/2] stopped at step {step}" in text
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_process_ends_the_other_at_once_with_a_message(tmp_path, lost):
+    started = _start_loop(tmp_path, 2)
+    started[lost].kill()
+    killed = time.monotonic()
+    status, text = ends(started, within=60)[1 - lost]
+    assert time.monotonic() - killed < 20
+    # JAX itself ends the others when process 0 is gone, which keeps the coordination service.
+    assert status in (TRY_AGAIN, -signal.SIGABRT), text
+    assert "another process has stopped" in text or "another task died" in text
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_process_makes_all_save_the_same_step(tmp_path):
     """And one process alone goes on from there."""
     workdir = tmp_path / "run"
