@@ -156,15 +156,22 @@ def _start_loop(workdir: Path, count: int) -> list:
     return started
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path, sent):
-    started = _start_loop(tmp_path, 2)
+@pytest.mark.parametrize(
+    ("count", "sent"),
+    [
+        (2, signal.SIGTERM),
+        (2, signal.SIGINT),
+        pytest.param(4, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path, count, sent):
+    started = _start_loop(tmp_path, count)
     started[1].send_signal(sent)
     outputs = ends(started, within=60)
     (step,) = saved_steps(tmp_path)
-    assert [status for status, _ in outputs] == [TRY_AGAIN] * 2
+    assert [status for status, _ in outputs] == [TRY_AGAIN] * count
     for number, (_, text) in enumerate(outputs):
-        assert f"[process {number}/2] stopped at step {step}" in text
+        assert f"[process {number}/{count}] stopped at step {step}" in text
 
 
 @pytest.mark.parametrize("lost", [0, 1])
