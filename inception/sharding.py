@@ -5,7 +5,7 @@ Several processes run the same program, each feeding its slice of the global bat
 """
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,8 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from inception.errors import ConfigError
 
 
 def make_mesh(local: bool = False) -> Mesh:
@@ -24,14 +26,25 @@ def make_mesh(local: bool = False) -> Mesh:
       local: gathers only the devices of this process, one of several.
 
     Returns:
-      A mesh of all devices with the one axis "data". Auto axes: flax's dropout fails on JAX's
-      default, Explicit.
+      A mesh of all devices with the one axis "data", process after process, so that the rows of a
+      batch stand in the order in which one process alone has them. (`jax.make_mesh` follows the
+      wires of a TPU slice, which cross hosts.) Auto axes: flax's dropout fails on JAX's default,
+      Explicit.
+
+    Raises:
+      ConfigError: if processes have different numbers of devices.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "inception"))
     devices = jax.local_devices() if local else jax.devices()
-    types = (AxisType.Auto,)
-    return jax.make_mesh((len(devices),), ("data",), axis_types=types, devices=devices)
+    counts = Counter(device.process_index for device in devices)
+    if len(set(counts.values())) > 1:
+        raise ConfigError(
+            f"the processes have different numbers of devices, {dict(counts)}. Each has an equal "
+            "part of every batch: start them with as many devices each"
+        )
+    ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

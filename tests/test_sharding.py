@@ -2,12 +2,14 @@
 
 import functools
 import itertools
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
 
 from inception import sharding
+from inception.errors import ConfigError
 from tests import processes
 
 
@@ -24,6 +26,22 @@ def test_to_devices_keeps_order_and_content_and_stays_a_little_ahead():
     assert len(taken) <= 3
     assert isinstance(first["x"], jax.Array)
     assert [int(batch["x"][0, 0]) for batch in [first, *stream]] == [0, 1, 2, 3, 4]
+
+
+class _Device(NamedTuple):
+    process_index: int
+    id: int
+
+
+def test_the_mesh_goes_from_process_to_process(monkeypatch):
+    """Also where the numbers of a slice's devices do not."""
+    devices = [_Device(number // 2 % 2, number) for number in range(8)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: [*map(tuple, devices)])
+    assert sharding.make_mesh() == sorted(map(tuple, devices))
+    devices.pop()
+    with pytest.raises(ConfigError, match=r"\{0: 4, 1: 3\}"):
+        sharding.make_mesh()
 
 
 _PROGRAM = """
