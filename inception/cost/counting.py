@@ -153,11 +153,14 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     return layers, outputs
 
 
-def _walk(jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost]) -> frozenset[int]:
+def _walk(
+    jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost], outer: str = ""
+) -> frozenset[int]:
     """Appends the layers of `jaxpr`, also those inside of other functions (jit, derivatives).
 
     `inputs` are the positions in `layers` of those that it reads; returns those of the layers that
-    its outputs come from.
+    its outputs come from. `outer` is the stage of the function that `jaxpr` is: what has a
+    derivative of its own does not know where it is called.
     """
     sources = dict.fromkeys(jaxpr.invars, inputs)
 
@@ -167,20 +170,27 @@ def _walk(jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost]) -> froz
 
     for equation in jaxpr.eqns:
         found = read(equation.invars)
-        if layer := _layer(equation):
+        if layer := _layer(equation, outer):
             stages = [each.stage for each in layers] + [layer.stage]
             start = stages.index(layer.stage)
             own = tuple(source - start for source in sorted(found) if source >= start)
             layers.append(layer._replace(inputs=own))
             found = frozenset({len(layers) - 1})
         elif inner := list(jaxprs_in_params(equation.params)):
-            found = frozenset().union(*(_walk(each, found, layers) for each in inner))
+            stage = _stage(equation) or outer
+            found = frozenset().union(*(_walk(each, found, layers, stage) for each in inner))
         sources |= dict.fromkeys(equation.outvars, found)
     return read(jaxpr.outvars)
 
 
-def _layer(equation: JaxprEqn) -> LayerCost | None:
-    """The equation as a layer, if it is one."""
+def _stage(equation: JaxprEqn) -> str:
+    """Of "Inception/Mixed_7b/branch1x1/conv" the second."""
+    scopes = str(equation.source_info.name_stack).split("/")
+    return scopes[1] if len(scopes) > 1 else ""
+
+
+def _layer(equation: JaxprEqn, outer: str) -> LayerCost | None:
+    """The equation as a layer, if it is one, of its own stage or the `outer` one."""
     operands: list[Any] = [value.aval for value in equation.invars]
     output: Any = equation.outvars[0].aval
     params, name = equation.params, equation.primitive.name
@@ -198,9 +208,8 @@ def _layer(equation: JaxprEqn) -> LayerCost | None:
         kernel = params["window_dimensions"][1:3]
     else:
         return None
-    scopes = str(equation.source_info.name_stack).split("/")  # "Inception/Mixed_7b/branch1x1/conv"
     return LayerCost(
-        stage=scopes[1] if len(scopes) > 1 else "",
+        stage=_stage(equation) or outer,
         inputs=(),  # not known here
         kind=kind,
         kernel=kernel,
