@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 STEPS, SAVE_EVERY, EVALUATE_EVERY = 12, 3, 4
@@ -53,13 +53,14 @@ class Run:
     """A workdir and all starts of the command in it."""
 
     folder: Path
-    continued: list[int] = field(default_factory=list)  # from which step each start went on
+    starts: int = 0
 
     @property
     def workdir(self) -> Path:
         return self.folder / "run"
 
     def start(self) -> "Start":
+        self.starts += 1
         return Start(self)
 
     def steps(self) -> list[int]:
@@ -74,7 +75,7 @@ class Start:
 
     def __init__(self, run: Run):
         self._run = run
-        self._newest = max(run.steps(), default=0)
+        self.newest = max(run.steps(), default=0)
         command = [sys.executable, "main.py", "--config=configs/digits.py"]
         command += [f"--workdir={run.workdir}", f"--config.data_dir={run.folder / 'data'}"]
         command += [f"--config.{name}={value}" for name, value in FIELDS.items()]
@@ -133,9 +134,38 @@ class Start:
         went_on = re.search(r"^continuing from step (\d+)", self.text(), re.M)
         first = re.search(r"^step (\d+)/", self.text(), re.M)
         from_step = int(went_on[1]) if went_on else int(first[1]) - 1 if first else None
-        if from_step is not None and from_step != self._newest:
-            found.append(f"it went on from {from_step}, and {self._newest} was complete")
+        if from_step is not None and from_step != self.newest:
+            found.append(f"it went on from {from_step}, and {self.newest} was complete")
         return found
+
+
+class Report:
+    """Counts where kills fell, and what went wrong."""
+
+    def __init__(self) -> None:
+        self.fell: collections.Counter[str] = collections.Counter()
+        self.compared = 0
+        self.wrong: list[str] = []
+
+    @property
+    def kills(self) -> int:
+        return self.fell.total()
+
+    def note(self, run: Run, start: Start, where: str, problems: list[str]) -> None:
+        """A start that was killed somewhere, or that has ended."""
+        self.fell.update([where] if where else [])
+        self.compared += not where
+        what = f"run {run.folder.name} from step {start.newest}, "
+        what += f"killed: {where}" if where else "ended"
+        print("; ".join([f"{self.kills:4}  {what}", *problems]), flush=True)
+        if problems:
+            self.wrong.append(f"{run.folder}: {'; '.join(problems)}\n{start.text()}")
+
+    def text(self) -> str:
+        """The table."""
+        lines = [f"{place:12} {self.fell[place]:5}" for place in PLACES]
+        verdict = f"{self.kills} kills, {self.compared} runs compared, {len(self.wrong)} wrong"
+        return "\n".join([*lines, verdict, *self.wrong])
 
 
 def result(run: Run) -> dict:
@@ -182,57 +212,46 @@ def main() -> int:
     folder = args.folder or Path(tempfile.mkdtemp(prefix="kills-"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
     report = stress(folder, args.rounds, random.Random(args.seed))
-    print(report.text)
+    print(report.text())
     return 1 if report.wrong else 0
 
 
-@dataclass
-class Report:
-    text: str
-    wrong: int
+def undisturbed(run: Run) -> tuple[dict, dict[str, float]]:
+    """The result of a run that nobody disturbs, and how many seconds it was at each place."""
+    lasted, start = dict.fromkeys(PLACES, 0.0), run.start()
+    while start.process.poll() is None:
+        place, begin = start.place(), time.monotonic()
+        time.sleep(0.01)
+        lasted[place] += time.monotonic() - begin
+    if start.kill(None, LIMIT) or start.process.returncode:
+        raise SystemExit(f"the run that nobody disturbs fails:\n{start.text()}")
+    return result(run), lasted
 
 
 def stress(folder: Path, rounds: int, chance: random.Random) -> Report:
     """Kills `rounds` times, and compares each run that has come to its end."""
-    undisturbed = Run(folder / "undisturbed")
-    begin = time.monotonic()
-    start = undisturbed.start()
-    if start.kill(None, LIMIT) or start.process.returncode:
-        raise SystemExit(f"the run that nobody disturbs fails:\n{start.text()}")
-    expected, seconds = result(undisturbed), time.monotonic() - begin
-    fell: collections.Counter[str] = collections.Counter()
-    wrong: list[str] = []
-    compared, number = 0, 0
+    expected, lasted = undisturbed(Run(folder / "undisturbed"))
+    report, number = Report(), 0
     run = Run(folder / "0")
-    while sum(fell.values()) < rounds or run.continued:
+    while report.kills < rounds or run.starts:
         start = run.start()
-        last = sum(fell.values()) >= rounds  # then the last run may end in peace
-        place = chance.choice((*PLACES, None))
-        delay = chance.uniform(0, seconds if place is None else 0.3)
-        where = start.kill(None, LIMIT) if last else start.kill(place, delay)
-        run.continued.append(start._newest)
+        ahead = PLACES[PLACES.index(start.place()) :]  # the data set is prepared only once
+        place = chance.choice((*ahead, None))
+        delay = chance.uniform(0, lasted[place] if place else sum(lasted.values()))
+        in_peace = report.kills >= rounds  # so that the last run comes to its end
+        where = start.kill(None, LIMIT) if in_peace else start.kill(place, delay)
         problems = start.problems(ended=not where)
-        if where:
-            fell[where] += 1
-        elif not problems:
-            compared += 1
+        if not where and not problems:
             restore(run)
             found = result(run)
-            problems += [f"its {what} differ" for what in expected if found[what] != expected[what]]
-        story = f"{run.folder.name}: from {start._newest}, " + (
-            f"killed: {where}" if where else "ended"
-        )
-        print(f"{sum(fell.values()):4}  {story}  {'; '.join(problems)}", flush=True)
-        if problems:
-            wrong.append(f"{run.folder}: {'; '.join(problems)}\n{start.text()}")
-        if problems or not where:
+            problems = [f"its {what} differ" for what in expected if found[what] != expected[what]]
+        report.note(run, start, where, problems)
+        if not where or problems:
             if not problems:
                 shutil.rmtree(run.folder)
             number += 1
             run = Run(folder / str(number))
-    lines = [f"{place:12} {fell[place]:5}" for place in PLACES]
-    lines += [f"{sum(fell.values())} kills, {compared} runs compared, {len(wrong)} wrong", *wrong]
-    return Report("\n".join(lines), len(wrong))
+    return report
 
 
 if __name__ == "__main__":
