@@ -131,11 +131,11 @@ def test_limits_of_the_network():
     h100 = Limits("gpu", "NVIDIA H100 80GB HBM3", *limits.published("H100", "bfloat16"), *train)
     assert h100.by_arithmetic == pytest.approx(28_800, rel=5e-3)
     assert operations == 6 * 5_718_899_296
-    assert traffic == pytest.approx(14 * 23.407e6 + 13 * 4 * 27_143_152 / 256, rel=1e-3)
+    assert traffic == pytest.approx(14 * 17.943e6 + 13 * 4 * 27_143_152 / 256, rel=1e-3)
     assert 1 / h100.roofline == pytest.approx(1 / h100.by_arithmetic + 1 / h100.by_traffic)
     operations, traffic = limits.needs(_work(OURS, "infer", "batch_size=1"))
     assert operations == 2 * 5_713_216_096
-    assert traffic == pytest.approx(2 * 46.718e6 + 4 * 23_817_352, rel=1e-3)
+    assert traffic == pytest.approx(2 * 35.870e6 + 4 * 23_817_352, rel=1e-3)
 
 
 def test_devices_are_known_by_their_names():

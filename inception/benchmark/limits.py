@@ -2,7 +2,7 @@
 
 Arithmetic: 2 operations per multiply-add (counted by inception.cost), once forward and twice
 backward; the peak is measured on a CPU (a matrix product) and published for others. Traffic: every
-layer's output is written and read in inference. In training it passes 14 times:
+convolution's output is written and read in inference. In training it passes 14 times:
 
     forward    written by the convolution, read for the statistics, read and written by the
                normalization, read by the next convolution
@@ -12,7 +12,8 @@ layer's output is written and read in inference. In training it passes 14 times:
 
 and the float32 weights 13 times a step: read forward and backward, gradients written, read for
 their norm and for the update, weights, both of RMSProp's moments and the running average read and
-written. Fusion that avoids a pass can exceed this limit. Bandwidth is measured on CPUs and GPUs.
+written. Pools and concatenations are left out, and fusion that avoids a pass can exceed this limit.
+Bandwidth is measured on CPUs and GPUs.
 """
 
 import dataclasses
@@ -91,8 +92,9 @@ def needs(work: Work) -> tuple[float, float]:
     network = count_network(config_of(work), work.num_classes)
     total = network.total_with_side_head if work.mode == "train" else network.total
     weights = total.parameters * 4 * WEIGHT_PASSES[work.mode] / work.batch
-    outputs = total.activation_bytes * OUTPUT_PASSES[work.mode]
-    return 2 * total.multiply_adds * (3 if work.mode == "train" else 1), outputs + weights
+    outputs = sum(layer.activation_bytes for layer in total.layers if layer.kind == "conv")
+    operations = 2 * total.multiply_adds * (3 if work.mode == "train" else 1)
+    return operations, outputs * OUTPUT_PASSES[work.mode] + weights
 
 
 def limits(work: Work) -> Limits:
@@ -142,14 +144,15 @@ def gpu_bandwidth(megabytes: int = 1024) -> float:
     """Bytes/s of adding 1 to an array, read and written."""
     array = jnp.zeros(megabytes * 250_000, jnp.float32)
     add = jax.jit(lambda x: x + 1)
-    return 2 * array.nbytes / _fastest(lambda: add(array).block_until_ready(), repeats=20)
+    return 2 * array.nbytes / _fastest(lambda: add(array).block_until_ready())
 
 
-def _fastest(call: Callable[[], object], repeats: int = 8) -> float:
-    """Seconds of the fastest call, after one to warm up: the limit is what is possible."""
+def _fastest(call: Callable[[], object], seconds: float = 2.0) -> float:
+    """Seconds of the fastest call in about `seconds`: the limit is what is possible."""
+    times: list[float] = []
     call()
-    times = []
-    for _ in range(repeats):
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)

@@ -26,7 +26,7 @@ from inception.logbook import log
 
 IMAGENET = 1_281_167, 1000  # training images and classes, for where the data is not
 # JPEGs of ImageNet's size that a server's core decodes, crops and resizes in a second
-# (benchmarks/input.py). Where the data is here, this machine's own speed is measured.
+# (inception.benchmark --mode=data). Where the data is here, this machine's own speed is measured.
 DECODED_PER_CORE = 900.0
 STAGES_NAMED = 4
 
