@@ -7,6 +7,8 @@ counts.
 """
 
 import contextlib
+import errno
+import shutil
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -72,6 +74,7 @@ class CheckpointWriter(Checkpoints):
                 log(f"warning: {self.directory} was removed; it is made anew")
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._manager.reload()
+            _check_room(self.directory, state)
             self._start_save(step, state)
         except Exception as error:
             self._note_failure(error)
@@ -93,7 +96,7 @@ class CheckpointWriter(Checkpoints):
             log(f"warning: not all older checkpoints in {self.directory} can be removed: {what}")
             return
         self._failure = CheckpointError(
-            f"step {self._tried} cannot be saved in {self.directory}, maybe for want of room: "
+            f"step {self._tried} cannot be saved in {self.directory}: "
             f"{what}. The same command continues from {steps[-1] if steps else 'the start'}"
         )
         self._failure.__cause__ = error
@@ -109,3 +112,18 @@ class CheckpointWriter(Checkpoints):
         if damaged:
             first_of_all("")  # process 0 has moved them
             self._manager.reload()
+
+
+def _check_room(directory: epath.Path, state: Any) -> None:
+    """Refuses what a local disk has no room for, before it is full.
+
+    Raises:
+      OSError: naming what is needed and what there is.
+    """
+    if not is_local(directory):
+        return
+    leaves = jax.tree.leaves(state)
+    needed = sum(leaf.nbytes for leaf in leaves) + 1000 * len(leaves)  # and what describes them
+    if needed > (free := shutil.disk_usage(directory).free):
+        left, size = f"{free / 1e6:,.1f} MB are free", f"{needed / 1e6:,.1f} MB are needed"
+        raise OSError(errno.ENOSPC, f"{left} and {size}")

@@ -11,6 +11,7 @@ has a `CheckpointWriter` (checkpoint_writer.py).
 import contextlib
 import itertools
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +32,17 @@ from inception.sharding import is_main_process
 FORMAT = 3  # of what this version writes; 2, and 1 without a number, had no digests
 _rounds = itertools.count()
 
-# Orbax prints the trace of an error in the background that it raises later, too.
+# What Orbax raises later it prints before, and asyncio and TensorStore what follows from it, once
+# for every array.
+_print_unraisable = sys.unraisablehook
 logging.getLogger("absl").addFilter(
     lambda record: not (record.exc_info and "orbax" in record.pathname)
+)
+logging.getLogger("asyncio").addFilter(
+    lambda record: "exception was never retrieved" not in record.getMessage()
+)
+sys.unraisablehook = lambda unraisable: (
+    "Event loop is closed" in str(unraisable.exc_value) or _print_unraisable(unraisable)
 )
 
 
