@@ -21,6 +21,7 @@ from inception.datasets import open_eval_source, open_train_source
 from inception.errors import CheckpointError, ConfigError, UserError
 from inception.model import NETWORK_CHOICES
 from inception.train import Trainer
+from inception.watch import TrainingError
 from inception.workdir import read_config
 from tests.conftest import TINY
 
@@ -216,7 +217,16 @@ def test_the_extremes_of_what_is_accepted_can_be_computed(largest):
 
 
 @pytest.mark.slow
-@fuzz(max_examples=40)
+@pytest.mark.parametrize("field", ["learning_rate", "mixup_alpha", "model.batch_norm_epsilon"])
+def test_the_largest_values_run_or_end_in_an_error_of_ours(tmp_path, field):
+    config = _with({field: defaults.MOST, "num_epochs": 0.5, "max_nonfinite_steps": 1})
+    with _refusing("step", kind=TrainingError):
+        results = inception.train_and_evaluate(config, tmp_path / "run", _SOURCE, _SOURCE)
+        assert results["examples"] == len(_SOURCE)
+
+
+@pytest.mark.slow
+@fuzz(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_any_accepted_combination_can_be_computed(data):
     names = data.draw(st.lists(st.sampled_from(list(FIELDS)), min_size=1, max_size=5, unique=True))
