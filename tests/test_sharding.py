@@ -106,7 +106,7 @@ _FIELDS = (
 
 
 @functools.cache
-def _train(devices: int, count: int = 1, group: int = 8) -> dict:
+def _train(devices: int, count: int, group: int) -> dict:
     """What ten steps on so many devices, of `count` processes together, came to."""
     fields = (*_FIELDS, f"model.batch_norm_group={group}")
     if count == 1:
@@ -134,7 +134,7 @@ def _train(devices: int, count: int = 1, group: int = 8) -> dict:
 )
 def test_losses_on_several_devices_and_processes_are_those_on_one(devices, count, group, tolerance):
     """The same batches, dropout and groups, over 10 steps on 64 images."""
-    one, several = _train(1, group=group), _train(devices, count, group)
+    one, several = _train(1, 1, group), _train(devices, count, group)
     assert several["examples"] == one["examples"]
     assert len(set(one["losses"])) == 10
     np.testing.assert_allclose(several["losses"][0], one["losses"][0], rtol=1e-6)
@@ -145,16 +145,16 @@ def test_losses_on_several_devices_and_processes_are_those_on_one(devices, count
 
 def test_devices_exchange_the_gradients_statistics_and_metrics_once_and_nothing_else():
     """In all-reduces of as many bytes: none of batch normalization's, none of data."""
-    eight = _train(8)
+    eight = _train(8, 1, 8)
     kinds, sizes, *_ = zip(*eight["collectives"], strict=True)
     assert set(kinds) == {"all-reduce"}
     assert len(kinds) <= 3
     once = 4 * (eight["parameters"] + eight["statistics"])
     assert once <= sum(sizes) <= once + 4 * eight["metrics"] + 64
-    assert _train(1)["collectives"] == []
+    assert _train(1, 1, 8)["collectives"] == []
 
 
 @pytest.mark.slow
 def test_groups_that_span_devices_exchange_their_sums_in_every_layer():
-    one, spanning = _train(8), _train(8, group=32)
+    one, spanning = _train(8, 1, 8), _train(8, 1, 32)
     assert len(spanning["collectives"]) > 94 > len(one["collectives"])
