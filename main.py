@@ -12,8 +12,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser("python main.py", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file of configs/")
     parser.add_argument("--workdir", required=True, help="where the run is kept and continued")
-    parser.add_argument("--mode", choices=("train", "eval"), default="train")
-    parser.add_argument("--step", type=int, help="the checkpoint to evaluate; default: the newest")
+    parser.add_argument("--mode", choices=("train", "eval", "replay"), default="train")
+    parser.add_argument("--step", type=int, help="the checkpoint to evaluate, or step to replay")
     parser.add_argument(
         "--distributed",
         action="store_true",
@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, overrides = command_line.parse(parser, argv)
     if args.step is not None and args.mode == "train":
         parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
+    if args.step is None and args.mode == "replay":
+        parser.error("--mode=replay needs --step=N, the step to compute again")
     processes.connect(
         args.distributed,
         args.coordinator,
@@ -35,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = inception.load_config(args.config, overrides)
     if args.mode == "train":
         inception.train_and_evaluate(config, args.workdir)
+    elif args.mode == "replay":
+        inception.replay_step(config, args.workdir, args.step)
     else:
         inception.evaluate_run(config, args.workdir, args.step)
 

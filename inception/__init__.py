@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from inception.model import Inception
     from inception.predictor import Predictor
     from inception.preprocessing import Preprocessing
+    from inception.replay import replay_step
     from inception.train import train_and_evaluate
     from inception.weights import load_pretrained
     from inception.workdir import restore_run
@@ -52,6 +53,7 @@ _EXPORTS = {
     "evaluate_run": ("evaluate", "evaluate_run"),
     "load_config": ("config", "load"),
     "load_pretrained": ("weights", "load_pretrained"),
+    "replay_step": ("replay", "replay_step"),
     "restore_run": ("workdir", "restore_run"),
     "train_and_evaluate": ("train", "train_and_evaluate"),
 }
@@ -63,6 +65,7 @@ __all__ = [
     "evaluate_run",
     "load_config",
     "load_pretrained",
+    "replay_step",
     "restore_run",
     "train_and_evaluate",
 ]

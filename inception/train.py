@@ -2,32 +2,30 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import agreement, finetune, losses, retention, sharding
+from inception import agreement, finetune, overview, retention, sharding
 from inception import config as config_lib
 from inception.checkpoint_writer import CheckpointWriter
 from inception.data.sources import Source
-from inception.data.stream import train_stream
-from inception.datasets import open_eval_source, open_train_source
-from inception.errors import ConfigError, UserError
+from inception.datasets import open_eval_source, open_train_source, train_batches
+from inception.debugging import guarded
+from inception.errors import ConfigError
 from inception.evaluate import write_results
 from inception.evaluator import Evaluator
 from inception.lock import only_run
 from inception.logbook import Logbook, log, summary
 from inception.preemption import Interrupted, preemption
+from inception.profiling import Profiler
 from inception.state import TrainState, build
-from inception.train_step import compile_step
+from inception.train_step import blocks, compile_step
+from inception.watch import Watch
 from inception.weights import Pretrained
 from inception.workdir import check_classes, resolve_workdir, start_or_resume
-
-
-class TrainingError(UserError, RuntimeError):
-    """A run that cannot go on; the message says where it stopped and what is safe."""
 
 
 class Trainer:
@@ -86,9 +84,10 @@ class Trainer:
             self._log_what_runs(state, first_step)
             with (
                 Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as logbook,
+                Profiler(self.config.profile_steps, self.workdir) as profiler,
                 preemption() as stop,
             ):
-                state, results = self._loop(state, first_step, saved, logbook, stop)
+                state, results = self._loop(state, first_step, saved, logbook, profiler, stop)
         write_results(self.workdir, "results", results, self.source.class_names)
         for name, evaluator in self.named_evaluators.items():
             further = evaluator([state], self.num_steps)
@@ -111,29 +110,38 @@ class Trainer:
         first_step: int,
         saved: CheckpointWriter,
         logbook: Logbook,
+        profiler: Profiler,
         stop: Callable[[int], bool],
     ) -> tuple[TrainState, dict]:
         config = self.config
-        batches = sharding.to_devices(self.mesh, self._batches(first_step))
+        batches = train_batches(config, self.source, self.mesh, first_step)
         eval_every = max(1, round(config.eval.every_epochs * self.steps_per_epoch))
-        pending: list[dict] = []  # metrics of the steps since the last check, still on the devices
-        results: dict = {}
+        watch = Watch(config, blocks(state.params), logbook)
+        to_log, results = 0, dict[str, Any]()
         for step in range(first_step + 1, self.num_steps + 1):
-            state, metrics = self.step(state, next(batches))
-            pending.append(metrics)
-            if len(pending) > 2:  # a host far ahead of its devices could not stop soon
-                jax.block_until_ready(pending[-3])
+            batch = next(batches)
+            profiler.before(step)
+            with guarded(step, config.debug.nans):
+                state, metrics = self.step(state, batch)
+            profiler.after(step, metrics)
+            if to_log:  # a step late: the devices go on while their metrics are fetched
+                logbook.train(to_log, config.batch_size, watch.look())
+            watch.add(step, metrics, batch)
             first, last, stop_now = step == first_step + 1, step == self.num_steps, stop(step)
             log_now, save_now, evaluate_now = (
                 last or step % every == 0
                 for every in (config.log_every_steps, config.checkpoint_every_steps, eval_every)
             )
             save_now = save_now or stop_now or saved.keep.needs(step, evaluate_now)
-            # In this order: what is not finite is neither saved nor evaluated; a machine that is
-            # taken back gets its checkpoint before anything that takes long.
-            if log_now or save_now or evaluate_now:
-                logbook.train(step, config.batch_size, self._check_finite(pending, step, saved))
-                pending = []
+            to_log = step if log_now or save_now or evaluate_now else 0
+            # In this order: a run that is lost ends before it is saved as any other or evaluated; a
+            # machine that is taken back gets its checkpoint before anything that takes long.
+            if to_log and (first or save_now or evaluate_now):
+                logbook.train(step, config.batch_size, watch.look())
+                to_log = 0
+            if error := watch.error(step):
+                saved.save(step, state)
+                raise error
             if save_now:
                 saved.save(step, state)
             if stop_now:
@@ -147,35 +155,6 @@ class Trainer:
                 logbook.restart_clock(step)
         return state, results or self.evaluator([state], first_step)
 
-    def _batches(self, start_step: int):
-        config = self.config
-        return train_stream(
-            self.source,
-            seed=config.seed,
-            image_size=config.image_size,
-            batch_size=config.batch_size,
-            augmentation=config.augmentation,
-            on_bad_record=config.on_bad_record,
-            threads=config.data_threads,
-            start_step=start_step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-
-    def _check_finite(self, pending: list[dict], step: int, saved: CheckpointWriter) -> dict[str, float]:
-        """The means of the metrics of the last steps, which must all be finite."""
-        steps = jax.device_get(pending)
-        for back, metrics in zip(range(len(steps) - 1, -1, -1), steps, strict=True):
-            if not losses.all_finite(metrics):
-                raise TrainingError(
-                    f"step {step - back}: the loss is {metrics['loss']}, the gradient's norm "
-                    f"{metrics['grad_norm']} and the weights' {metrics['weight_norm']} at learning "
-                    f"rate {metrics['learning_rate']:.4g}; the last good checkpoint is "
-                    f"{saved.steps()[-1] if saved.steps() else 'none'} in {saved.directory}. "
-                    "A lower learning_rate, a longer warmup_epochs or a clip_norm may help"
-                )
-        return {name: float(np.mean([metrics[name] for metrics in steps])) for name in steps[0]}
-
     def _log_what_runs(self, state: TrainState, first_step: int) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         log(
@@ -188,6 +167,10 @@ class Trainer:
             log(f"{self.workdir} is finished: step {first_step} of {self.num_steps}")
         elif first_step:
             log(f"continuing from step {first_step}")
+        else:
+            log(overview.table(state.params, self.training.frozen))
+        if self.config.deterministic and jax.default_backend() != "gpu":
+            log(f"config.deterministic: {jax.default_backend()} computes equal bits anyway")
 
 
 def train_and_evaluate(
@@ -201,8 +184,8 @@ def train_and_evaluate(
     Args:
       config: see inception/defaults.py.
       workdir: a folder on a disk or in a bucket; receives config.json, checkpoints/,
-        metrics.jsonl, TensorBoard's event files, results.json and, for each further evaluation of
-        config.evaluations, results_NAME.json.
+        metrics.jsonl, anomalies.jsonl (watch.py), TensorBoard's event files, results.json and, for
+        each further evaluation of config.evaluations, results_NAME.json.
       train_source: images to train on; None for the config's.
       eval_source: images to evaluate on; None for the config's.
 
@@ -214,7 +197,7 @@ def train_and_evaluate(
       WeightsError: if config.init_from holds none that can be used.
       CheckpointError: if the workdir holds another config's run, another process trains in it, it
         cannot be written, or the last checkpoint could not be saved.
-      TrainingError: when the loss is not finite.
+      TrainingError: after config.max_nonfinite_steps in a row; their last good state is saved.
       Interrupted: after Ctrl-C or SIGTERM, when the step has been saved.
     """
     config_lib.validate(config)

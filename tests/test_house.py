@@ -12,10 +12,13 @@ import inception
 ROOT = Path(inception.__file__).parent
 # From the top down; a module may import from its own row's folder and from rows below it.
 ROWS = (
+    ("replay",),
     ("benchmark",),
     ("ablation", "doctor", "show", "features"),
     ("cost", "predict"),
     ("train",),
+    ("debugging", "overview", "profiling"),
+    ("watch",),
     ("finetune",),
     ("weights",),
     ("evaluate",),
@@ -31,6 +34,7 @@ ROWS = (
     ("model",),
     ("modules",),
     ("layers", "defaults", "processes"),
+    ("batch_norm", "pools"),
     ("preprocessing", "errors"),
 )
 

@@ -4,15 +4,17 @@ import hashlib
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import inception
-from inception import sharding
+from inception import losses, sharding
 from inception.checkpoints import Checkpoints
 from inception.errors import CheckpointError, ConfigError
+from inception.logbook import read_anomalies, read_metrics
 from inception.state import build
-from inception.train import TrainingError
+from inception.watch import TrainingError
 
 TRAIN, HELD_OUT = slice(0, 40), slice(100, 120)
 STEPS_PER_EPOCH = 40 / 16  # epochs end inside batches
@@ -106,13 +108,57 @@ def test_a_run_does_not_go_on_with_other_classes(whole_run, digits):
         inception.train_and_evaluate(config, workdir, renamed, digits(HELD_OUT))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, digits, tmp_path):
-    overrides = ["num_epochs=8.0", "log_every_steps=1", "checkpoint_every_steps=1"]
-    config = tiny(*overrides, "learning_rate=1e12", "clip_norm=0.0", "optimizer=momentum")
-    with pytest.raises(TrainingError, match=r"step \d+: the loss is .*at learning rate .*e\+11"):
+@pytest.fixture(scope="module")
+def poison():
+    """Makes the loss of every step NaN whose batch begins with one of the digits 0 to 4."""
+    heads_loss = losses.heads_loss
+
+    def poisoned(logits, endpoints, targets, weight):
+        loss, parts = heads_loss(logits, endpoints, targets, weight)
+        return jnp.where(targets[0].argmax() < 5, jnp.nan, loss), parts
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "heads_loss", poisoned)
+        yield
+
+
+def _is_finite(state) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_steps_that_are_not_finite_are_left_out_and_named(poison, tiny, digits, tmp_path):
+    config = tiny("num_epochs=2.4", "schedule=staircase", "log_every_steps=1")
+    _run(config, digits, tmp_path)
+    labels = [digits(TRAIN)[index][1] for index in range(40)]
+    skipped = {line["step"]: line for line in read_anomalies(tmp_path)}
+    assert 0 < len(skipped) < 6
+    for line in read_metrics(tmp_path):
+        if "train/loss" not in line:
+            continue
+        bad = line["step"] in skipped
+        assert (line["train/loss"] is None, line["train/skipped_steps"]) == (bad, bad)
+        assert line["train/learning_rate"] > 0
+    for line in skipped.values():
+        examples = [example for epoch in line["examples"].values() for example in epoch]
+        assert len(examples) == 16
+        assert labels[examples[0]] < 5
+    state = _newest_state(config, tmp_path)
+    assert _is_finite(state)
+    assert state.step == 6
+    replayed = inception.replay_step(config, tmp_path, min(skipped), digits(TRAIN))
+    assert not replayed["finite"]
+    assert labels[replayed["example"][0]] == replayed["label"][0] < 5
+
+
+def test_too_many_steps_that_are_not_finite_end_the_run_at_the_last_good_state(
+    poison, tiny, digits, tmp_path
+):
+    config = tiny("num_epochs=8.0", "schedule=staircase", "max_nonfinite_steps=1")
+    with pytest.raises(TrainingError, match=r"steps (\d+) to \1 .*max_nonfinite_steps=1.* nan"):
         _run(config, digits, tmp_path)
-    params = _newest_state(config, tmp_path).params
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    state = _newest_state(config, tmp_path)
+    assert _is_finite(state)
+    assert state.step >= read_anomalies(tmp_path)[0]["step"]
 
 
 def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(
