@@ -39,9 +39,3 @@ def heads_loss(
         return parts["main_loss"], parts
     parts["aux_loss"] = optax.softmax_cross_entropy(endpoints["aux_logits"], targets).mean()
     return parts["main_loss"] + aux_weight * parts["aux_loss"], parts
-
-
-def all_finite(metrics: dict[str, jax.Array]) -> jax.Array:
-    """Whether a step's loss, gradient and weights are numbers, so that its state may be kept."""
-    names = ("loss", "grad_norm", "weight_norm")
-    return jnp.isfinite(jnp.stack([metrics[name] for name in names])).all()
