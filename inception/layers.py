@@ -1,81 +1,45 @@
-"""The convolution of the paper, spelled once, and the pools.
+"""The convolution of the paper, spelled once.
 
 Every convolution of the network is convolution -> batch normalization -> ReLU, without a bias. For
-inference the normalization can be folded into the convolution (`fold_batch_norm`).
+inference the normalization can be folded into the convolution (`fold_batch_norm`). Convolutions
+side by side on one input are computed as one (`siblings`), with names and weights of their own.
 """
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
+
+from inception.batch_norm import BatchNorm
+from inception.pools import max_pool_same
 
 
-class BatchNorm(nn.Module):
-    """Batch normalization over groups of images, the paper's "replicas".
-
-    A batch of N images is N / group batches of `group` images, each normalized by its own mean and
-    variance, as 50 replicas with 32 images each would do. Groups are consecutive images, so the
-    result does not depend on the number of devices. The running averages take the mean over the
-    groups. Statistics are float32 whatever the compute dtype.
+class Filter(nn.Module):
+    """The weights of a convolution.
 
     Attributes:
-      decay: of the running averages.
-      epsilon: added to the variance.
-      scale: whether there is a learned scale (torchvision, timm) or only an offset (the paper).
-      group: images normalized together; 0 means the whole batch. A batch smaller than a group is
-        one group.
-      train: normalize by the batch and update the running averages, or normalize by them.
-      dtype: of the result.
-
-    Raises:
-      ValueError: when training and the batch is larger than a group but not a multiple of it.
+      features: output channels.
+      kernel: (height, width).
+      stddev: of the truncated normal that the kernel starts from.
+      bias: whether there is one.
     """
 
-    decay: float = 0.9997
-    epsilon: float = 1e-3
-    scale: bool = False
-    group: int = 32
-    train: bool = False
-    dtype: Any = jnp.float32
+    features: int
+    kernel: tuple[int, int]
+    stddev: float
+    bias: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalizes `x` [batch, height, width, channels]."""
-        channels = (x.shape[-1],)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, channels) if self.scale else 1.0
-        if not self.train or self.is_initializing():
-            return self._normalize(x, running_mean.value, running_var.value, scale, bias)
-
-        groups = x.reshape(-1, self._group_size(x.shape[0]), *x.shape[1:])
-        values = groups.astype(jnp.float32)
-        mean = values.mean(axis=(1, 2, 3))  # [groups, channels]
-        deviations = values - mean[:, None, None, None]
-        var = jnp.square(deviations).mean(axis=(1, 2, 3))
-        running_mean.value = self._average(running_mean.value, mean)
-        running_var.value = self._average(running_var.value, var)
-        mean, var = (statistic[:, None, None, None] for statistic in (mean, var))
-        return self._normalize(groups, mean, var, scale, bias).reshape(x.shape)
-
-    def _group_size(self, batch: int) -> int:
-        group = min(self.group or batch, batch)
-        if batch % group:
-            raise ValueError(
-                f"a batch of {batch} images cannot be normalized in groups of "
-                f"batch_norm_group={group}: use a multiple of {group}, or 0 for the whole batch"
-            )
-        return group
-
-    def _average(self, running: jax.Array, statistic: jax.Array) -> jax.Array:
-        return self.decay * running + (1 - self.decay) * statistic.mean(axis=0)
-
-    def _normalize(self, x, mean, var, scale, bias) -> jax.Array:
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x.astype(jnp.float32) * factor + (bias - mean * factor)).astype(self.dtype)
+    def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | float]:
+        """The float32 kernel [height, width, inputs, features], and the bias [features] or 0."""
+        shape = (*self.kernel, inputs, self.features)
+        kernel = self.param("kernel", nn.initializers.truncated_normal(self.stddev), shape)
+        zeros = nn.initializers.zeros
+        return kernel, self.param("bias", zeros, (self.features,)) if self.bias else 0.0
 
 
 class ConvBN(nn.Module):
@@ -88,8 +52,10 @@ class ConvBN(nn.Module):
       padding: "SAME" keeps the grid, "VALID" adds no zeros.
       relu: False leaves the unit linear (section 3.1, figure 2).
       stddev: of the truncated normal that the filter starts from (released code: 0.1).
+      pool: before the convolution; keeps the grid.
       batch_norm: makes the normalization; None puts a bias in its place, as in a side head whose
         fully connected layer is not batch normalized, or where it is folded into the filter.
+      merged: whether `siblings` may compute it together with others.
       width_multiplier: of `features`, rounded down but not below 16 (slim's depth_multiplier).
       dtype: of the computation; parameters stay float32.
     """
@@ -100,26 +66,68 @@ class ConvBN(nn.Module):
     padding: str = "SAME"
     relu: bool = True
     stddev: float = 0.1
+    pool: Callable[[jax.Array], jax.Array] | None = None
     batch_norm: Callable[..., nn.Module] | None = BatchNorm
+    merged: bool = True
     width_multiplier: float = 1.0
     dtype: Any = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declares the weights under the names that checkpoints have."""
+        features = max(int(self.features * self.width_multiplier), 16)
+        self.conv = Filter(features, self.kernel, self.stddev, self.batch_norm is None)
+        if self.batch_norm is not None:
+            self.bn = self.batch_norm(relu=self.relu)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, height, width, channels] to [batch, height', width', features]."""
-        x = nn.Conv(
-            max(int(self.features * self.width_multiplier), 16),
-            self.kernel,
-            strides=self.stride,
-            padding=self.padding,
-            use_bias=self.batch_norm is None,
-            kernel_init=nn.initializers.truncated_normal(self.stddev),
-            dtype=self.dtype,
-            name="conv",
-        )(x)
+        x = self.pool(x) if self.pool else x
+        kernel, bias = self.weights(x.shape[-1])
+        return self.activate(_convolve(x, kernel, self.stride, self.padding), bias)
+
+    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array | float]:
+        """The kernel [height, width, inputs, features] and the bias, in the compute dtype."""
+        kernel, bias = self.conv(inputs)
+        return kernel.astype(self.dtype), jnp.asarray(bias, self.dtype)
+
+    def activate(self, x: jax.Array, bias: jax.Array | float) -> jax.Array:
+        """What follows the convolution: batch normalization, or the bias, and the ReLU."""
         if self.batch_norm is not None:
-            x = self.batch_norm(name="bn")(x)
-        return nn.relu(x) if self.relu else x
+            return self.bn(x)
+        return nn.relu(x + bias) if self.relu else x + bias
+
+
+def siblings(x: jax.Array, *convs: ConvBN) -> tuple[jax.Array, ...]:
+    """The outputs of 1x1 convolutions of the same input, as `conv(x)` for each of them.
+
+    They are computed as one, with the kernels side by side: `x` is read once and the gradient for
+    it written once. An average pool before one of them comes behind it instead, where there are
+    fewer channels: both are linear, and the pool's weights do not depend on the channel.
+
+    Args:
+      x: [batch, height, width, channels].
+      *convs: with stride 1.
+    """
+    # A maximum is not linear.
+    together = [conv for conv in convs if conv.merged and conv.pool is not max_pool_same]
+    if not together:
+        return tuple(conv(x) for conv in convs)
+    kernels, biases = zip(*(conv.weights(x.shape[-1]) for conv in together), strict=True)
+    y = _convolve(x, jnp.concatenate(kernels, axis=-1))
+    ends = accumulate(kernel.shape[-1] for kernel in kernels[:-1])
+    parts = zip(together, jnp.split(y, list(ends), axis=-1), biases, strict=True)
+    outputs = {
+        conv.name: conv.activate(conv.pool(part) if conv.pool else part, bias)
+        for conv, part, bias in parts
+    }
+    return tuple(outputs[conv.name] if conv.name in outputs else conv(x) for conv in convs)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME") -> jax.Array:
+    order = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x.astype(kernel.dtype), kernel, (stride, stride), padding, dimension_numbers=order
+    )
 
 
 def fold_batch_norm(variables: dict, epsilon: float) -> dict:
@@ -148,42 +156,3 @@ def fold_batch_norm(variables: dict, epsilon: float) -> dict:
         return {"conv": {"kernel": kernel, "bias": bias}}
 
     return {"params": fold(variables["params"], variables["batch_stats"])}
-
-
-class Pool(nn.Module):
-    """A pool as a stage of its own, so that it has a name.
-
-    Attributes:
-      pool: what it computes, such as `max_pool`.
-    """
-
-    pool: Callable[[jax.Array], jax.Array]
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [batch, height, width, channels] as `pool` does."""
-        return self.pool(x)
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """3x3 maximum with stride 2 and no padding, between and before the stages.
-
-    Maps [batch, height, width, channels] to about half the height and width.
-    """
-    return nn.max_pool(x, (3, 3), strides=(2, 2))
-
-
-def max_pool_same(x: jax.Array) -> jax.Array:
-    """3x3 maximum of [batch, height, width, channels] with stride 1; keeps the grid."""
-    return nn.max_pool(x, (3, 3), padding="SAME")
-
-
-def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
-    """3x3 average of [batch, height, width, channels] with stride 1; keeps the grid.
-
-    Args:
-      x: the input.
-      counts_padding: divide by 9 also at the border (torchvision, timm), or by the number of pixels
-        that are there (TensorFlow, the released code).
-    """
-    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)

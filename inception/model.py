@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from inception import modules
-from inception.layers import BatchNorm, ConvBN, avg_pool_same, max_pool, max_pool_same
+from inception.batch_norm import BatchNorm
+from inception.layers import ConvBN
 from inception.modules import (
     Figure5,
     Figure6,
@@ -18,9 +19,11 @@ from inception.modules import (
     Figure8,
     Figure9,
     Figure10,
+    MakeConv,
     branches_6a,
     branches_7a,
 )
+from inception.pools import avg_pool_same, max_pool, max_pool_same
 
 # Features inside figure 6's modules. Table 1 has five and says no widths: these are the released
 # code's, chosen so that the network has fewer than 25 M parameters (section 3).
@@ -78,6 +81,8 @@ class Inception(nn.Module):
       batch_norm_decay: of the running averages.
       batch_norm_epsilon: added to the variance.
       batch_norm_group: images normalized together; 0 means the whole batch.
+      siblings_merged: whether 1x1 convolutions side by side are computed as one, which is faster;
+        not merged, the trace shows every box of the paper's figures.
       batch_norm_folded: the network for inference whose variables `layers.fold_batch_norm` makes.
       dtype: of activations; parameters and statistics stay float32.
 
@@ -101,6 +106,7 @@ class Inception(nn.Module):
     batch_norm_decay: float = 0.9997
     batch_norm_epsilon: float = 1e-3
     batch_norm_group: int = 32
+    siblings_merged: bool = True
     batch_norm_folded: bool = False
     dtype: Any = jnp.float32
 
@@ -177,7 +183,7 @@ class Inception(nn.Module):
     def _has_side_head(self, wanted: bool) -> bool:
         return self.aux_head != "none" and (wanted or self.is_initializing())
 
-    def _conv(self, train: bool) -> Callable[..., nn.Module]:
+    def _conv(self, train: bool) -> MakeConv:
         """The network's convolution; it takes features, kernel, stride, padding, name, ..."""
         batch_norm = partial(
             BatchNorm,
@@ -191,12 +197,13 @@ class Inception(nn.Module):
         return partial(
             ConvBN,
             batch_norm=None if self.batch_norm_folded else batch_norm,
+            merged=self.siblings_merged,
             width_multiplier=self.width_multiplier,
             dtype=self.dtype,
         )
 
     @nn.nowrap
-    def _layers(self, conv_of: Callable[[str], Callable[..., nn.Module]]) -> list[nn.Module]:
+    def _layers(self, conv_of: Callable[[str], MakeConv]) -> list[nn.Module]:
         """The network from its first layer to the last before the pool.
 
         Args:

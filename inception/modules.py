@@ -13,9 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception.layers import Pool, avg_pool_same, max_pool
+from inception.layers import ConvBN, siblings
+from inception.pools import Pool, avg_pool_same, max_pool
 
-MakeConv = Callable[..., nn.Module]
+MakeConv = Callable[..., ConvBN]
 PoolFunction = Callable[[jax.Array], jax.Array]
 # Of a reduction: (conv, the convolution that ends a branch, x) -> the branches' outputs.
 Branches = Callable[[MakeConv, MakeConv, jax.Array], tuple[jax.Array, ...]]
@@ -51,13 +52,16 @@ class Figure5(nn.Module):
             3: ("branch3x3_1", "branch3x3_2"),
             5: ("branch5x5_1", "branch5x5_2"),
         }[size]
-        branch1x1 = conv(64, name="branch1x1")(x)
-        short = conv(48, name=first)(x)
+        branch1x1, short, double, pool = siblings(
+            x,
+            conv(64, name="branch1x1"),
+            conv(48, name=first),
+            conv(64, name="branch3x3dbl_1"),
+            conv(self.projection, pool=self.pool, name="branch_pool"),
+        )
         short = conv(64, (size, size), name=second)(short)
-        double = conv(64, name="branch3x3dbl_1")(x)
         double = conv(96, (3, 3), relu=self.relu_between, name="branch3x3dbl_2")(double)
         double = conv(96, (3, 3), name="branch3x3dbl_3")(double)
-        pool = conv(self.projection, name="branch_pool")(self.pool(x))
         return concatenate(branch1x1, short, double, pool)
 
 
@@ -80,36 +84,42 @@ class Figure6(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 17, 17, channels] to [batch, 17, 17, 768]."""
+        conv, features = self.conv, self.features
+        branch1x1, once, twice, pool = siblings(
+            x,
+            conv(192, name="branch1x1"),
+            conv(features, name="branch7x7_1"),
+            conv(features, name="branch7x7dbl_1"),
+            conv(192, pool=self.pool, name="branch_pool"),
+        )
         if self.factorization == "full":
-            once, twice = self._full(x)
+            once, twice = self._full(once, twice)
         else:
             pair = {"asymmetric": ((1, 7), (7, 1)), "3x3": ((3, 3), (3, 3))}[self.factorization]
-            once, twice = self._factorized(x, *pair)
-        branch1x1 = self.conv(192, name="branch1x1")(x)
-        pool = self.conv(192, name="branch_pool")(self.pool(x))
+            once, twice = self._factorized(once, twice, *pair)
         return concatenate(branch1x1, once, twice, pool)
 
     def _factorized(
-        self, x: jax.Array, first: tuple[int, int], second: tuple[int, int]
+        self,
+        once: jax.Array,
+        twice: jax.Array,
+        first: tuple[int, int],
+        second: tuple[int, int],
     ) -> tuple[jax.Array, jax.Array]:
         """One 7x7 and two, each as two filters; the released code begins the two with 7x1."""
         conv, features = self.conv, self.features
-        once = conv(features, name="branch7x7_1")(x)
         once = conv(features, first, name="branch7x7_2")(once)
         once = conv(192, second, name="branch7x7_3")(once)
-        twice = conv(features, name="branch7x7dbl_1")(x)
         twice = conv(features, second, name="branch7x7dbl_2")(twice)
         twice = conv(features, first, name="branch7x7dbl_3")(twice)
         twice = conv(features, second, name="branch7x7dbl_4")(twice)
         twice = conv(192, first, name="branch7x7dbl_5")(twice)
         return once, twice
 
-    def _full(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _full(self, once: jax.Array, twice: jax.Array) -> tuple[jax.Array, jax.Array]:
         """One 7x7 and two as they are."""
         conv, features = self.conv, self.features
-        once = conv(features, name="branch7x7_1")(x)
         once = conv(192, (7, 7), name="branch7x7_2")(once)
-        twice = conv(features, name="branch7x7dbl_1")(x)
         twice = conv(features, (7, 7), name="branch7x7dbl_2")(twice)
         twice = conv(192, (7, 7), name="branch7x7dbl_3")(twice)
         return once, twice
@@ -132,9 +142,13 @@ class Figure7(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 8, 8, channels] to [batch, 8, 8, 2048]."""
         conv = self.conv
-        branch1x1 = conv(320, name="branch1x1")(x)
-        short = conv(384, name="branch3x3_1")(x)
-        double = conv(448, name="branch3x3dbl_1")(x)
+        branch1x1, short, double, pool = siblings(
+            x,
+            conv(320, name="branch1x1"),
+            conv(384, name="branch3x3_1"),
+            conv(448, name="branch3x3dbl_1"),
+            conv(192, pool=self.pool, name="branch_pool"),
+        )
         double = conv(384, (3, 3), name="branch3x3dbl_2")(double)
         if self.expanded:
             short = concatenate(
@@ -148,7 +162,6 @@ class Figure7(nn.Module):
         else:
             short = conv(768, (3, 3), name="branch3x3_2")(short)
             double = conv(768, (3, 3), name="branch3x3dbl_3")(double)
-        pool = conv(192, name="branch_pool")(self.pool(x))
         return concatenate(branch1x1, short, double, pool)
 
 
@@ -252,9 +265,8 @@ def branches_6a(conv: MakeConv, end: MakeConv, x: jax.Array) -> tuple[jax.Array,
 
 def branches_7a(conv: MakeConv, end: MakeConv, x: jax.Array) -> tuple[jax.Array, ...]:
     """The convolutions between the 17x17 and the 8x8 stage, 320 + 192 features."""
-    short = conv(192, name="branch3x3_1")(x)
+    short, factorized = siblings(x, conv(192, name="branch3x3_1"), conv(192, name="branch7x7x3_1"))
     short = end(320, (3, 3), name="branch3x3_2")(short)
-    factorized = conv(192, name="branch7x7x3_1")(x)
     factorized = conv(192, (1, 7), name="branch7x7x3_2")(factorized)
     factorized = conv(192, (7, 1), name="branch7x7x3_3")(factorized)
     factorized = end(192, (3, 3), name="branch7x7x3_4")(factorized)

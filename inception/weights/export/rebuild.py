@@ -89,7 +89,7 @@ def _run(traced: ClosedJaxpr, inputs: Sequence[Any], library: Library) -> list[A
 
 def _equation(equation: Any, values: list[Any], library: Library) -> list[Any]:
     name, params = equation.primitive.name, equation.params
-    if name in ("jit", "pjit", "custom_jvp_call"):
+    if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call"):
         return _run(params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"], values, library)
     if all(isinstance(value, np.ndarray) for value in values):
         return [np.asarray(equation.primitive.bind(*values, **params))]

@@ -1,0 +1,186 @@
+"""Batch normalization over groups of images, and its gradient, in as few passes as there can be.
+
+Normalization is bound by memory, so what counts is how often an activation is read. Forward: its
+sum and sum of squares in one pass, then a multiply-add with the ReLU behind it. Backward: the two
+sums of the gradient in one pass, then the input's gradient in another; the ReLU's mask is computed
+again from the input, so that the output need not be kept for it.
+"""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over groups of images, the paper's "replicas", and a ReLU behind it.
+
+    A batch of N images is N / group batches of `group` images, each normalized by its own mean and
+    variance, as 50 replicas with 32 images each would do. Groups are consecutive images, so the
+    result does not depend on the number of devices. The running averages take the mean over the
+    groups. Statistics are float32 whatever the compute dtype.
+
+    Attributes:
+      decay: of the running averages.
+      epsilon: added to the variance.
+      scale: whether there is a learned scale (torchvision, timm) or only an offset (the paper).
+      group: images normalized together; 0 means the whole batch. A batch smaller than a group is
+        one group.
+      train: normalize by the batch and update the running averages, or normalize by them.
+      relu: whether a ReLU follows.
+      dtype: of the result.
+
+    Raises:
+      ValueError: when training and the batch is larger than a group but not a multiple of it.
+    """
+
+    decay: float = 0.9997
+    epsilon: float = 1e-3
+    scale: bool = False
+    group: int = 32
+    train: bool = False
+    relu: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalizes `x` [batch, height, width, channels]."""
+        channels = (x.shape[-1],)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        ones = nn.initializers.ones
+        scale = self.param("scale", ones, channels) if self.scale else jnp.ones(channels)
+        if not self.train or self.is_initializing():
+            factor = scale * lax.rsqrt(running_var.value + self.epsilon)
+            offset = bias - running_mean.value * factor
+            return _affine(x, factor, offset, self.relu).astype(self.dtype)
+
+        groups = x.reshape(-1, self._group_size(x.shape[0]), *x.shape[1:])
+        y, mean, var = normalize(groups, scale, bias, self.epsilon, self.relu)
+        # One mean over both, so that training on several devices reduces one array for them.
+        mean, var = jnp.stack([mean, var]).mean(axis=1)
+        running_mean.value = self._average(running_mean.value, mean)
+        running_var.value = self._average(running_var.value, var)
+        return y.reshape(x.shape).astype(self.dtype)
+
+    def _group_size(self, batch: int) -> int:
+        group = min(self.group or batch, batch)
+        if batch % group:
+            raise ValueError(
+                f"a batch of {batch} images cannot be normalized in groups of "
+                f"batch_norm_group={group}: use a multiple of {group}, or 0 for the whole batch"
+            )
+        return group
+
+    def _average(self, running: jax.Array, statistic: jax.Array) -> jax.Array:
+        return self.decay * running + (1 - self.decay) * statistic
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes each group by its own statistics.
+
+    Args:
+      x: [groups, group, height, width, channels].
+      scale: float32 [channels].
+      bias: float32 [channels].
+      epsilon: added to the variance.
+      relu: whether a ReLU follows.
+
+    Returns:
+      The result like `x`, and float32 means and variances [groups, channels], which are for the
+      running averages: no gradient passes through them.
+    """
+    return _forward(x, scale, bias, epsilon, relu)[0]
+
+
+def _forward(x, scale, bias, epsilon, relu):
+    count = x[0, ..., 0].size
+    total, total_of_squares = _sums(_with_squares, x)
+    mean = total / count
+    var = jnp.maximum(total_of_squares / count - jnp.square(mean), 0)
+    inverse_deviation = lax.rsqrt(var + epsilon)
+    y = _affine(x, *_factor_and_offset(mean, inverse_deviation, scale, bias), relu)
+    return (y.astype(x.dtype), mean, var), (x, mean, inverse_deviation, scale, bias)
+
+
+def _backward(epsilon, relu, kept, gradients):
+    x, mean, inverse_deviation, scale, bias = kept
+    gradient, _, _ = gradients
+    factor, offset = _factor_and_offset(mean, inverse_deviation, scale, bias)
+
+    def parts(x, gradient, mean, inverse_deviation, factor, offset):
+        """The gradient behind the ReLU, and that times the normalized input."""
+        if relu:
+            gradient = jnp.where(_affine(x, factor, offset, False) > 0, gradient, 0)
+        gradient = gradient.astype(jnp.float32)
+        return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
+
+    arguments = (x, gradient, mean, inverse_deviation, factor, offset)
+    total, total_of_products = _sums(parts, *arguments)  # also the gradients of bias and scale
+    gradient, _ = parts(*arguments)
+    count = x[0, ..., 0].size
+    slope = inverse_deviation * total_of_products / count
+    through_statistics = _affine(x, slope, total / count - mean * slope, False)
+    dx = _spread(factor) * (gradient - through_statistics)
+    return dx.astype(x.dtype), total_of_products.sum(axis=0), total.sum(axis=0)
+
+
+normalize.defvjp(_forward, _backward)
+
+
+def _with_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x = x.astype(jnp.float32)
+    return x, jnp.square(x)
+
+
+def _factor_and_offset(mean, inverse_deviation, scale, bias):
+    factor = scale * inverse_deviation
+    return factor, bias - mean * factor
+
+
+def _affine(x: jax.Array, factor: jax.Array, offset: jax.Array, relu: bool) -> jax.Array:
+    """X * factor + offset in float32, with a number per channel, or per group and channel."""
+    y = x.astype(jnp.float32) * _spread(factor) + _spread(offset)
+    return jnp.maximum(y, 0) if relu else y
+
+
+def _spread(statistic: jax.Array) -> jax.Array:
+    """Shapes [channels] or [groups, channels] to broadcast against what was normalized."""
+    return statistic if statistic.ndim == 1 else statistic[:, None, None, None]
+
+
+def _sums(function, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sums over a group's images and pixels of the two arrays that `function` makes.
+
+    In one pass on every platform: on a CPU XLA adds up fast where the result still has many
+    elements, so the images come first; a GPU needs both sums in one reduction to share a kernel;
+    a TPU adds up while the convolution before it writes its output, if the sums stand alone.
+
+    Args:
+      function: of the arrays; returns two float32 [groups, group, height, width, channels].
+      *arrays: what it is given.
+
+    Returns:
+      Two float32 [groups, channels].
+    """
+
+    def together(*arrays, axes=(1, 2, 3)):
+        add = lambda a, b: (a[0] + b[0], a[1] + b[1])  # noqa: E731
+        return lax.reduce(function(*arrays), (0.0, 0.0), add, axes)
+
+    def images_first(*arrays):
+        return tuple(part.sum(axis=(1, 2)) for part in together(*arrays, axes=(1,)))
+
+    def apart(*arrays):
+        return tuple(part.sum(axis=(1, 2, 3)) for part in function(*arrays))
+
+    return lax.platform_dependent(
+        *arrays, cpu=images_first, cuda=together, rocm=together, default=apart
+    )

@@ -1,0 +1,111 @@
+"""The pools of the network, and a gradient of the maximum that is cheap on every device."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Pool(nn.Module):
+    """A pool as a stage of its own, so that it has a name.
+
+    Attributes:
+      pool: what it computes, such as `max_pool`.
+    """
+
+    pool: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [batch, height, width, channels] as `pool` does."""
+        return self.pool(x)
+
+
+@jax.custom_vjp
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum with stride 2 and no padding, between and before the stages.
+
+    Maps [batch, height, width, channels] to about half the height and width. As in TensorFlow and
+    PyTorch, the gradient goes to the first of equal maxima, row by row. XLA's own gradient, select
+    and scatter, does the same and is what a TPU is good at; elsewhere it is slow, and on a GPU not
+    deterministic.
+    """
+    return _max_pool(x)
+
+
+def _max_pool(x):
+    return nn.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def _max_pool_forward(x):
+    columns_first = lambda x: _max_of_three(_max_of_three(x, axis=2), axis=1)  # noqa: E731
+    return lax.platform_dependent(x, cpu=columns_first, default=_max_pool), x
+
+
+def _max_pool_backward(x, gradient):
+    def select_and_scatter(x, gradient):
+        return jax.vjp(_max_pool, x)[1](gradient)[0]
+
+    def rows_then_columns(x, gradient):
+        columns = _max_of_three(x, axis=2)
+        y = _max_of_three(columns, axis=1)
+        gradient = _to_first_maximum(columns, y, gradient, axis=1)
+        return _to_first_maximum(x, columns, gradient, axis=2)
+
+    choices = {"tpu": select_and_scatter, "default": rows_then_columns}
+    return (lax.platform_dependent(x, gradient, **choices),)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
+    """First, second and third element of each window of three, with stride 2 along `axis`."""
+    count = (x.shape[axis] - 1) // 2
+    return [lax.slice_in_dim(x, k, k + 2 * count - 1, 2, axis) for k in range(3)]
+
+
+def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
+    first, second, third = _windows(x, axis)
+    return jnp.maximum(jnp.maximum(first, second), third)
+
+
+def _to_first_maximum(x: jax.Array, y: jax.Array, gradient: jax.Array, axis: int) -> jax.Array:
+    """The gradient of `x`, given that of its windows' maxima `y`."""
+    first, second, _ = _windows(x, axis)
+    is_first = first == y
+    is_second = (second == y) & ~is_first
+    hits = is_first, is_second, ~(is_first | is_second)
+    ends = [jnp.where(hit, gradient, 0) for hit in hits]
+    # Windows share their ends: element 2i is the first of window i and the third of window i - 1.
+    even = _pad(ends[0], axis, 0, 1) + _pad(ends[2], axis, 1, 0)
+    odd = _pad(ends[1], axis, 0, 1)
+    both = jnp.stack([even, odd], axis=axis + 1).reshape(
+        *x.shape[:axis], 2 * even.shape[axis], *x.shape[axis + 1 :]
+    )
+    return _pad(both, axis, 0, x.shape[axis] - both.shape[axis])
+
+
+def _pad(x: jax.Array, axis: int, before: int, after: int) -> jax.Array:
+    """Adds zeros along `axis`; a negative number takes elements away."""
+    padding = [(0, 0, 0)] * x.ndim
+    padding[axis] = (before, after, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def max_pool_same(x: jax.Array) -> jax.Array:
+    """3x3 maximum of [batch, height, width, channels] with stride 1; keeps the grid."""
+    return nn.max_pool(x, (3, 3), padding="SAME")
+
+
+def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
+    """3x3 average of [batch, height, width, channels] with stride 1; keeps the grid.
+
+    Args:
+      x: the input.
+      counts_padding: divide by 9 also at the border (torchvision, timm), or by the number of pixels
+        that are there (TensorFlow, the released code).
+    """
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)
