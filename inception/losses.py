@@ -1,7 +1,6 @@
 """The training loss: cross entropy with label smoothing on both heads (sections 4 and 7)."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 

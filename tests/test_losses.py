@@ -1,7 +1,6 @@
 """The loss against Keras's label smoothing and against the formula of section 7."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
