@@ -106,7 +106,8 @@ def _forward(x, scale, bias, epsilon, relu):
     mean = total / count
     var = jnp.maximum(total_of_squares / count - jnp.square(mean), 0)
     inverse_deviation = lax.rsqrt(var + epsilon)
-    y = _affine(x, *_factor_and_offset(mean, inverse_deviation, scale, bias), relu)
+    factor, offset = _factor_and_offset(mean, inverse_deviation, scale, bias)
+    y = _affine(x, factor, offset, relu)
     return (y.astype(x.dtype), mean, var), (x, mean, inverse_deviation, scale, bias)
 
 

@@ -210,7 +210,7 @@ class Inception(nn.Module):
           conv_of: the convolution for a stage, by the stage's name.
         """
 
-        def stage(make: Callable[..., nn.Module], *args, name: str, **kwargs) -> nn.Module:
+        def stage(make: Callable[..., nn.Module], *args, name: str, **kwargs) -> Any:
             return make(conv_of(name), *args, name=name, **kwargs)
 
         literal = self.outline == "table1"
