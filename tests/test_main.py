@@ -91,6 +91,12 @@ def test_a_step_is_for_evaluation(tmp_path):
     assert "--step is for --mode=eval" in process.stderr
 
 
+def test_a_replay_needs_a_step(tmp_path):
+    process = _main("--config=configs/digits.py", f"--workdir={tmp_path}/run", "--mode=replay")
+    assert process.returncode == 2
+    assert "--mode=replay needs --step=N" in process.stderr
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
