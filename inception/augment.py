@@ -168,10 +168,20 @@ def adjust_saturation(images: Array, factor: Array | float) -> Array:
     Saturation is (high - low) / high. Scaling it at a fixed hue and value moves each channel
     towards or away from the highest in proportion, so no conversion to HSV is needed.
     """
-    high = jnp.max(images, axis=-1, keepdims=True)
-    spread = high - jnp.min(images, axis=-1, keepdims=True)
+    high, low = _extremes(images)
+    spread = high - low
     inverse_saturation = high / jnp.maximum(spread, _TINY)
     return high - (high - images) * jnp.clip(inverse_saturation, 0, factor)
+
+
+def _extremes(images: Array) -> tuple[Array, Array]:
+    """Each pixel's highest and lowest channel.
+
+    Element by element: a reduction over three channels would be a pass of its own on accelerators.
+    """
+    red, green, blue = jnp.split(images, 3, axis=-1)
+    high = jnp.maximum(jnp.maximum(red, green), blue)
+    return high, jnp.minimum(jnp.minimum(red, green), blue)
 
 
 def adjust_hue(images: Array, turns: Array | float) -> Array:
@@ -181,8 +191,7 @@ def adjust_hue(images: Array, turns: Array | float) -> Array:
     that is a trapezoid of the hue: 1 within a sextant of the channel's own hue, 0 beyond two.
     """
     red, green, blue = jnp.split(images, 3, axis=-1)
-    high = jnp.max(images, axis=-1, keepdims=True)
-    low = jnp.min(images, axis=-1, keepdims=True)
+    high, low = _extremes(images)
     spread = high - low
     hue = jnp.where(
         red == high,

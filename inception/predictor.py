@@ -31,7 +31,7 @@ class Predictor:
 
     Args:
       model: the network.
-      variables: its "params" and "batch_stats".
+      variables: its "params" and "batch_stats"; batch normalization is folded into them, once.
       preprocessing: that the weights were trained for.
       endpoints: names of the model's endpoints that are wanted beside "logits": a stage such as
         "Mixed_6e", "pooled" or "aux_logits". What is not asked for is not computed.
@@ -52,7 +52,8 @@ class Predictor:
         batch_size: int = 64,
         mesh: Mesh | None = None,
     ):
-        self.model, self.variables = model, variables
+        self.model = model.clone(batch_norm_folded=True)
+        self.variables = _fold(variables, epsilon=model.batch_norm_epsilon)
         self.preprocessing = preprocessing or Preprocessing()
         self.endpoints = tuple(endpoints)
         self.mesh = mesh or sharding.make_mesh(local=True)
@@ -160,6 +161,9 @@ class Predictor:
         return sorted(jax.eval_shape(apply, self.variables, image))
 
 
+_fold = jax.jit(fold_batch_norm, static_argnames="epsilon")
+
+
 @partial(jax.jit, static_argnames=("model", "endpoints", "mean", "std"))
 def _forward(variables: dict, images: jax.Array, *, model, endpoints, mean, std):
     side_head = "aux_logits" in endpoints
@@ -168,10 +172,8 @@ def _forward(variables: dict, images: jax.Array, *, model, endpoints, mean, std)
 
 
 def _apply(variables: dict, images: jax.Array, *, model: Inception, mean, std, side_head: bool):
-    """All outputs by name, with the batch normalization folded into the convolutions."""
-    folded = model.clone(batch_norm_folded=True)
-    variables = fold_batch_norm(variables, model.batch_norm_epsilon)
-    logits, endpoints = folded.apply(
+    """All outputs by name."""
+    logits, endpoints = model.apply(
         variables, normalize(images, mean, std), train=False, side_head=side_head
     )
     return {"logits": logits, **endpoints}
