@@ -57,7 +57,8 @@ def test_training_gives_the_same_logits_and_statistics(tiny):
 
     ours, theirs = both(variables, images)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        tolerance = 1e-5 if a.ndim == 1 else 1e-4  # statistics; logits, behind all layers
+        # Statistics; logits. Batch normalization magnifies rounding from layer to layer.
+        tolerance = 3e-5 if a.ndim == 1 else 1e-4
         np.testing.assert_allclose(b, a, rtol=0, atol=tolerance * np.abs(a).max())
 
 

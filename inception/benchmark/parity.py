@@ -35,7 +35,7 @@ def compute(work: Work) -> dict[str, np.ndarray]:
     """Logits of both heads, [2, batch, classes], and the flat gradient, of every draw."""
     model = make_model(config_of(work), work.num_classes)
     variables = made_up_variables(model, work.size)
-    labels = jnp.arange(work.batch) % work.num_classes
+    labels = jnp.tile(jnp.arange(work.batch) % work.num_classes, (2, 1))  # of both heads
 
     @jax.jit
     @jax.default_matmul_precision("highest")
