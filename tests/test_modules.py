@@ -63,10 +63,10 @@ def _all_pairs():
             8,
             id=f"figure 7, padding counts: {counts}",
         )
-    reductions = (
-        (modules.branches_6a, flax_naive.Mixed6a),
-        (modules.branches_7a, flax_naive.Mixed7a),
-    )
+    reductions = {
+        modules.branches_6a: flax_naive.Mixed6a,
+        modules.branches_7a: flax_naive.Mixed7a,
+    }
     for branches, naive in reductions.items():
         yield pytest.param(
             modules.Figure10(CONV, branches), naive(NAIVE_CONV), 13, id=branches.__name__
