@@ -89,7 +89,7 @@ EXIF[0x0112] = 6  # "rotate by 90 degrees", which decode ignores
         {"exif": EXIF},
         {"mode": "CMYK"},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_pixels_of_rarer_files(decoder, photograph, subsampling, options):
     assert_equal_in_boxes(encode(photograph, subsampling=subsampling, **options), 12)
