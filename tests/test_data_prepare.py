@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written(copy, monkeypatch):
 
 def test_directories_that_are_taken_are_refused_before_any_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DataError, match="file cannot be made"):
         prepare.prepare("test_photos", str(tmp_path / "file"))
     (tmp_path / "test_photos" / "1.0.0").mkdir(parents=True)
     (tmp_path / "test_photos" / "1.0.0" / "mine").write_text("precious")

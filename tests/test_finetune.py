@@ -192,6 +192,7 @@ def test_weights_that_are_not_there_or_do_not_fit_are_refused(tiny, weights, dig
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuning_beats_training_from_scratch_at_equal_steps(tiny, digits, tmp_path):
     """Five digits, then the five others, which neither weights nor labels have seen."""
     everything = digits(slice(None))
