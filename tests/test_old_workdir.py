@@ -45,6 +45,9 @@ def test_it_continues_with_equal_losses_to_an_equal_end(old, digits):
     lines = {line["step"]: line for line in read_metrics(old) if "train/loss" in line}
     assert sorted(lines) == list(range(1, 9))
     first, *later = EXPECTED["continued"]
+    # The layers are computed in another order since: the young network turns their rounding into
+    # some per cent of its gradient (docs/decisions.md); tests/test_modules.py holds them to 1e-5.
+    assert lines[5].pop("train/grad_norm") == pytest.approx(first.pop("train/grad_norm"), rel=5e-2)
     actual = {name: lines[5][name] for name in first}
     assert actual == pytest.approx(first, rel=1e-4)
     for expected in later:  # a program compiled otherwise rounds otherwise, see docs/decisions.md
