@@ -29,7 +29,6 @@ _LIBRARIES = (
 )
 _MOST_NAMED = 5  # differences in a message
 _ROOT = Path(__file__).parent
-_rounds = itertools.count()
 
 
 class DisagreementError(UserError, RuntimeError):
@@ -48,15 +47,10 @@ def check(config: ConfigDict, workdir: epath.Path, sources: dict[str, Source]) -
       DisagreementError: in every process, naming what differs.
       ProcessStopped: if another one has stopped before.
     """
-    number, count = processes.place()
-    if count == 1:
+    if processes.place()[1] == 1:
         return
-    key = f"inception/agreement/{next(_rounds)}"
-    processes.tell(f"{key}/{number}", json.dumps(facts(config, workdir, sources)))
-    if number == 0:
-        told = [json.loads(processes.ask(f"{key}/{other}")) for other in range(count)]
-        processes.tell(f"{key}/verdict", compare(told))
-    if verdict := processes.ask(f"{key}/verdict"):
+    mine = json.dumps(facts(config, workdir, sources))
+    if verdict := processes.agree(mine, lambda told: compare([json.loads(each) for each in told])):
         raise DisagreementError(verdict)
 
 

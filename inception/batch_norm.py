@@ -7,7 +7,6 @@ again from the input, so that the output need not be kept for it.
 """
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,7 +20,7 @@ class BatchNorm(nn.Module):
     A batch of N images is N / group batches of `group` images, each normalized by its own mean and
     variance, as 50 replicas with 32 images each would do. Groups are consecutive images, so the
     result does not depend on the number of devices. The running averages take the mean over the
-    groups. Statistics are float32 whatever the compute dtype.
+    groups. The result has the input's type; statistics are float32 whatever that is.
 
     Attributes:
       decay: of the running averages.
@@ -31,7 +30,6 @@ class BatchNorm(nn.Module):
         one group.
       train: normalize by the batch and update the running averages, or normalize by them.
       relu: whether a ReLU follows.
-      dtype: of the result.
 
     Raises:
       ValueError: when training and the batch is larger than a group but not a multiple of it.
@@ -43,7 +41,6 @@ class BatchNorm(nn.Module):
     group: int = 32
     train: bool = False
     relu: bool = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -57,7 +54,7 @@ class BatchNorm(nn.Module):
         if not self.train or self.is_initializing():
             factor = scale * lax.rsqrt(running_var.value + self.epsilon)
             offset = bias - running_mean.value * factor
-            return _affine(x, factor, offset, self.relu).astype(self.dtype)
+            return _affine(x, factor, offset, self.relu).astype(x.dtype)
 
         groups = x.reshape(-1, self._group_size(x.shape[0]), *x.shape[1:])
         y, mean, var = normalize(groups, scale, bias, self.epsilon, self.relu)
@@ -65,7 +62,7 @@ class BatchNorm(nn.Module):
         mean, var = jnp.stack([mean, var]).mean(axis=1)
         running_mean.value = self._average(running_mean.value, mean)
         running_var.value = self._average(running_var.value, var)
-        return y.reshape(x.shape).astype(self.dtype)
+        return y.reshape(x.shape)
 
     def _group_size(self, batch: int) -> int:
         group = min(self.group or batch, batch)
@@ -147,7 +144,7 @@ def _factor_and_offset(mean, inverse_deviation, scale, bias):
 
 
 def _affine(x: jax.Array, factor: jax.Array, offset: jax.Array, relu: bool) -> jax.Array:
-    """X * factor + offset in float32, with a number per channel, or per group and channel."""
+    """Returns x * factor + offset in float32, one of each per channel, or per group and channel."""
     y = x.astype(jnp.float32) * _spread(factor) + _spread(offset)
     return jnp.maximum(y, 0) if relu else y
 

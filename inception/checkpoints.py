@@ -9,7 +9,6 @@ has a `CheckpointWriter` (checkpoint_writer.py).
 """
 
 import contextlib
-import itertools
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +29,6 @@ from inception.retention import Keep, best_step
 from inception.sharding import is_main_process
 
 FORMAT = 3  # of what this version writes; 2, and 1 without a number, had no digests
-_rounds = itertools.count()
 
 # What Orbax raises later it prints before, and asyncio and TensorStore what follows from it, once
 # for every array.
@@ -276,9 +274,4 @@ class _DigestsSave(ocp.args.CheckpointArgs):
 
 def first_of_all(text: str) -> str:
     """The text of the first process that has one; waits for all."""
-    number, count = processes.place()
-    if count == 1:
-        return text
-    key = f"inception/checkpoints/{next(_rounds)}"
-    processes.tell(f"{key}/{number}", text)
-    return next(filter(None, [processes.ask(f"{key}/{other}") for other in range(count)]), "")
+    return processes.agree(text, lambda texts: next(filter(None, texts), ""))

@@ -192,7 +192,6 @@ class Inception(nn.Module):
             scale=self.batch_norm_scale,
             group=self.batch_norm_group,
             train=train,
-            dtype=self.dtype,
         )
         return partial(
             ConvBN,

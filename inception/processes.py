@@ -5,10 +5,12 @@ between hosts; nothing here touches a device, so it works before JAX has started
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -21,6 +23,7 @@ LOST_AFTER = 60
 _MEET_WITHIN = 300  # seconds for all processes to start
 _PART_WITHIN = 10  # seconds that a process which ends by an error waits for the others
 _STOPPED = "inception/stopped"
+_agreements = itertools.count()
 # How errors of JAX's begin, of whatever class, when devices or processes do not answer.
 _UNREACHABLE = (
     "UNKNOWN:",
@@ -150,6 +153,26 @@ def ask(key: str) -> str:
             return client.blocking_key_value_get(key, 2000)
         with contextlib.suppress(jax.errors.JaxRuntimeError):
             raise ProcessStopped(client.key_value_try_get(_STOPPED))
+
+
+def agree(text: str, combine: Callable[[Sequence[str]], str]) -> str:
+    """What process 0 makes of the texts of all processes; waits until all have told theirs.
+
+    Args:
+      text: of this process. All must come here equally often.
+      combine: makes one of all, which are in the processes' order.
+
+    Raises:
+      ProcessStopped: if a process has stopped instead.
+    """
+    number, count = place()
+    if count == 1:
+        return combine([text])
+    key = f"inception/agreements/{next(_agreements)}"
+    tell(f"{key}/{number}", text)
+    if number == 0:
+        tell(f"{key}/result", combine([ask(f"{key}/{other}") for other in range(count)]))
+    return ask(f"{key}/result")
 
 
 def end_if_lost(error: BaseException) -> None:

@@ -19,7 +19,7 @@ from inception.state import Training, TrainState
 
 
 def train_step(
-    state: TrainState, batch: dict[str, jax.Array], training: Training
+    state: TrainState, batch: dict[str, jax.Array], training: Training, unroll: bool = False
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of section 8 on a global batch.
 
@@ -27,6 +27,7 @@ def train_step(
       state: before the step.
       batch: "image" uint8 [batch, size, size, 3], "label", "epoch" and "example" int32 [batch].
       training: the network, the optimizer and the config.
+      unroll: whether micro-batches are written out one after the other instead of as a loop.
 
     Returns:
       The state after it and the metrics: "loss", "main_loss", "aux_loss", "top1", "grad_norm"
@@ -53,6 +54,7 @@ def train_step(
     grads, (batch_stats, metrics) = _mean_over(
         partial(_gradients, state, training, dropout_key),
         (jnp.arange(steps), split(images), split(targets), split(batch["label"])),
+        unroll,
     )
     norms = jnp.stack([optax.tree.norm(grads[block]) for block in blocks(grads)])
     metrics["block_grad_norms"], metrics["grad_norm"] = norms, jnp.linalg.norm(norms)
@@ -127,7 +129,7 @@ def _micro_batches(array: jax.Array, steps: int, group: int) -> jax.Array:
     return groups.reshape(steps, size, *array.shape[1:])
 
 
-def _mean_over(function: Callable, micro_batches):
+def _mean_over(function: Callable, micro_batches: Any, unroll: bool):
     """The mean of function(micro_batch) over the leading axis, one micro-batch at a time."""
     first = jax.tree.map(lambda array: array[0], micro_batches)
     steps = len(jax.tree.leaves(micro_batches)[0])
@@ -140,7 +142,7 @@ def _mean_over(function: Callable, micro_batches):
         lambda total, micro_batch: (jax.tree.map(jnp.add, total, function(micro_batch)), None),
         zeros,
         micro_batches,
-        unroll=jax.default_backend() == "cpu",  # convolutions in a loop are very slow there
+        unroll=unroll,
     )
     return jax.tree.map(lambda leaf: leaf / steps, total)
 
@@ -152,9 +154,11 @@ def compile_step(training: Training, mesh: Mesh) -> Callable:
     config.deterministic a GPU computes equal bits in every run; CPUs and TPUs do so anyway.
     """
     config = training.config
-    exact = config.deterministic and mesh.devices.flat[0].platform == "gpu"
+    platform = mesh.devices.flat[0].platform
+    exact = config.deterministic and platform == "gpu"
+    unroll = platform == "cpu"  # convolutions in a loop are very slow there
     return jax.jit(
-        partial(train_step, training=training),
+        partial(train_step, training=training, unroll=unroll),
         in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
         out_shardings=(sharding.replicated(mesh), sharding.replicated(mesh)),
         donate_argnums=() if config.debug.nans else 0,

@@ -3,13 +3,11 @@
 import contextlib
 import json
 import math
-from datetime import timedelta
-from functools import partial
 
 import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
@@ -24,15 +22,8 @@ from inception.train import Trainer
 from inception.watch import TrainingError
 from inception.workdir import read_config
 from tests.conftest import TINY
+from tests.fuzzing import fuzz
 
-# Seeded, so that a failure comes again; the deadline catches what hangs.
-fuzz = partial(
-    settings,
-    derandomize=True,
-    database=None,
-    deadline=timedelta(seconds=10),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 BASE = inception.load_config("configs/digits.py", TINY)
 FIELDS = config_lib.flatten(BASE)
 DATA = ("dataset", "data_dir", "split", "eval.dataset", "eval.data_dir", "eval.split")

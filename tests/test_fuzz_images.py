@@ -5,13 +5,11 @@ import io
 import re
 import struct
 import zlib
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -23,16 +21,9 @@ from inception.data.exclude import Excluded
 from inception.data.sources import ArraySource, open_source
 from inception.data.stream import eval_stream, train_stream
 from inception.errors import UserError
+from tests.fuzzing import fuzz
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF", "ignore:Truncated File")
-
-fuzz = partial(
-    settings,
-    derandomize=True,
-    database=None,
-    deadline=timedelta(seconds=10),
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
 
 
 def _encode(kind: str, mode: str, **options) -> bytes:

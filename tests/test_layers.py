@@ -48,7 +48,7 @@ def test_batch_norm_groups_are_separate_batches():
 
 def test_batch_norm_normalizes_and_keeps_float32_statistics_in_bfloat16():
     x = jnp.asarray(100 + _images(8, 6, 6, 3), jnp.bfloat16)
-    norm = BatchNorm(group=0, train=True, dtype=jnp.bfloat16)
+    norm = BatchNorm(group=0, train=True)
     y, updates = _apply_train(norm, norm.init(jax.random.key(0), x), x)
     assert y.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(updates))

@@ -30,23 +30,9 @@ import numpy as np
 from inception.benchmark.ours import config_of
 from inception.benchmark.work import Work
 from inception.benchmark.worker import keep_on_cores
+from inception.cost.chips import find_chip
 from inception.cost.counting import count_network
 
-# Dense peak operations/s in bfloat16 and in float32 (TF32 on GPUs, where it is JAX's default; on
-# TPUs JAX's default multiplies in bfloat16), and bytes/s of memory, as their makers publish them.
-PUBLISHED = {
-    "A100": (312e12, 156e12, 2.04e12),
-    "H100": (989e12, 495e12, 3.35e12),
-    "H200": (989e12, 495e12, 4.8e12),
-    "B200": (2250e12, 1125e12, 8.0e12),
-    "L4": (121e12, 60e12, 0.3e12),
-    "V100": (125e12, 15.7e12, 0.9e12),
-    "TPU v4": (275e12, 275e12, 1.2e12),
-    "TPU v5 lite": (197e12, 197e12, 0.819e12),
-    "TPU v5e": (197e12, 197e12, 0.819e12),
-    "TPU v5p": (459e12, 459e12, 2.765e12),
-    "TPU v6": (918e12, 918e12, 1.64e12),
-}
 OUTPUT_PASSES = {"infer": 2, "train": 14}
 WEIGHT_PASSES = {"infer": 1, "train": 13}
 
@@ -118,11 +104,15 @@ def limits(work: Work) -> Limits:
 
 
 def published(name: str, dtype: str) -> tuple[float, float]:
-    """Peak operations/s and bytes/s of a device by its name; nan for an unknown one."""
-    for known, (bfloat16, float32, bandwidth) in PUBLISHED.items():
-        if known in name:
-            return (bfloat16 if dtype == "bfloat16" else float32), bandwidth
-    return float("nan"), float("nan")
+    """Peak operations/s and bytes/s of a device by JAX's name for it; nan for an unknown one.
+
+    For float32 a GPU multiplies in TF32, at half of bfloat16's speed, and a TPU in bfloat16: that
+    is JAX's default on them.
+    """
+    chip = find_chip(name)
+    if chip is None:
+        return float("nan"), float("nan")
+    return chip.arithmetic / (2 if chip.gpu and dtype == "float32" else 1), chip.traffic
 
 
 def cpu_operations(size: int = 2048) -> float:

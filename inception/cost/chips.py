@@ -4,6 +4,7 @@ Bandwidths are bytes/s, and those of interconnects both directions together, as 
 Arithmetic is that of bfloat16 with float32 sums, without sparsity.
 """
 
+import re
 from typing import NamedTuple
 
 GB, TB, TERA = 1e9, 1e12, 1e12
@@ -61,7 +62,7 @@ CHIPS = {
         Chip("v5p", 459 * TERA, 95 * GIB, 2765 * GB, 1200 * GB, "ICI", 8960, 4, f"{_CLOUD}/v5p"),
         Chip("v6e", 918 * TERA, 32 * GIB, 1638 * GB, 800 * GB, "ICI", 256, 4, f"{_CLOUD}/v6e"),
         Chip(
-            *("a100", 312 * TERA, 80 * GB, 2.039 * TB, 600 * GB, "NVLink", 8, 8),
+            *("a100", 312 * TERA, 80 * GB, 2.04 * TB, 600 * GB, "NVLink", 8, 8),
             f"{_NVIDIA}/a100",
             Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 1.41, 40 << 20, 164 << 10, units=64),
         ),
@@ -69,6 +70,11 @@ CHIPS = {
             *("h100", 989 * TERA, 80 * GB, 3.35 * TB, 900 * GB, "NVLink", 8, 8),
             f"{_NVIDIA}/h100",
             Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.98, 50 << 20, 228 << 10),
+        ),
+        Chip(
+            *("h200", 989 * TERA, 141 * GB, 4.8 * TB, 900 * GB, "NVLink", 8, 8),
+            f"{_NVIDIA}/h200",
+            Gpu("NVIDIA H200", (9, 0), 132, 1.98, 50 << 20, 228 << 10),
         ),
         Chip(
             *("l4", 121 * TERA, 24 * GB, 300 * GB, 64 * GB, "PCIe", 8, 8),
@@ -82,6 +88,16 @@ CHIPS = {
         ),
     )
 }
+
+
+# As JAX names the devices whose names are not the chips'.
+_KINDS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
+
+
+def find_chip(device_kind: str) -> Chip | None:
+    """The chip that JAX calls `device_kind`, "TPU v5 lite" or "NVIDIA H100 80GB HBM3"; or None."""
+    kind = _KINDS.get(device_kind, device_kind).lower()
+    return next((chip for chip in CHIPS.values() if re.search(rf"\b{chip.name}\b", kind)), None)
 
 
 def target_config(chip: Chip) -> str:

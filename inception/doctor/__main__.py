@@ -14,7 +14,7 @@ workdir. One process is examined, its devices against its own input.
     python -m inception.doctor --config=configs/v3.py --topology=v5e:4x4 [--table=docs/scaling.md]
 
 plans the run for chips that are not here, and does not examine this machine: v4:2x2x1, v5e:4x4,
-v5p:2x2x1, v6e:4x4 (needs `pip install "jax[tpu]"`), h100, h100:8, a100, l4, b200 (needs
+v5p:2x2x1, v6e:4x4 (needs `pip install "jax[tpu]"`), h100, h100:8, h200, a100, l4, b200 (needs
 `pip install "jax[cuda13]"`). The step is compiled for them, which takes minutes. --table writes
 what the same step does on 1 to 256 such chips into a Markdown file. Nothing of a plan was measured.
 """
