@@ -52,6 +52,7 @@ def bucket():
     emulator.stop()
 
 
+@pytest.mark.slow
 def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket, tiny, digits, tmp_path):
     """Stopped and continued in the bucket, in one go on the disk."""
     train, held_out = digits(slice(0, 40)), digits(slice(100, 120))

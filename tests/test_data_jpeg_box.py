@@ -151,7 +151,8 @@ def test_the_rest_of_a_baseline_file_is_left_alone(photograph, monkeypatch):
     pytest.importorskip("inception.data._jpeg_box")
     monkeypatch.setattr(simplejpeg, "decode_jpeg", None)
     for layout in LAYOUTS:
-        decode(encode_layout(photograph, layout, 90), lambda *_: (100, 100, 50, 50))
+        box = decode(encode_layout(photograph, layout, 90), lambda *_: (100, 100, 50, 50))
+        assert box.shape == (50, 50, 3)
 
 
 def test_threads_do_not_disturb_each_other(decoder, photograph):

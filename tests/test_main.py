@@ -85,6 +85,7 @@ def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path, sent, st
     assert f"continuing from step {saved.name}" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_step_is_for_evaluation(tmp_path):
     process = _main("--config=configs/digits.py", f"--workdir={tmp_path}/run", "--step=4")
     assert process.returncode == 2

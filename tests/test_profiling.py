@@ -21,7 +21,10 @@ def _run(steps: str, workdir, first: int, last: int) -> list:
 
 
 # All of it; from within, as a run that continues; a run that ends before it.
-@pytest.mark.parametrize(("first", "last"), [(1, 5), (3, 5), (1, 2)])
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [(1, 5), *(pytest.param(*steps, marks=pytest.mark.slow) for steps in ((3, 5), (1, 2)))],
+)
 def test_steps_are_traced_for_perfetto_and_tensorboard(tmp_path, capsys, first, last):
     (trace,) = _run("2:4", tmp_path, first, last)
     assert trace.is_relative_to(tmp_path / "profile")

@@ -73,7 +73,7 @@ def test_what_a_run_leaves_behind(whole_run):
         assert saved.steps()[-1] == 6
 
 
-@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("stop", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_stopped_and_continued_run_ends_in_the_same_state(
     whole_run, tiny, digits, tmp_path, stop
 ):
@@ -171,6 +171,7 @@ def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_named_evaluations(tiny, digits, tmp_path, monkeypatch):
     sources = {"few": digits(slice(100, 103)), "validation": digits(HELD_OUT)}
     opened = lambda dataset, split, data_dir: sources[split]  # noqa: E731

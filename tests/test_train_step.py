@@ -27,6 +27,7 @@ def _step(config):
     return compile_step(training, mesh)(training.create_state(mesh), _batch(16))
 
 
+@pytest.mark.slow
 def test_accumulation_is_the_same_step(tiny):
     """Whole groups are split off, so statistics, loss and gradient agree (without dropout)."""
     overrides = ["model.batch_norm_group=4", "model.dropout_rate=0.0", "optimizer=momentum"]

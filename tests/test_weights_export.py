@@ -110,6 +110,7 @@ def test_every_network_can_be_rebuilt(tmp_path, fields):
     for format in ("onnx", "savedmodel"):
         skip_without(format)
         export(ours, format, tmp_path / PROGRAMS[format])
+        assert (tmp_path / PROGRAMS[format]).exists()
 
 
 def test_onnx_graphs_are_for_readers_of_2022(small):

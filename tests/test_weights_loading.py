@@ -8,7 +8,7 @@ import pytest
 
 import inception
 from inception import sharding
-from inception.checkpoints import Checkpoints
+from inception.checkpoint_writer import CheckpointWriter
 from inception.errors import CheckpointError
 from inception.state import build
 from inception.weights import WeightsError, from_run, load, load_any, save
@@ -26,7 +26,7 @@ def workdir(tiny, digits, tmp_path_factory):
     workdir, config = tmp_path_factory.mktemp("loading") / "run", tiny("input_mean=0.1,0.2,0.3")
     start_or_resume(workdir, config, digits(slice(0, 4)))
     like = build(config, 10, 4.0).abstract_state(sharding.make_mesh())
-    with Checkpoints(workdir) as saved:
+    with CheckpointWriter(workdir) as saved:
         for step in (2, 4):
             names = ("ema_params", "ema_batch_stats")
             averages = {name: _filled(getattr(like, name), step / 2) for name in names}

@@ -88,12 +88,22 @@ def train_stream(
             f"batch_size={batch_size} cannot be shared by {process_count} processes. Take a "
             f"multiple of {process_count}"
         )
+    read = _train_reader(source, seed, augmentation, on_bad_record)
+    share = batch_size // process_count
+    padding = dict.fromkeys(("label", "epoch", "example"), np.empty(share, np.int32))
+    first = start_step * batch_size + process_index * share
+    shape = (share, image_size, image_size, 3)
+    return _batches(read, shape, padding, first, _ENDLESS, batch_size, threads)
+
+
+def _train_reader(source: Source, seed: int, augmentation: str, on_bad_record: str) -> Read:
+    """Reads the example at a position of all epochs one after the other, see `train_stream`."""
     if source.label_width or not len(source):
         raise DataError(
             f"a data set of {len(source)} images, with {source.label_width or 1} labels each, "
             "cannot be trained on: there must be images, with one label each"
         )
-    size, share = len(source), batch_size // process_count
+    size = len(source)
     attempts = min(size, _MOST_SKIPS) if on_bad_record == "skip" else 1
     skipped = itertools.count(1)
 
@@ -124,10 +134,7 @@ def train_stream(
         train_resize(rng, image, augmentation, out=row)
         return {"label": label, "epoch": epoch, "example": example}
 
-    padding = dict.fromkeys(("label", "epoch", "example"), np.empty(share, np.int32))
-    first = start_step * batch_size + process_index * share
-    shape = (share, image_size, image_size, 3)
-    return _batches(read, shape, padding, first, _ENDLESS, batch_size, threads)
+    return read
 
 
 def eval_stream(
