@@ -3,6 +3,7 @@
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from tests.weight_files import keras_shapes, write_hdf5
 
 
 def _filled(like, value):
-    return jax.tree.map(lambda leaf: np.full(leaf.shape, value, leaf.dtype), like)
+    return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), like)
 
 
 @pytest.fixture(scope="module")
