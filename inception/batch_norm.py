@@ -4,14 +4,21 @@ Normalization is bound by memory, so what counts is how often an activation is r
 sum and sum of squares in one pass, then a multiply-add with the ReLU behind it. Backward: the two
 sums of the gradient in one pass, then the input's gradient in another; the ReLU's mask is computed
 again from the input, so that the output need not be kept for it.
+
+Without a learned scale, normalization and ReLU keep the order of a channel's values. A maximum pool
+behind them can then be taken of their input, and the output be normalized where it is the maximum.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+MaxPool = Callable[[jax.Array], jax.Array]
 
 
 class BatchNorm(nn.Module):
@@ -42,44 +49,98 @@ class BatchNorm(nn.Module):
     train: bool = False
     relu: bool = False
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalizes `x` [batch, height, width, channels]."""
-        channels = (x.shape[-1],)
+        return normalize_together(x, [self], [x.shape[-1]])[0]
+
+    @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array, nn.Variable, nn.Variable]:
+        """Scale and bias, running mean and running variance, each float32 [channels]."""
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         ones = nn.initializers.ones
-        scale = self.param("scale", ones, channels) if self.scale else jnp.ones(channels)
-        if not self.train or self.is_initializing():
-            factor = scale * lax.rsqrt(running_var.value + self.epsilon)
-            offset = bias - running_mean.value * factor
-            return _affine(x, factor, offset, self.relu).astype(x.dtype)
+        scale = self.param("scale", ones, (channels,)) if self.scale else jnp.ones(channels)
+        return scale, bias, running_mean, running_var
 
-        groups = x.reshape(-1, self._group_size(x.shape[0]), *x.shape[1:])
-        y, mean, var = normalize(groups, scale, bias, self.epsilon, self.relu)
-        # One mean over both, so that training on several devices reduces one array for them.
-        mean, var = jnp.stack([mean, var]).mean(axis=1)
-        running_mean.value = self._average(running_mean.value, mean)
-        running_var.value = self._average(running_var.value, var)
-        return y.reshape(x.shape)
-
-    def _group_size(self, batch: int) -> int:
+    def groups(self, x: jax.Array) -> jax.Array:
+        """Shapes `x` [batch, ...] to [groups, group, ...]."""
+        batch = x.shape[0]
         group = min(self.group or batch, batch)
         if batch % group:
             raise ValueError(
                 f"a batch of {batch} images cannot be normalized in groups of "
                 f"batch_norm_group={group}: use a multiple of {group}, or 0 for the whole batch"
             )
-        return group
+        return x.reshape(-1, group, *x.shape[1:])
 
-    def _average(self, running: jax.Array, statistic: jax.Array) -> jax.Array:
-        return self.decay * running + (1 - self.decay) * statistic
+    def average(self, running: nn.Variable, statistic: jax.Array) -> None:
+        """Takes a batch's statistic into a running average."""
+        running.value = self.decay * running.value + (1 - self.decay) * statistic
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize_together(
+    x: jax.Array,
+    norms: Sequence[BatchNorm],
+    channels: Sequence[int],
+    pools: Sequence[MaxPool | None] = (None,),
+) -> list[jax.Array]:
+    """Batch normalizations of channels that lie side by side, as one.
+
+    Args:
+      x: [batch, height, width, the sum of `channels`].
+      norms: with equal attributes, for the first of the channels and those that follow.
+      channels: how many each of them normalizes.
+      pools: of what is normalized; None for all of it.
+
+    Returns:
+      What is normalized, for each of `pools`.
+    """
+    first = norms[0]
+    each = [norm.weights(count) for norm, count in zip(norms, channels, strict=True)]
+    scales, biases, means, variances = zip(*each, strict=True)
+    scale, bias = jnp.concatenate(scales), jnp.concatenate(biases)
+    # Without a scale, normalization keeps the order of values, and a maximum may come before it.
+    early = [None if first.scale else pool for pool in pools]
+    late = [pool if first.scale else None for pool in pools]
+    if not first.train or first.is_initializing():
+        mean, var = (
+            jnp.concatenate([running.value for running in all_of_them])
+            for all_of_them in (means, variances)
+        )
+        factor, offset = _factor_and_offset(mean, lax.rsqrt(var + first.epsilon), scale, bias)
+        ys = [_affine(_pooled(pool, x), factor, offset, first.relu) for pool in early]
+        return [_pooled(pool, y.astype(x.dtype)) for pool, y in zip(late, ys, strict=True)]
+
+    arguments = (first.groups(x), scale, bias, first.epsilon, first.relu)
+    results = [normalize(*arguments, pool) for pool in early]
+    _, mean, var = results[0]
+    # One mean over both, so that training on several devices reduces one array for them.
+    statistics = jnp.stack([mean, var]).mean(axis=1)
+    parts = jnp.split(statistics, list(accumulate(channels[:-1])), axis=-1)
+    for norm, running_mean, running_var, part in zip(norms, means, variances, parts, strict=True):
+        norm.average(running_mean, part[0])
+        norm.average(running_var, part[1])
+    ys = [y.reshape(x.shape[0], *y.shape[2:]) for y, _, _ in results]
+    return [_pooled(pool, y) for pool, y in zip(late, ys, strict=True)]
+
+
+def _pooled(pool: MaxPool | None, x: jax.Array) -> jax.Array:
+    """Pools [..., height, width, channels]."""
+    if pool is None:
+        return x
+    y = pool(x.reshape(-1, *x.shape[-3:]))
+    return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def normalize(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    epsilon: float,
+    relu: bool,
+    pool: MaxPool | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalizes each group by its own statistics.
 
@@ -89,27 +150,29 @@ def normalize(
       bias: float32 [channels].
       epsilon: added to the variance.
       relu: whether a ReLU follows.
+      pool: a maximum of the result, which is taken of `x` instead; `scale` is positive then.
 
     Returns:
       The result like `x`, and float32 means and variances [groups, channels], which are for the
       running averages: no gradient passes through them.
     """
-    return _forward(x, scale, bias, epsilon, relu)[0]
+    return _forward(x, scale, bias, epsilon, relu, pool)[0]
 
 
-def _forward(x, scale, bias, epsilon, relu):
+def _forward(x, scale, bias, epsilon, relu, pool):
     count = x[0, ..., 0].size
     total, total_of_squares = _sums(_with_squares, x)
     mean = total / count
     var = jnp.maximum(total_of_squares / count - jnp.square(mean), 0)
     inverse_deviation = lax.rsqrt(var + epsilon)
     factor, offset = _factor_and_offset(mean, inverse_deviation, scale, bias)
-    y = _affine(x, factor, offset, relu)
-    return (y.astype(x.dtype), mean, var), (x, mean, inverse_deviation, scale, bias)
+    pooled = _pooled(pool, x)
+    y = _affine(pooled, factor, offset, relu)
+    return (y.astype(x.dtype), mean, var), (x, pooled, mean, inverse_deviation, scale, bias)
 
 
-def _backward(epsilon, relu, kept, gradients):
-    x, mean, inverse_deviation, scale, bias = kept
+def _backward(epsilon, relu, pool, kept, gradients):
+    x, pooled, mean, inverse_deviation, scale, bias = kept
     gradient, _, _ = gradients
     factor, offset = _factor_and_offset(mean, inverse_deviation, scale, bias)
 
@@ -120,9 +183,12 @@ def _backward(epsilon, relu, kept, gradients):
         gradient = gradient.astype(jnp.float32)
         return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
 
-    arguments = (x, gradient, mean, inverse_deviation, factor, offset)
+    arguments = (pooled, gradient, mean, inverse_deviation, factor, offset)
     total, total_of_products = _sums(parts, *arguments)  # also the gradients of bias and scale
     gradient, _ = parts(*arguments)
+    if pool:
+        _, to_maximum = jax.vjp(partial(_pooled, pool), x)
+        (gradient,) = to_maximum(gradient.astype(x.dtype))
     count = x[0, ..., 0].size
     slope = inverse_deviation * total_of_products / count
     through_statistics = _affine(x, slope, total / count - mean * slope, False)

@@ -5,7 +5,8 @@ inference the normalization can be folded into the convolution (`fold_batch_norm
 side by side on one input are computed as one (`siblings`), with names and weights of their own.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -14,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from inception.batch_norm import BatchNorm
-from inception.pools import max_pool_same
+from inception.batch_norm import BatchNorm, normalize_together
+from inception.pools import max_pool, max_pool_same
 
 
 class Filter(nn.Module):
@@ -55,7 +56,7 @@ class ConvBN(nn.Module):
       pool: before the convolution; keeps the grid.
       batch_norm: makes the normalization; None puts a bias in its place, as in a side head whose
         fully connected layer is not batch normalized, or where it is folded into the filter.
-      merged: whether `siblings` may compute it together with others.
+      as_drawn: whether `siblings` must compute it by itself.
       width_multiplier: of `features`, rounded down but not below 16 (slim's depth_multiplier).
       dtype: of the computation; parameters stay float32.
     """
@@ -68,7 +69,7 @@ class ConvBN(nn.Module):
     stddev: float = 0.1
     pool: Callable[[jax.Array], jax.Array] | None = None
     batch_norm: Callable[..., nn.Module] | None = BatchNorm
-    merged: bool = True
+    as_drawn: bool = False
     width_multiplier: float = 1.0
     dtype: Any = jnp.float32
 
@@ -81,46 +82,76 @@ class ConvBN(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, height, width, channels] to [batch, height', width', features]."""
+        y, bias = self._convolved(x)
+        return _activate(y, [self], [bias])[0]
+
+    def with_max_pool(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The output, and `max_pool` of it, which does not need the output.
+
+        What follows the convolution keeps the order of values in a channel, so the maximum can be
+        taken before it, and the rest is done for a quarter of the pixels (see `batch_norm.py`).
+        """
+        y, bias = self._convolved(x)
+        output, pooled = _activate(y, [self], [bias], (None, max_pool))
+        return output, pooled
+
+    def _convolved(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = self.pool(x) if self.pool else x
         kernel, bias = self.weights(x.shape[-1])
-        return self.activate(_convolve(x, kernel, self.stride, self.padding), bias)
+        return _convolve(x, kernel, self.stride, self.padding), bias
 
-    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array | float]:
-        """The kernel [height, width, inputs, features] and the bias, in the compute dtype."""
+    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array]:
+        """The kernel [height, width, inputs, features] and bias [features] in the compute dtype."""
         kernel, bias = self.conv(inputs)
-        return kernel.astype(self.dtype), jnp.asarray(bias, self.dtype)
-
-    def activate(self, x: jax.Array, bias: jax.Array | float) -> jax.Array:
-        """What follows the convolution: batch normalization, or the bias, and the ReLU."""
-        if self.batch_norm is not None:
-            return self.bn(x)
-        return nn.relu(x + bias) if self.relu else x + bias
+        return kernel.astype(self.dtype), jnp.broadcast_to(bias, kernel.shape[-1:]).astype(
+            self.dtype
+        )
 
 
 def siblings(x: jax.Array, *convs: ConvBN) -> tuple[jax.Array, ...]:
     """The outputs of 1x1 convolutions of the same input, as `conv(x)` for each of them.
 
     They are computed as one, with the kernels side by side: `x` is read once and the gradient for
-    it written once. An average pool before one of them comes behind it instead, where there are
-    fewer channels: both are linear, and the pool's weights do not depend on the channel.
+    it written once. So are their batch normalizations. An average pool before one of them comes
+    behind it instead, where there are fewer channels: both are linear, and the pool's weights do
+    not depend on the channel.
 
     Args:
       x: [batch, height, width, channels].
-      *convs: with stride 1.
+      *convs: with stride 1, and equal but for features, pool and ReLU.
     """
-    # A maximum is not linear.
-    together = [conv for conv in convs if conv.merged and conv.pool is not max_pool_same]
-    if not together:
+    groups = defaultdict[tuple, list[ConvBN]](list)  # of those that go on alike
+    for conv in convs:
+        if not conv.as_drawn and conv.pool is not max_pool_same:  # a maximum is not linear
+            groups[conv.pool, conv.relu].append(conv)
+    if not groups:
         return tuple(conv(x) for conv in convs)
-    kernels, biases = zip(*(conv.weights(x.shape[-1]) for conv in together), strict=True)
-    y = _convolve(x, jnp.concatenate(kernels, axis=-1))
-    ends = accumulate(kernel.shape[-1] for kernel in kernels[:-1])
-    parts = zip(together, jnp.split(y, list(ends), axis=-1), biases, strict=True)
-    outputs = {
-        conv.name: conv.activate(conv.pool(part) if conv.pool else part, bias)
-        for conv, part, bias in parts
-    }
+    weights = {conv.name: conv.weights(x.shape[-1]) for group in groups.values() for conv in group}
+    y = _convolve(x, jnp.concatenate([kernel for kernel, _ in weights.values()], axis=-1))
+    outputs: dict[str | None, jax.Array] = {}
+    for (pool, _), group in groups.items():
+        biases = [weights[conv.name][1] for conv in group]
+        ends = list(accumulate(bias.size for bias in biases))
+        part, y = jnp.split(y, [ends[-1]], axis=-1)
+        (part,) = _activate(pool(part) if pool else part, group, biases)
+        names = (conv.name for conv in group)
+        outputs |= zip(names, jnp.split(part, ends[:-1], axis=-1), strict=True)
     return tuple(outputs[conv.name] if conv.name in outputs else conv(x) for conv in convs)
+
+
+def _activate(
+    x: jax.Array,
+    convs: Sequence[ConvBN],
+    biases: Sequence[jax.Array],
+    pools: Sequence[Callable | None] = (None,),
+) -> list[jax.Array]:
+    """What follows convolutions whose outputs lie side by side: once as it is, or pooled."""
+    if convs[0].batch_norm is not None:
+        norms: list[Any] = [conv.bn for conv in convs]
+        return normalize_together(x, norms, [bias.size for bias in biases], pools)
+    bias = jnp.concatenate(biases)
+    outputs = [(pool(x) if pool else x) + bias for pool in pools]
+    return [nn.relu(output) if convs[0].relu else output for output in outputs]
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME") -> jax.Array:

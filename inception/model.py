@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +24,7 @@ from inception.modules import (
     branches_6a,
     branches_7a,
 )
-from inception.pools import avg_pool_same, max_pool, max_pool_same
+from inception.pools import Pool, avg_pool_same, max_pool, max_pool_same
 
 # Features inside figure 6's modules. Table 1 has five and says no widths: these are the released
 # code's, chosen so that the network has fewer than 25 M parameters (section 3).
@@ -81,8 +82,9 @@ class Inception(nn.Module):
       batch_norm_decay: of the running averages.
       batch_norm_epsilon: added to the variance.
       batch_norm_group: images normalized together; 0 means the whole batch.
-      siblings_merged: whether 1x1 convolutions side by side are computed as one, which is faster;
-        not merged, the trace shows every box of the paper's figures.
+      as_drawn: whether every box of the paper's figures is computed by itself and in its place, for
+        counting and pictures; otherwise some are computed together or in another order, to the same
+        result but faster (`layers.siblings`, `ConvBN.with_max_pool`).
       batch_norm_folded: the network for inference whose variables `layers.fold_batch_norm` makes.
       dtype: of activations; parameters and statistics stay float32.
 
@@ -106,7 +108,7 @@ class Inception(nn.Module):
     batch_norm_decay: float = 0.9997
     batch_norm_epsilon: float = 1e-3
     batch_norm_group: int = 32
-    siblings_merged: bool = True
+    as_drawn: bool = False
     batch_norm_folded: bool = False
     dtype: Any = jnp.float32
 
@@ -165,8 +167,17 @@ class Inception(nn.Module):
         """
         self._check_images(images)
         x, endpoints = images.astype(self.dtype), {}
-        for layer in self._layers(lambda stage: self._conv(train and stage not in frozen)):
-            x = jax.lax.stop_gradient(layer(x)) if layer.name in frozen else layer(x)
+        pooled = None
+        layers = self._layers(lambda stage: self._conv(train and stage not in frozen))
+        for layer, following in zip_longest(layers, layers[1:]):
+            if pooled is not None:
+                x, pooled = pooled, None
+            elif isinstance(following, Pool) and not self.as_drawn:
+                x, pooled = layer.with_max_pool(x)
+            else:
+                x = layer(x)
+            if layer.name in frozen:
+                x, pooled = jax.lax.stop_gradient((x, pooled))
             endpoints[layer.name] = x
 
         if self._has_side_head(train if side_head is None else side_head):
@@ -196,7 +207,7 @@ class Inception(nn.Module):
         return partial(
             ConvBN,
             batch_norm=None if self.batch_norm_folded else batch_norm,
-            merged=self.siblings_merged,
+            as_drawn=self.as_drawn,
             width_multiplier=self.width_multiplier,
             dtype=self.dtype,
         )

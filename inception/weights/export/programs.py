@@ -27,7 +27,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def program(pretrained: Pretrained, preprocessing: bool) -> tuple[Callable, tuple, Any]:
     """The function from images to logits, the shape of an image, and the type of images."""
-    model = pretrained.model.clone(batch_norm_folded=True, siblings_merged=False)
+    model = pretrained.model.clone(batch_norm_folded=True, as_drawn=True)
     variables = fold_batch_norm(pretrained.variables, model.batch_norm_epsilon)
     scaling = pretrained.preprocessing
 
