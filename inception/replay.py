@@ -29,7 +29,7 @@ from inception.errors import CheckpointError
 from inception.logbook import log
 from inception.show import page
 from inception.state import Training, TrainState, build
-from inception.train_step import blocks, compile_step
+from inception.train_step import Step, blocks
 from inception.weights import Pretrained
 from inception.workdir import check_resumable, has_checkpoint, read_config, resolve_workdir
 
@@ -105,7 +105,8 @@ def _compute(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The metrics of `step` as numbers, and its batch."""
     first, names = int(state.step), blocks(state.params)
-    run_step = compile_step(training, mesh)
+    run_step = Step(training, mesh)
+    state = run_step.pack(state)
     batches = train_batches(training.config, source, mesh, first)
     for number, batch in zip(range(first + 1, step + 1), batches, strict=False):
         with guarded(number, training.config.debug.nans):

@@ -22,7 +22,7 @@ from inception.logbook import Logbook, log, summary
 from inception.preemption import Interrupted, preemption
 from inception.profiling import Profiler
 from inception.state import TrainState, build
-from inception.train_step import blocks, compile_step
+from inception.train_step import Step, blocks
 from inception.watch import Watch
 from inception.weights import Pretrained
 from inception.workdir import check_classes, resolve_workdir, start_or_resume
@@ -62,7 +62,7 @@ class Trainer:
             name: self._make_evaluator(evaluations[name], source)
             for name, source in (named_sources or {}).items()
         }
-        self.step = compile_step(self.training, self.mesh)
+        self.step = Step(self.training, self.mesh)
 
     def _make_evaluator(self, config: ConfigDict, source: Source) -> Evaluator:
         if source.num_classes != self.training.model.num_classes:
@@ -118,6 +118,7 @@ class Trainer:
         eval_every = max(1, round(config.eval.every_epochs * self.steps_per_epoch))
         watch = Watch(config, blocks(state.params), logbook)
         to_log, results = 0, dict[str, Any]()
+        state = self.step.pack(state)
         for step in range(first_step + 1, self.num_steps + 1):
             batch = next(batches)
             profiler.before(step)
@@ -140,19 +141,20 @@ class Trainer:
                 logbook.train(step, config.batch_size, watch.look())
                 to_log = 0
             if error := watch.error(step):
-                saved.save(step, state)
+                saved.save(step, self.step.unpack(state))
                 raise error
             if save_now:
-                saved.save(step, state)
+                saved.save(step, self.step.unpack(state))
             if stop_now:
                 raise Interrupted(f"stopped at step {step}; the same command continues from there")
             if evaluate_now:
-                results = self.evaluator([state], step)
+                results = self.evaluator([self.step.unpack(state)], step)
                 logbook.evaluation(step, results)
             if first:
                 jax.block_until_ready(metrics)
             if first or save_now or evaluate_now:  # compiling, saving, evaluating
                 logbook.restart_clock(step)
+        state = self.step.unpack(state)
         return state, results or self.evaluator([state], first_step)
 
     def _log_what_runs(self, state: TrainState, first_step: int) -> None:

@@ -53,14 +53,14 @@ from inception.cost.traffic import collectives
 from inception.data.sources import FakeSource
 from inception.data.stream import train_stream
 from inception.state import build
-from inception.train_step import compile_step
+from inception.train_step import Step
 
 processes.connect("JAX_NUM_PROCESSES" in os.environ)
 config = inception.load_config("configs/digits.py", sys.argv[1:])
 source = FakeSource(64, num_classes=10, image_size=90)
 mesh = sharding.make_mesh()
 training = build(config, num_classes=10, steps_per_epoch=4.0)
-state, step = training.create_state(mesh), compile_step(training, mesh)
+state, step = training.create_state(mesh), Step(training, mesh)
 examples = []
 
 def batches():

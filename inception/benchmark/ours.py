@@ -15,7 +15,7 @@ from inception.benchmark.work import Side, Work
 from inception.config import preprocessing, set_value
 from inception.predictor import Predictor
 from inception.state import build, make_model
-from inception.train_step import compile_step
+from inception.train_step import Step
 
 IMAGENET = 1_281_167  # training images, for the schedule of the learning rate
 
@@ -44,10 +44,9 @@ def train(work: Work) -> Side:
     """The whole training step of train_step.py, on one batch that lies on the devices."""
     config, mesh = config_of(work), sharding.make_mesh()
     training = build(config, work.num_classes, IMAGENET / work.batch)
-    state = training.create_state(mesh)
     batch = next(sharding.to_devices(mesh, [made_up_batch(work)]))
-    compiled = compile_step(training, mesh)
-    outputs: Any = (state, None)
+    compiled = Step(training, mesh)
+    outputs: Any = (compiled.pack(training.create_state(mesh)), None)
 
     def step() -> None:
         nonlocal outputs

@@ -3,7 +3,8 @@
 XLA's own "bytes accessed" counts a TPU's on-chip memory too. Here an instruction that runs by
 itself reads each of its operands once and writes its results once, if they lie in main memory, with
 the padding that a TPU's tiles add. Finer than that:
-* of an operand that is only sliced inside a fusion, the slices are read;
+* of an operand that is only sliced inside a fusion, also after elementwise operations, the slices
+  are read;
 * an update in place reads and writes the update, not the whole array;
 * an asynchronous copy or slice is counted where it starts, and only at the end that lies in main
   memory; what waits for it, and views such as bitcasts, cost nothing;
@@ -26,6 +27,11 @@ NO_WORK = (
 )
 NO_WORK_TARGETS = ("ConcatBitcast", "AllocateBuffer", "SliceBitcast")
 SLICES = ("slice", "dynamic-slice", "gather")
+# Views, and operations whose slice is the same operation on its operands' slices.
+ELEMENTWISE = (
+    *("bitcast", "convert", "add", "subtract", "multiply", "divide", "maximum", "minimum"),
+    *("negate", "select", "compare"),
+)
 LONGEST_WAY = 6  # instructions between a copy and what it is made for
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
@@ -211,8 +217,9 @@ def _used(program: Program, computation: Computation, name: str) -> float:
     for user in computation.users[name]:
         if user.opcode in SLICES and user.operands[0] == name:
             used += user.arrays[0].bytes
-        elif user.opcode == "bitcast":
-            used += _used(program, computation, user.name)
+        elif user.opcode in ELEMENTWISE and user.arrays[0].bytes:
+            ratio = computation.instructions[name].arrays[0].bytes / user.arrays[0].bytes
+            used += ratio * _used(program, computation, user.name)
         elif user.opcode == "fusion":
             inner = program.computations[user.called["calls"][0]]
             parameters = inner.parameters

@@ -25,7 +25,7 @@ from inception.cost import hlo, traffic
 from inception.cost.chips import CHIPS, Chip, target_config
 from inception.errors import ConfigError, UserError
 from inception.state import build
-from inception.train_step import compile_step
+from inception.train_step import Step
 
 # What libtpu needs where there is no TPU: else it asks Google's metadata server what it runs on.
 NO_TPU = {
@@ -175,17 +175,18 @@ def compile_for(
     config.batch_size = images * topology.size * config.accumulation_steps
     training = build(config, num_classes, steps_per_epoch=1000.0)
     batch = _abstract_batch(mesh, config.batch_size, config.image_size)
-    jitted: Any = compile_step(training, mesh)
+    step = Step(training, mesh)
+    state = jax.eval_shape(step.pack, training.abstract_state(mesh))
     start = time.perf_counter()
     options = NO_GPU if topology.chip.gpu else LEAST_EFFORT if quick else None
     try:
         with _no_cache():
-            step = jitted.lower(training.abstract_state(mesh), batch).compile(options)
+            compiled = step.jitted.lower(state, batch).compile(options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise NoMemory(str(error).splitlines()[0]) from error
         raise
-    memory, program = step.memory_analysis(), hlo.Program(step.as_text())
+    memory, program = compiled.memory_analysis(), hlo.Program(compiled.as_text())
     arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
     stages = (*training.model.stages(), "Logits", "AuxLogits")
     return Compiled(

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from inception.cost.counting import count_network
 from inception.data.sources import Source
 from inception.data.stream import train_stream
 from inception.state import build
-from inception.train_step import compile_step
+from inception.train_step import Step
 
 SECONDS = 5.0  # that a measurement takes at least
 CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network
@@ -66,7 +66,6 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
     config = measurable(config, source.num_classes)
     size, mesh = config.batch_size, sharding.make_mesh()
     training = build(config, source.num_classes, len(source) / size)
-    state = training.create_state(mesh)
     shape, numbers = (
         (size, config.image_size, config.image_size, 3),
         np.arange(size, dtype=np.int32),
@@ -78,8 +77,9 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
         "example": numbers,
     }
     batch = next(sharding.to_devices(mesh, [made_up]))
-    jitted: Any = compile_step(training, mesh)
-    step = jitted.lower(state, batch).compile()
+    compiled = Step(training, mesh)
+    state = compiled.pack(training.create_state(mesh))
+    step = compiled.jitted.lower(state, batch).compile()
 
     def run() -> None:
         nonlocal state  # each step is given the state that the last one returned
