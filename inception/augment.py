@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 BRIGHTNESS = (-32 / 255, 32 / 255)  # added to values in [0, 1]
@@ -86,7 +86,7 @@ def augment(
     if augmentation != "none":
         images = jnp.where(_per_image(choices.flip), images[:, :, ::-1], images)
     if augmentation == "inception":
-        return _scale(distort_color(_float(images) / 255, choices), mean, std)
+        return _scale(distort_color(_uint8(images), choices), mean, std)
     if augmentation == "inception_fast":
         return _scale(distort_color_fast(_float(images) / 255, choices), mean, std)
     return normalize(images, mean, std)
@@ -129,17 +129,43 @@ def distort_color(images: Array, choices: Choices) -> Array:
     keeps a pixel's extremes, the other its hue). So all four orders are the one sequence below with
     some operations left out, and hue, the dearest of them, is computed once.
 
-    Images are float32 [batch, height, width, 3] in [0, 1].
+    Images are uint8 [batch, height, width, 3], or float32 in [0, 1].
     """
     _, order, brightness, saturation, hue, contrast = map(_per_image, choices)
-    images = adjust_saturation(images, jnp.where(order == 1, saturation, 1))
-    images = adjust_contrast(images, jnp.where((order == 1) | (order == 2), contrast, 1))
-    images += jnp.where(order == 3, 0, brightness)
-    images = adjust_hue(images, hue)
-    images = jnp.where(order == 1, images, adjust_saturation(images, saturation))
-    images = adjust_contrast(images, jnp.where((order == 0) | (order == 3), contrast, 1))
-    images += jnp.where(order == 3, brightness, 0)
-    return jnp.clip(images, 0, 1)
+
+    def to_first_contrast(images: Array) -> Array:
+        return adjust_saturation(_unit(images), jnp.where(order == 1, saturation, 1))
+
+    def to_second_contrast(images: Array, mean: Array) -> Array:
+        factor = jnp.where((order == 1) | (order == 2), contrast, 1)
+        x = adjust_contrast(to_first_contrast(images), factor, mean)
+        x = adjust_hue(x + jnp.where(order == 3, 0, brightness), hue)
+        return jnp.where(order == 1, x, adjust_saturation(x, saturation))
+
+    images, first_mean = _anew(images, _mean(to_first_contrast(images)))
+    images, second_mean = _anew(images, _mean(to_second_contrast(images, first_mean)))
+    x = to_second_contrast(images, first_mean)
+    x = adjust_contrast(x, jnp.where((order == 0) | (order == 3), contrast, 1), second_mean)
+    return jnp.clip(x + jnp.where(order == 3, brightness, 0), 0, 1)
+
+
+def _anew(images: Array, mean: Array) -> tuple[Array, Array]:
+    """Both as they are; but a GPU or TPU computes from the images what it has computed before.
+
+    That is cheaper there than to write it for the time when the mean is known. A CPU keeps it.
+    """
+    keep = lambda images, mean: (images, mean)  # noqa: E731
+    anew = lambda *both: lax.optimization_barrier(both)  # noqa: E731
+    return lax.platform_dependent(images, mean, cpu=keep, default=anew)
+
+
+def _mean(images: Array) -> Array:
+    return jnp.mean(images, axis=(-3, -2), keepdims=True)
+
+
+def _unit(images: Array) -> Array:
+    """Scales uint8 to [0, 1]; float32 images are there already."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
 
 
 def distort_color_fast(images: Array, choices: Choices) -> Array:
@@ -153,12 +179,12 @@ def distort_color_fast(images: Array, choices: Choices) -> Array:
     return jnp.clip(images, 0, 1)
 
 
-def adjust_contrast(images: Array, factor: Array | float) -> Array:
+def adjust_contrast(images: Array, factor: Array | float, mean: Array | None = None) -> Array:
     """Scales each channel about its mean over the image, as tf.image.adjust_contrast.
 
     Here and below: images float32 [batch, height, width, 3], and a number or [batch, 1, 1, 1].
     """
-    mean = jnp.mean(images, axis=(-3, -2), keepdims=True)
+    mean = _mean(images) if mean is None else mean
     return factor * (images - mean) + mean
 
 
@@ -237,11 +263,15 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
 
 
 def _float(images: ArrayLike) -> Array:
-    """Returns uint8 images as float32, and refuses others."""
+    return _uint8(images).astype(jnp.float32)
+
+
+def _uint8(images: ArrayLike) -> Array:
+    """Refuses images of another type."""
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
         raise ValueError(f"images of {images.dtype}: expected uint8 in [0, 255]")
-    return images.astype(jnp.float32)
+    return images
 
 
 def _per_image(x: Array) -> Array:

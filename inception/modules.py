@@ -12,6 +12,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from inception.layers import ConvBN, siblings
 from inception.pools import Pool, avg_pool_same, max_pool
@@ -24,7 +25,9 @@ Branches = Callable[[MakeConv, MakeConv, jax.Array], tuple[jax.Array, ...]]
 
 def concatenate(*branches: jax.Array) -> jax.Array:
     """The filter concatenation on top of every figure."""
-    return jnp.concatenate(branches, axis=-1)
+    x = jnp.concatenate(branches, axis=-1)
+    # A TPU pools in float32, and would store that instead of bfloat16.
+    return lax.platform_dependent(x, tpu=lax.optimization_barrier, default=lambda x: x)
 
 
 class Figure5(nn.Module):

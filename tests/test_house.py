@@ -29,6 +29,7 @@ ROWS = (
     ("retention", "digests"),
     ("logbook", "metrics", "losses", "datasets"),
     ("files",),
+    ("packing",),
     ("state", "data"),
     ("optimizers", "augment", "sharding", "command_line", "config", "paper"),
     ("model",),

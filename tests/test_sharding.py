@@ -60,7 +60,7 @@ config = inception.load_config("configs/digits.py", sys.argv[1:])
 source = FakeSource(64, num_classes=10, image_size=90)
 mesh = sharding.make_mesh()
 training = build(config, num_classes=10, steps_per_epoch=4.0)
-state, step = training.create_state(mesh), Step(training, mesh)
+state, step = training.create_state(mesh), Step(training, mesh).jitted
 examples = []
 
 def batches():

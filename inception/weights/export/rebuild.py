@@ -91,6 +91,8 @@ def _equation(equation: Any, values: list[Any], library: Library) -> list[Any]:
     name, params = equation.primitive.name, equation.params
     if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call"):
         return _run(params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"], values, library)
+    if name == "cond" and isinstance(values[0], np.ndarray):  # a choice by platform
+        return _run(params["branches"][int(values[0])], values[1:], library)
     if all(isinstance(value, np.ndarray) for value in values):
         return [np.asarray(equation.primitive.bind(*values, **params))]
     return [_operation(name, values, params, library)]
