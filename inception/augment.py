@@ -20,6 +20,8 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from inception.platforms import GPU, TPU, barrier
+
 BRIGHTNESS = (-32 / 255, 32 / 255)  # added to values in [0, 1]
 SATURATION = (0.5, 1.5)
 HUE = (-0.2, 0.2)  # of a full turn
@@ -27,6 +29,10 @@ CONTRAST = (0.5, 1.5)
 
 _STREAM = 0xC0100125  # keeps these bits apart from others of the seed: no int32 step is as large
 _TINY = jnp.finfo(jnp.float32).tiny
+
+# Red, green and blue, an array each: so every colour operation is elementwise, and the compiler
+# makes one pass of all of them.
+Colors = Sequence[Array]
 
 
 class Choices(NamedTuple):
@@ -84,11 +90,11 @@ def augment(
         )
     choices = choose(keys)
     if augmentation != "none":
-        images = jnp.where(_per_image(choices.flip), images[:, :, ::-1], images)
+        images = jnp.where(_per_image(choices.flip)[..., None], images[:, :, ::-1], images)
     if augmentation == "inception":
         return _scale(distort_color(_uint8(images), choices), mean, std)
     if augmentation == "inception_fast":
-        return _scale(distort_color_fast(_float(images) / 255, choices), mean, std)
+        return _scale(distort_color_fast(_uint8(images), choices), mean, std)
     return normalize(images, mean, std)
 
 
@@ -110,7 +116,7 @@ def normalize(
     """
     # In this form 0 and 255 become -1 and 1 exactly, however the compiler rounds.
     centre, scale = (np.multiply(255, each).astype(np.float32) for each in (mean, std))
-    return (_float(images) - centre) / scale
+    return (_uint8(images).astype(jnp.float32) - centre) / scale
 
 
 def choose(keys: Array) -> Choices:
@@ -133,91 +139,67 @@ def distort_color(images: Array, choices: Choices) -> Array:
     """
     _, order, brightness, saturation, hue, contrast = map(_per_image, choices)
 
-    def to_first_contrast(images: Array) -> Array:
-        return adjust_saturation(_unit(images), jnp.where(order == 1, saturation, 1))
+    def to_first_contrast(images: Array) -> Colors:
+        return adjust_saturation(_split(images), jnp.where(order == 1, saturation, 1))
 
-    def to_second_contrast(images: Array, mean: Array) -> Array:
+    def to_second_contrast(images: Array, means: Colors) -> Colors:
         factor = jnp.where((order == 1) | (order == 2), contrast, 1)
-        x = adjust_contrast(to_first_contrast(images), factor, mean)
-        x = adjust_hue(x + jnp.where(order == 3, 0, brightness), hue)
-        return jnp.where(order == 1, x, adjust_saturation(x, saturation))
+        colors = adjust_contrast(to_first_contrast(images), factor, means)
+        colors = _add(colors, jnp.where(order == 3, 0, brightness))
+        colors = adjust_hue(colors, hue)
+        return _where(order == 1, colors, adjust_saturation(colors, saturation))
 
-    images, first_mean = _anew(images, _mean(to_first_contrast(images)))
-    images, second_mean = _anew(images, _mean(to_second_contrast(images, first_mean)))
-    x = to_second_contrast(images, first_mean)
-    x = adjust_contrast(x, jnp.where((order == 0) | (order == 3), contrast, 1), second_mean)
-    return jnp.clip(x + jnp.where(order == 3, brightness, 0), 0, 1)
-
-
-def _anew(images: Array, mean: Array) -> tuple[Array, Array]:
-    """Both as they are; but a GPU or TPU computes from the images what it has computed before.
-
-    That is cheaper there than to write it for the time when the mean is known. A CPU keeps it.
-    """
-    keep = lambda images, mean: (images, mean)  # noqa: E731
-    anew = lambda *both: lax.optimization_barrier(both)  # noqa: E731
-    return lax.platform_dependent(images, mean, cpu=keep, default=anew)
-
-
-def _mean(images: Array) -> Array:
-    return jnp.mean(images, axis=(-3, -2), keepdims=True)
-
-
-def _unit(images: Array) -> Array:
-    """Scales uint8 to [0, 1]; float32 images are there already."""
-    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+    # An accelerator computes from the images what it has computed before the means were known.
+    images, first = barrier((images, _means(to_first_contrast(images))), *GPU, *TPU)
+    images, second = barrier((images, _means(to_second_contrast(images, first))), *GPU, *TPU)
+    colors = to_second_contrast(images, first)
+    colors = adjust_contrast(colors, jnp.where((order == 0) | (order == 3), contrast, 1), second)
+    return _join(_add(colors, jnp.where(order == 3, brightness, 0)))
 
 
 def distort_color_fast(images: Array, choices: Choices) -> Array:
     """Brightness, then saturation; or, three times as often, the reverse (slim's fast_mode).
 
-    slim draws one of four orders here too and treats the last three alike.
+    slim draws one of four orders here too and treats the last three alike. Images are as above.
     """
     _, order, brightness, saturation, _, _ = map(_per_image, choices)
-    images = adjust_saturation(images, jnp.where(order == 0, 1, saturation)) + brightness
-    images = jnp.where(order == 0, adjust_saturation(images, saturation), images)
-    return jnp.clip(images, 0, 1)
+    colors = adjust_saturation(_split(images), jnp.where(order == 0, 1, saturation))
+    colors = _add(colors, brightness)
+    return _join(_where(order == 0, adjust_saturation(colors, saturation), colors))
 
 
-def adjust_contrast(images: Array, factor: Array | float, mean: Array | None = None) -> Array:
+def adjust_contrast(colors: Colors, factor: Array | float, means: Colors | None = None) -> Colors:
     """Scales each channel about its mean over the image, as tf.image.adjust_contrast.
 
-    Here and below: images float32 [batch, height, width, 3], and a number or [batch, 1, 1, 1].
+    Args:
+      colors: float32 [batch, height, width] each; here and below.
+      factor: a number, or [batch, 1, 1]; here and below.
+      means: of the colors where they are known, [batch, 1, 1] each.
     """
-    mean = _mean(images) if mean is None else mean
-    return factor * (images - mean) + mean
+    means = _means(colors) if means is None else means
+    return [factor * (color - mean) + mean for color, mean in zip(colors, means, strict=True)]
 
 
-def adjust_saturation(images: Array, factor: Array | float) -> Array:
+def adjust_saturation(colors: Colors, factor: Array | float) -> Colors:
     """Scales HSV saturation up to 1, as tf.image.adjust_saturation; `factor` is at least 0.
 
     Saturation is (high - low) / high. Scaling it at a fixed hue and value moves each channel
     towards or away from the highest in proportion, so no conversion to HSV is needed.
     """
-    high, low = _extremes(images)
-    spread = high - low
-    inverse_saturation = high / jnp.maximum(spread, _TINY)
-    return high - (high - images) * jnp.clip(inverse_saturation, 0, factor)
+    high, low = _extremes(colors)
+    inverse_saturation = high / jnp.maximum(high - low, _TINY)
+    factor = jnp.clip(inverse_saturation, 0, factor)
+    return [high - (high - color) * factor for color in colors]
 
 
-def _extremes(images: Array) -> tuple[Array, Array]:
-    """Each pixel's highest and lowest channel.
-
-    Element by element: a reduction over three channels would be a pass of its own on accelerators.
-    """
-    red, green, blue = jnp.split(images, 3, axis=-1)
-    high = jnp.maximum(jnp.maximum(red, green), blue)
-    return high, jnp.minimum(jnp.minimum(red, green), blue)
-
-
-def adjust_hue(images: Array, turns: Array | float) -> Array:
+def adjust_hue(colors: Colors, turns: Array | float) -> Colors:
     """Rotates HSV hue by `turns` of the colour circle, as tf.image.adjust_hue.
 
     A pixel keeps its lowest and highest value, and each channel lies between the two at a height
     that is a trapezoid of the hue: 1 within a sextant of the channel's own hue, 0 beyond two.
     """
-    red, green, blue = jnp.split(images, 3, axis=-1)
-    high, low = _extremes(images)
+    red, green, blue = colors
+    high, low = _extremes(colors)
     spread = high - low
     hue = jnp.where(
         red == high,
@@ -225,8 +207,40 @@ def adjust_hue(images: Array, turns: Array | float) -> Array:
         jnp.where(green == high, blue - red + 2 * spread, red - green + 4 * spread),
     )
     sextants = hue / jnp.maximum(spread, _TINY) + 6 * turns  # from pure red
-    from_opposite = jnp.mod(sextants + jnp.array([0.0, 4.0, 2.0]), 6) - 3
-    return low + spread * jnp.clip(jnp.abs(from_opposite) - 1, 0, 1)
+    from_opposite = [jnp.mod(sextants + shift, 6) - 3 for shift in (0, 4, 2)]
+    return [low + spread * jnp.clip(jnp.abs(each) - 1, 0, 1) for each in from_opposite]
+
+
+def _split(images: Array) -> Colors:
+    """The colours of uint8 images, in [0, 1], or of float32 images as they are."""
+    scale = 255 if images.dtype == jnp.uint8 else 1
+    return [images[..., channel].astype(jnp.float32) / scale for channel in range(3)]
+
+
+def _join(colors: Colors) -> Array:
+    return jnp.stack([jnp.clip(color, 0, 1) for color in colors], axis=-1)
+
+
+def _where(condition: Array, colors: Colors, others: Colors) -> Colors:
+    return [jnp.where(condition, *both) for both in zip(colors, others, strict=True)]
+
+
+def _add(colors: Colors, brightness: Array) -> Colors:
+    return [color + brightness for color in colors]
+
+
+def _means(colors: Colors) -> Colors:
+    """Over the image. One reduction of all three, so that a TPU stores none of them for it."""
+    add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
+    rows = lax.reduce(tuple(colors), (0.0,) * len(colors), add, (2,))
+    return [_per_image(row.sum(axis=1)) / colors[0][0].size for row in rows]
+
+
+def _extremes(colors: Colors) -> tuple[Array, Array]:
+    """Each pixel's highest and lowest colour."""
+    red, green, blue = colors
+    high = jnp.maximum(jnp.maximum(red, green), blue)
+    return high, jnp.minimum(jnp.minimum(red, green), blue)
 
 
 def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array, Array]:
@@ -262,10 +276,6 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
     return mix(images), mix(labels)
 
 
-def _float(images: ArrayLike) -> Array:
-    return _uint8(images).astype(jnp.float32)
-
-
 def _uint8(images: ArrayLike) -> Array:
     """Refuses images of another type."""
     images = jnp.asarray(images)
@@ -275,5 +285,5 @@ def _uint8(images: ArrayLike) -> Array:
 
 
 def _per_image(x: Array) -> Array:
-    """Shapes [batch] to broadcast against [batch, height, width, channels]."""
-    return x[:, None, None, None]
+    """Shapes [batch] to broadcast against [batch, height, width]."""
+    return x[:, None, None]

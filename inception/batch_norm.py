@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from inception.platforms import GPU, barrier
+
 MaxPool = Callable[[jax.Array], jax.Array]
 
 
@@ -166,28 +168,31 @@ def _forward(x, scale, bias, epsilon, relu, pool):
     var = jnp.maximum(total_of_squares / count - jnp.square(mean), 0)
     inverse_deviation = lax.rsqrt(var + epsilon)
     factor, offset = _factor_and_offset(mean, inverse_deviation, scale, bias)
-    pooled = _pooled(pool, x)
+    pooled, to_maximum = jax.vjp(partial(_pooled, pool), x)
     y = _affine(pooled, factor, offset, relu)
-    return (y.astype(x.dtype), mean, var), (x, pooled, mean, inverse_deviation, scale, bias)
+    kept = (x, pooled, to_maximum, mean, inverse_deviation, scale, bias)
+    return (y.astype(x.dtype), mean, var), kept
 
 
 def _backward(epsilon, relu, pool, kept, gradients):
-    x, pooled, mean, inverse_deviation, scale, bias = kept
+    x, pooled, to_maximum, mean, inverse_deviation, scale, bias = kept
     gradient, _, _ = gradients
     factor, offset = _factor_and_offset(mean, inverse_deviation, scale, bias)
+    # A GPU would store the ReLU's mask in the forward pass, and the gradient behind it for its
+    # second use, though all of it is computed from what is read anyway.
 
     def parts(x, gradient, mean, inverse_deviation, factor, offset):
         """The gradient behind the ReLU, and that times the normalized input."""
+        gradient = gradient.astype(jnp.float32)
         if relu:
             gradient = jnp.where(_affine(x, factor, offset, False) > 0, gradient, 0)
-        gradient = gradient.astype(jnp.float32)
         return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
 
-    arguments = (pooled, gradient, mean, inverse_deviation, factor, offset)
-    total, total_of_products = _sums(parts, *arguments)  # also the gradients of bias and scale
-    gradient, _ = parts(*arguments)
+    statistics = barrier((mean, inverse_deviation, factor, offset), *GPU)
+    total, total_of_products = _sums(parts, pooled, gradient, *statistics)  # of bias and scale, too
+    statistics, total = barrier((statistics, total), *GPU)
+    gradient, _ = parts(pooled, gradient, *statistics)
     if pool:
-        _, to_maximum = jax.vjp(partial(_pooled, pool), x)
         (gradient,) = to_maximum(gradient.astype(x.dtype))
     count = x[0, ..., 0].size
     slope = inverse_deviation * total_of_products / count

@@ -12,7 +12,6 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from inception.layers import ConvBN, siblings
 from inception.pools import Pool, avg_pool_same, max_pool
@@ -25,9 +24,7 @@ Branches = Callable[[MakeConv, MakeConv, jax.Array], tuple[jax.Array, ...]]
 
 def concatenate(*branches: jax.Array) -> jax.Array:
     """The filter concatenation on top of every figure."""
-    x = jnp.concatenate(branches, axis=-1)
-    # A TPU pools in float32, and would store that instead of bfloat16.
-    return lax.platform_dependent(x, tpu=lax.optimization_barrier, default=lambda x: x)
+    return jnp.concatenate(branches, axis=-1)
 
 
 class Figure5(nn.Module):

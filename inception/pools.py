@@ -30,7 +30,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     Maps [batch, height, width, channels] to about half the height and width. As in TensorFlow and
     PyTorch, the gradient goes to the first of equal maxima, row by row. XLA's own gradient, select
     and scatter, does the same and is what a TPU is good at; elsewhere it is slow, and on a GPU not
-    deterministic.
+    deterministic. A GPU remembers where the maxima were, in a byte each.
     """
     return _max_pool(x)
 
@@ -41,24 +41,54 @@ def _max_pool(x):
 
 def _max_pool_forward(x):
     columns_first = lambda x: _max_of_three(_max_of_three(x, axis=2), axis=1)  # noqa: E731
-    return lax.platform_dependent(x, cpu=columns_first, default=_max_pool), x
+    y = lax.platform_dependent(x, cpu=columns_first, default=_max_pool)
+    return y, (x, _first_maximum(x, y))  # on each platform the one that is not used costs nothing
 
 
-def _max_pool_backward(x, gradient):
-    def select_and_scatter(x, gradient):
-        return jax.vjp(_max_pool, x)[1](gradient)[0]
-
-    def rows_then_columns(x, gradient):
-        columns = _max_of_three(x, axis=2)
-        y = _max_of_three(columns, axis=1)
-        gradient = _to_first_maximum(columns, y, gradient, axis=1)
-        return _to_first_maximum(x, columns, gradient, axis=2)
-
-    choices = {"tpu": select_and_scatter, "default": rows_then_columns}
-    return (lax.platform_dependent(x, gradient, **choices),)
+def _max_pool_backward(kept, gradient):
+    return (lax.platform_dependent(*kept, gradient, **_GRADIENTS),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def _select_and_scatter(x: jax.Array, position: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The gradient of `x`, XLA's own."""
+    return jax.vjp(_max_pool, x)[1](gradient)[0]
+
+
+def _rows_then_columns(x: jax.Array, position: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The same from the maxima of columns, which are computed again."""
+    columns = _max_of_three(x, axis=2)
+    y = _max_of_three(columns, axis=1)
+    gradient = _to_first_maximum(columns, y, gradient, axis=1)
+    return _to_first_maximum(x, columns, gradient, axis=2)
+
+
+def _to_position(x: jax.Array, position: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The same from the positions: nine arrays that overlap, in one pass over a GPU's memory."""
+    height, width = (2 * size - 1 for size in position.shape[1:3])  # with gaps between windows
+    total = jnp.zeros(x.shape, jnp.float32)
+    for number in range(9):
+        row, column = divmod(number, 3)
+        part = jnp.where(position == number, gradient, 0).astype(jnp.float32)
+        rows = (row, x.shape[1] - height - row, 1)
+        columns = (column, x.shape[2] - width - column, 1)
+        total += lax.pad(part, jnp.float32(0), [(0, 0, 0), rows, columns, (0, 0, 0)])
+    return total.astype(x.dtype)
+
+
+_GRADIENTS = {"tpu": _select_and_scatter, "cpu": _rows_then_columns, "default": _to_position}
+
+
+def _first_maximum(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Where in its window, row by row, each maximum `y` of `x` is: uint8, 0 to 8."""
+    position = jnp.full(y.shape, 8, jnp.uint8)
+    for number in reversed(range(8)):
+        row, column = divmod(number, 3)
+        element = _windows(_windows(x, 1)[row], 2)[column]
+        position = jnp.where(element == y, jnp.uint8(number), position)
+    return position
 
 
 def _windows(x: jax.Array, axis: int) -> list[jax.Array]:
@@ -108,4 +138,5 @@ def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
       counts_padding: divide by 9 also at the border (torchvision, timm), or by the number of pixels
         that are there (TensorFlow, the released code).
     """
-    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)
+    y = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)
+    return y.astype(x.dtype)  # the numbers of pixels are float32

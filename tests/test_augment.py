@@ -80,7 +80,8 @@ def test_operations_match_tensorflow(tf_image, photographs, name, factors, stret
     theirs = getattr(tf_image, f"adjust_{name}")
     for factor in factors:
         expected = theirs(images, factor).numpy()
-        np.testing.assert_allclose(ours(images, factor), expected, atol=1e-5)
+        colors = ours(np.moveaxis(images, -1, 0), factor)
+        np.testing.assert_allclose(np.stack(colors, axis=-1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("order", range(4))

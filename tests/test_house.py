@@ -36,7 +36,7 @@ ROWS = (
     ("modules",),
     ("layers", "defaults", "processes"),
     ("batch_norm", "pools"),
-    ("preprocessing", "errors"),
+    ("preprocessing", "platforms", "errors"),
 )
 
 

@@ -94,6 +94,16 @@ def test_every_endpoint_has_the_published_shape(size):
     assert logits.shape == (2, 1000)
 
 
+@pytest.mark.parametrize("fields", [{}, {"avg_pool_counts_padding": True}, {"as_drawn": True}])
+def test_activations_have_the_networks_type(fields):
+    """An average over a number of pixels that is float32 would be float32, and all behind it."""
+    (logits, endpoints), _ = _shapes(Inception(dtype=jnp.bfloat16, **fields), 75, 75)
+    stages = [*STEM, *STAGES]
+    assert {endpoints[name].dtype for name in stages} == {jnp.dtype(jnp.bfloat16)}
+    heads = logits, endpoints["aux_logits"], endpoints["pooled"]
+    assert {head.dtype for head in heads} == {jnp.dtype(jnp.float32)}
+
+
 def test_inputs_need_not_be_square():
     (_, endpoints), _ = _shapes(Inception(), 139, 299)
     assert endpoints["Mixed_7c"].shape == (2, 3, 8, 2048)

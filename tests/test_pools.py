@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from inception import pools
 from inception.pools import max_pool
 
 
@@ -22,3 +23,6 @@ def test_max_pools_gradient_goes_to_the_first_of_equal_maxima(size):
     np.testing.assert_array_equal(actual, expected)
     cotangent = jnp.asarray(rng.integers(1, 9, expected.shape), jnp.float32)
     np.testing.assert_array_equal(ours(cotangent)[0], pull_back(cotangent)[0])
+    position = pools._first_maximum(x, actual)
+    for way in pools._GRADIENTS.values():  # of all platforms
+        np.testing.assert_array_equal(way(x, position, cotangent), pull_back(cotangent)[0])

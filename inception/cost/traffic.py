@@ -114,7 +114,7 @@ def kernels(program: Program) -> int:
 
 def by_stage(moved: list[Transfer], stages: tuple[str, ...]) -> Counter[tuple[str, str]]:
     """Bytes by (stage, "forward" or "backward"); what belongs to none is ("step", "")."""
-    pattern = re.compile(rf"/({'|'.join(map(re.escape, stages))})(?=/|$)")
+    pattern = re.compile(rf"/({'|'.join(map(re.escape, stages))})(?=[./]|$)")
     sums: Counter[tuple[str, str]] = Counter()
     for each in moved:
         stage = pattern.search(each.op_name)

@@ -1,0 +1,24 @@
+"""What a program does by the platform that it is compiled for."""
+
+from typing import Any
+
+import jax
+from jax import lax
+
+GPU = ("cuda", "rocm")
+TPU = ("tpu",)
+
+
+def barrier(arrays: Any, *platforms: str) -> Any:
+    """The arrays as they are, behind a barrier on these platforms.
+
+    There the compiler shares nothing between what is computed before it and what behind: it
+    computes again what is cheaper to compute than to store until it is needed.
+    """
+    leaves, structure = jax.tree.flatten(arrays)
+    behind = lax.platform_dependent(
+        *leaves,
+        default=lambda *leaves: leaves,
+        **dict.fromkeys(platforms, lambda *leaves: lax.optimization_barrier(leaves)),
+    )
+    return jax.tree.unflatten(structure, behind)
