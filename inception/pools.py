@@ -5,6 +5,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -32,7 +33,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     and scatter, does the same and is what a TPU is good at; elsewhere it is slow, and on a GPU not
     deterministic. A GPU remembers where the maxima were, in a byte each.
     """
-    return _max_pool(x)
+    columns_first = lambda x: _max_of_three(_max_of_three(x, axis=2), axis=1)  # noqa: E731
+    return lax.platform_dependent(x, cpu=columns_first, default=_max_pool)
 
 
 def _max_pool(x):
@@ -40,8 +42,7 @@ def _max_pool(x):
 
 
 def _max_pool_forward(x):
-    columns_first = lambda x: _max_of_three(_max_of_three(x, axis=2), axis=1)  # noqa: E731
-    y = lax.platform_dependent(x, cpu=columns_first, default=_max_pool)
+    y = max_pool(x)
     return y, (x, _first_maximum(x, y))  # on each platform the one that is not used costs nothing
 
 
@@ -138,5 +139,22 @@ def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
       counts_padding: divide by 9 also at the border (torchvision, timm), or by the number of pixels
         that are there (TensorFlow, the released code).
     """
-    y = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)
-    return y.astype(x.dtype)  # the numbers of pixels are float32
+    total = lax.platform_dependent(x, cpu=_sum_rows_then_columns, default=_sum)
+    if counts_padding:
+        return total / 9
+    count = np.outer(*(_counts(size) for size in x.shape[1:3]))[..., None]
+    return (total / count).astype(x.dtype)
+
+
+def _counts(size: int) -> np.ndarray:
+    """How many elements of an axis each window of three has, float32 [size]."""
+    centre = np.arange(size, dtype=np.float32)
+    return np.minimum(centre + 2, size) - np.maximum(centre - 1, 0)
+
+
+def _sum(x: jax.Array, window: tuple[int, int] = (3, 3)) -> jax.Array:
+    return lax.reduce_window(x, 0.0, lax.add, (1, *window, 1), (1, 1, 1, 1), "SAME")
+
+
+def _sum_rows_then_columns(x: jax.Array) -> jax.Array:
+    return _sum(_sum(x, (3, 1)), (1, 3))
