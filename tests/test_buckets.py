@@ -88,6 +88,7 @@ def test_a_run_in_a_bucket_is_the_run_on_a_disk(bucket, tiny, digits, tmp_path):
     assert (loaded.model, loaded.labels) == (local.model, local.labels)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket):
     state = {"w": jnp.arange(6.0)}
     like = {"w": jax.ShapeDtypeStruct((6,), jnp.float32, sharding=state["w"].sharding)}

@@ -36,6 +36,7 @@ def test_the_input_is_as_fast_as_its_source(tiny, digits, short):
     assert 25 * threads < images_per_second < 60 * threads
 
 
+@pytest.mark.slow
 def test_the_step_is_the_runs_own(tiny, digits, short):
     """The state and a batch are in its memory, and it ran several times."""
     config, source = tiny(), digits(slice(0, 1437))  # test_doctor.py has the same program

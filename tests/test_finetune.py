@@ -91,6 +91,7 @@ def test_frozen_stages_are_the_weights_bit_for_bit_and_the_others_are_not(whole_
                     assert all((new != old).any() for new, old in pairs)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_without_the_weights_to_the_same_end(whole_run, digits):
     config, folder, results = whole_run
     again = train_and_evaluate(config, folder / "stopped", digits(TRAIN), digits(HELD_OUT))

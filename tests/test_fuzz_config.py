@@ -160,6 +160,7 @@ def _plausible(name: str) -> st.SearchStrategy:
     return st.just(value)
 
 
+@pytest.mark.slow
 @fuzz(max_examples=80)
 @given(data=st.data())
 def test_any_combination_of_fields_is_refused_or_builds(data, tmp_path):

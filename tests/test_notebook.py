@@ -36,6 +36,7 @@ def test_nothing_is_defined_that_belongs_in_the_package(notebook):
         assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, definitions)]
 
 
+@pytest.mark.slow
 def test_it_runs(notebook, tmp_path):
     """From its own folder, with the parameters replaced as papermill does."""
     nbclient = pytest.importorskip("nbclient", reason="running notebooks needs nbclient")

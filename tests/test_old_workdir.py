@@ -52,7 +52,7 @@ def test_it_continues_with_equal_losses_to_an_equal_end(old, digits):
     assert actual == pytest.approx(first, rel=1e-4)
     for expected in later:  # a program compiled otherwise rounds otherwise, see docs/decisions.md
         loss = lines[expected["step"]]["train/loss"]
-        assert loss == pytest.approx(expected["train/loss"], rel=2e-3)
+        assert loss == pytest.approx(expected["train/loss"], rel=5e-3)
     for weights, metrics in EXPECTED["finished"].items():
         assert results[weights]["loss"] == pytest.approx(metrics["loss"], rel=1e-3)
 

@@ -57,6 +57,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_state(tiny):
     np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_mixup_trains(tiny):
     _, metrics = _step(tiny("mixup_alpha=0.2"))
     assert np.isfinite(metrics["loss"])
