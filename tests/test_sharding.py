@@ -1,8 +1,8 @@
 """Splitting over devices: order and content, equal losses, and what crosses them."""
 
+import dataclasses
 import functools
 import itertools
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,17 +28,19 @@ def test_to_devices_keeps_order_and_content_and_stays_a_little_ahead():
     assert [int(batch["x"][0, 0]) for batch in [first, *stream]] == [0, 1, 2, 3, 4]
 
 
-class _Device(NamedTuple):
+@dataclasses.dataclass(frozen=True, order=True)
+class _Device:
     process_index: int
     id: int
+    platform: str = "tpu"
 
 
 def test_the_mesh_goes_from_process_to_process(monkeypatch):
     """Also where the numbers of a slice's devices do not."""
     devices = [_Device(number // 2 % 2, number) for number in range(8)]
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: [*map(tuple, devices)])
-    assert sharding.make_mesh() == sorted(map(tuple, devices))
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, *_, **__: list(devices))
+    assert sharding.make_mesh() == sorted(devices)
     devices.pop()
     with pytest.raises(ConfigError, match=r"\{0: 4, 1: 3\}"):
         sharding.make_mesh()

@@ -133,6 +133,7 @@ def make_mesh(topology: Topology) -> Mesh:
     """
     gpu = topology.chip.gpu is not None
     check_installed(topology)
+    jax.config.update("jax_platforms", "cpu")  # else JAX looks for the chips that are not here
     options: dict[str, Any] = {}
     if gpu:
         options = {
