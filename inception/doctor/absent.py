@@ -111,7 +111,7 @@ def parse_topology(name: str) -> Topology:
 
 
 def check_installed(topology: Topology) -> None:
-    """Looks for the compiler.
+    """Looks for the compiler, and keeps JAX from looking for the chips that are not here.
 
     Raises:
       UserError: that says how to install it.
@@ -122,6 +122,7 @@ def check_installed(topology: Topology) -> None:
             f"--topology={topology.name}: {module}, which compiles for it, is not installed: "
             f'pip install "jax[{extra}]"'
         )
+    jax.config.update("jax_platforms", "cpu")
 
 
 def make_mesh(topology: Topology) -> Mesh:
@@ -133,7 +134,6 @@ def make_mesh(topology: Topology) -> Mesh:
     """
     gpu = topology.chip.gpu is not None
     check_installed(topology)
-    jax.config.update("jax_platforms", "cpu")  # else JAX looks for the chips that are not here
     options: dict[str, Any] = {}
     if gpu:
         options = {
