@@ -163,7 +163,8 @@ def normalize(
 
 def _forward(x, scale, bias, epsilon, relu, pool):
     count = x[0, ..., 0].size
-    total, total_of_squares = _sums(_with_squares, x)
+    wide = x.astype(jnp.float32)
+    total, total_of_squares = _sums(wide, jnp.square(wide))
     mean = total / count
     var = jnp.maximum(total_of_squares / count - jnp.square(mean), 0)
     inverse_deviation = lax.rsqrt(var + epsilon)
@@ -189,7 +190,8 @@ def _backward(epsilon, relu, pool, kept, gradients):
         return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
 
     statistics = barrier((mean, inverse_deviation, factor, offset), *GPU)
-    total, total_of_products = _sums(parts, pooled, gradient, *statistics)  # of bias and scale, too
+    # Also the gradients of bias and scale.
+    total, total_of_products = _sums(*parts(pooled, gradient, *statistics))
     statistics, total = barrier((statistics, total), *GPU)
     gradient, _ = parts(pooled, gradient, *statistics)
     if pool:
@@ -202,11 +204,6 @@ def _backward(epsilon, relu, pool, kept, gradients):
 
 
 normalize.defvjp(_forward, _backward)
-
-
-def _with_squares(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x = x.astype(jnp.float32)
-    return x, jnp.square(x)
 
 
 def _factor_and_offset(mean, inverse_deviation, scale, bias):
@@ -225,31 +222,37 @@ def _spread(statistic: jax.Array) -> jax.Array:
     return statistic if statistic.ndim == 1 else statistic[:, None, None, None]
 
 
-def _sums(function, *arrays: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The sums over a group's images and pixels of the two arrays that `function` makes.
+def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The sums over a group's images and pixels of two arrays, in one pass on every platform.
 
-    In one pass on every platform: on a CPU XLA adds up fast where the result still has many
-    elements, so the images come first; a GPU needs both sums in one reduction to share a kernel;
-    a TPU adds up while the convolution before it writes its output, if the sums stand alone.
+    On a CPU XLA adds up fast where the result still has many elements, so the images come first; a
+    GPU needs both sums in one reduction to share a kernel; a TPU adds up while the convolution
+    before it writes its output, if the sums stand alone.
 
     Args:
-      function: of the arrays; returns two float32 [groups, group, height, width, channels].
-      *arrays: what it is given.
+      first: float32 [groups, group, height, width, channels].
+      second: likewise.
 
     Returns:
       Two float32 [groups, channels].
     """
-
-    def together(*arrays, axes=(1, 2, 3)):
-        add = lambda a, b: (a[0] + b[0], a[1] + b[1])  # noqa: E731
-        return lax.reduce(function(*arrays), (0.0, 0.0), add, axes)
-
-    def images_first(*arrays):
-        return tuple(part.sum(axis=(1, 2)) for part in together(*arrays, axes=(1,)))
-
-    def apart(*arrays):
-        return tuple(part.sum(axis=(1, 2, 3)) for part in function(*arrays))
-
     return lax.platform_dependent(
-        *arrays, cpu=images_first, cuda=together, rocm=together, default=apart
+        first, second, cpu=_images_first, cuda=_together, rocm=_together, default=_apart
     )
+
+
+# Functions of the module, not closures: JAX traces each once for arrays of a shape.
+def _together(*arrays: jax.Array, axes: tuple[int, ...] = (1, 2, 3)) -> tuple[jax.Array, ...]:
+    return tuple(lax.reduce(arrays, (0.0, 0.0), _add, axes))
+
+
+def _add(a: tuple, b: tuple) -> tuple:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _images_first(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(part.sum(axis=(1, 2)) for part in _together(*arrays, axes=(1,)))
+
+
+def _apart(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(part.sum(axis=(1, 2, 3)) for part in arrays)

@@ -16,9 +16,14 @@ def barrier(arrays: Any, *platforms: str) -> Any:
     computes again what is cheaper to compute than to store until it is needed.
     """
     leaves, structure = jax.tree.flatten(arrays)
-    behind = lax.platform_dependent(
-        *leaves,
-        default=lambda *leaves: leaves,
-        **dict.fromkeys(platforms, lambda *leaves: lax.optimization_barrier(leaves)),
-    )
+    behind = lax.platform_dependent(*leaves, default=_same, **dict.fromkeys(platforms, _behind))
     return jax.tree.unflatten(structure, behind)
+
+
+# Functions of the module, not closures: JAX traces each once for arrays of a shape.
+def _same(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+    return leaves
+
+
+def _behind(*leaves: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(lax.optimization_barrier(leaves))

@@ -33,12 +33,15 @@ def max_pool(x: jax.Array) -> jax.Array:
     and scatter, does the same and is what a TPU is good at; elsewhere it is slow, and on a GPU not
     deterministic. A GPU remembers where the maxima were, in a byte each.
     """
-    columns_first = lambda x: _max_of_three(_max_of_three(x, axis=2), axis=1)  # noqa: E731
-    return lax.platform_dependent(x, cpu=columns_first, default=_max_pool)
+    return lax.platform_dependent(x, cpu=_columns_then_rows, default=_max_pool)
 
 
 def _max_pool(x):
     return nn.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def _columns_then_rows(x):
+    return _max_of_three(_max_of_three(x, axis=2), axis=1)
 
 
 def _max_pool_forward(x):
