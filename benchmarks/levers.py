@@ -22,11 +22,12 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from inception import augment, batch_norm, config, pools, sharding, state
+from inception import augment, batch_norm, config, pools, processes, sharding, state
 from inception.benchmark.ours import made_up_batch
 from inception.benchmark.work import OURS, Work
 from inception.config import flatten
 from inception.doctor import absent
+from inception.errors import UserError
 from inception.train_step import Step
 
 CLASSES, STEPS_PER_EPOCH = 1000, 1000.0
@@ -88,14 +89,14 @@ def timed(levers: list[str], rounds: int, images: int) -> list[dict]:
     for lever in ["", *levers]:
         with Without(lever):
             training = state.build(fields, CLASSES, STEPS_PER_EPOCH)
-            step = Step(training, mesh)
-            steps[lever] = step.jitted.lower(training.abstract_state(mesh), batch).compile()
+            jitted = Step(training, mesh).jitted
+            steps[lever] = jitted.lower(training.abstract_state(mesh), batch).compile()
     current = training.create_state(mesh)
     seconds: dict[str, list[float]] = {lever: [] for lever in steps}
     for _ in range(rounds + 1):
-        for lever, compiled in steps.items():
+        for lever, step in steps.items():
             start = time.perf_counter()
-            current, _ = jax.block_until_ready(compiled(current, batch))
+            current, _ = jax.block_until_ready(step(current, batch))
             seconds[lever].append(time.perf_counter() - start)
     ratios = {
         lever: [one / whole for one, whole in zip(each, seconds[""], strict=True)][1:]
@@ -132,6 +133,14 @@ def compiled(levers: list[str], name: str, images: int) -> list[dict]:
     return rows
 
 
+def measure(on: str, levers: list[str], images: int, rounds: int) -> list[dict]:
+    """A row for nothing left out and for each of the levers."""
+    if on != "cpu":
+        return compiled(levers, on, images)
+    processes.keep_memory()
+    return timed([each for each in levers if each != "packed state"], rounds, images)
+
+
 def main() -> None:
     """Measures what the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -145,10 +154,13 @@ def main() -> None:
     levers = [args.without] if args.without else list(LEVERS)
     if unknown := set(levers) - set(LEVERS):
         parser.error(f"--without={unknown.pop()}: it is one of {', '.join(LEVERS)}")
-    if args.on == "cpu":
-        rows = timed([each for each in levers if each != "packed state"], args.rounds, args.images)
-    else:
-        rows = compiled(levers, args.on, args.images)
+    if args.images < 1 or args.rounds < 1:
+        parser.error("--images and --rounds must be at least 1")
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        rows = measure(args.on, levers, args.images, args.rounds)
+    except UserError as error:
+        parser.error(str(error))
     print(tabulate(rows, "keys", "github", disable_numparse=True))
 
 

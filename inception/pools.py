@@ -29,7 +29,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     """3x3 maximum with stride 2 and no padding, between and before the stages.
 
     Maps [batch, height, width, channels] to about half the height and width. As in TensorFlow and
-    PyTorch, the gradient goes to the first of equal maxima, row by row. XLA's own gradient, select
+    PyTorch, the gradient goes to the first of equal maxima, row by row (which of them is NaN's may
+    differ by platform). XLA's own gradient, select
     and scatter, does the same and is what a TPU is good at; elsewhere it is slow, and on a GPU not
     deterministic. A GPU remembers where the maxima were, in a byte each.
     """

@@ -4,8 +4,6 @@ Training is data parallel: one mesh axis "data", the state on every device, the 
 Several processes run the same program, each feeding its slice of the global batch.
 """
 
-import contextlib
-import ctypes
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -38,11 +36,7 @@ def make_mesh(local: bool = False) -> Mesh:
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "inception"))
-    # A step runs in the thread that calls it, whose memory `_keep_memory` can keep.
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     devices = jax.local_devices() if local else jax.devices()
-    if devices[0].platform == "cpu":
-        _keep_memory()
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         raise ConfigError(
@@ -51,17 +45,6 @@ def make_mesh(local: bool = False) -> Mesh:
         )
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(ordered), ("data",), axis_types=(AxisType.Auto,))
-
-
-def _keep_memory() -> None:
-    """Keeps the memory that a step has worked in for the next one, where malloc is glibc's.
-
-    By default it gives so much back, and then the system fills page after page with zeros again.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        malloc_options = ctypes.CDLL(None).mallopt
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-            malloc_options(option, 2**31 - 1)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

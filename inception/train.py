@@ -82,6 +82,7 @@ class Trainer:
             state = self._first_state(saved)
             first_step = int(state.step)
             self._log_what_runs(state, first_step)
+            state = self.step.pack(state)  # here, where no name is left for what is unpacked
             with (
                 Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as logbook,
                 Profiler(self.config.profile_steps, self.workdir) as profiler,
@@ -118,7 +119,6 @@ class Trainer:
         eval_every = max(1, round(config.eval.every_epochs * self.steps_per_epoch))
         watch = Watch(config, blocks(state.params), logbook)
         to_log, results = 0, dict[str, Any]()
-        state = self.step.pack(state)
         for step in range(first_step + 1, self.num_steps + 1):
             batch = next(batches)
             profiler.before(step)

@@ -128,3 +128,15 @@ def test_stages_kinds_and_messages():
 def test_bytes_of_an_array(shape, logical, padded):
     (array,) = hlo.arrays(shape)
     assert (array.logical_bytes, array.bytes) == (logical, padded)
+
+
+def test_ways_that_meet_again_are_walked_once():
+    """Sixty of them: without that, 2^60 steps."""
+
+    def diamonds(x, y):
+        for _ in range(60):
+            x = jnp.maximum(x * y, x + y)
+        return x
+
+    program = _program(diamonds, (SIDE, SIDE), (SIDE, SIDE))
+    assert sum(_moved(program)) == 3 * WHOLE

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import defaults, sharding
+from inception import defaults, processes, sharding
 from inception.benchmark.work import Side, Work
 from inception.config import preprocessing, set_value
 from inception.predictor import Predictor
@@ -42,6 +42,7 @@ def made_up_batch(work: Work) -> dict[str, np.ndarray]:
 
 def train(work: Work) -> Side:
     """The whole training step of train_step.py, on one batch that lies on the devices."""
+    processes.keep_memory()  # as main.py
     config, mesh = config_of(work), sharding.make_mesh()
     training = build(config, work.num_classes, IMAGENET / work.batch)
     batch = next(sharding.to_devices(mesh, [made_up_batch(work)]))
@@ -63,6 +64,7 @@ def train(work: Work) -> Side:
 
 def infer(work: Work) -> Side:
     """The predictor, with batch normalization folded, on uint8 images that lie on the devices."""
+    processes.keep_memory()
     config, mesh = config_of(work), sharding.make_mesh()
     model = make_model(config, work.num_classes)
     predict = Predictor(

@@ -211,15 +211,27 @@ def _moved(program: Program, computation: Computation, instruction: Instruction)
     return _in_hbm(read), _in_hbm(_whole(results))
 
 
-def _used(program: Program, computation: Computation, name: str) -> float:
-    """Bytes that a fused computation reads of its parameter; infinite for all of it."""
+def _used(
+    program: Program, computation: Computation, name: str, known: dict | None = None
+) -> float:
+    """Bytes that a fused computation reads of its parameter; infinite for all of it.
+
+    `known` is what has been found already: ways through elementwise operations meet again.
+    """
+    known = {} if known is None else known
+    if name not in known:
+        known[name] = _used_by_users(program, computation, name, known)
+    return known[name]
+
+
+def _used_by_users(program: Program, computation: Computation, name: str, known: dict) -> float:
     used = 0.0
     for user in computation.users[name]:
         if user.opcode in SLICES and user.operands[0] == name:
             used += user.arrays[0].bytes
         elif user.opcode in ELEMENTWISE and user.arrays[0].bytes:
             ratio = computation.instructions[name].arrays[0].bytes / user.arrays[0].bytes
-            used += ratio * _used(program, computation, user.name)
+            used += ratio * _used(program, computation, user.name, known)
         elif user.opcode == "fusion":
             inner = program.computations[user.called["calls"][0]]
             parameters = inner.parameters

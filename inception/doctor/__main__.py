@@ -23,7 +23,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from inception import command_line
+from inception import command_line, processes
 from inception.config import load
 from inception.doctor.absent import check_installed, parse_topology
 from inception.doctor.checks import STAGES, Check, Finding, PlannedRun
@@ -102,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         good = plan(Plan(config, topology), args.table)
         log("\nThe run would fit." if good else "\nThe run would not fit.")
         return 0 if good else 1
+    processes.keep_memory()  # as main.py, whose step is measured
     good = examine(PlannedRun(config, args.workdir))
     log("\nThe run can start." if good else "\nThe run could not start.")
     return 0 if good else 1
