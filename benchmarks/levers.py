@@ -2,7 +2,7 @@
 
     python -m benchmarks.levers --on=cpu [--rounds=5]
     python -m benchmarks.levers --on=h100 --images=256
-    python -m benchmarks.levers --on=v5e:2x2 --images=128 [--without=siblings]
+    python -m benchmarks.levers --on=v5e:2x2 --images=128 [--without="packed state"]
 
 On a CPU the steps are timed in turns, float32. For a GPU or TPU, which need not be there, they are
 compiled, bfloat16: memory traffic as inception/cost/traffic.py counts it, and a GPU's kernels.
@@ -53,9 +53,6 @@ LEVERS: dict[str, list[Callable[[], AbstractContextManager]]] = {
     "siblings and early maxima": [partial(mock.patch.object, state, "make_model", _drawn)],
     "batch norm's gradient": [partial(mock.patch.object, batch_norm, "normalize", plain_normalize)],
     "the maximum's gradient": [partial(mock.patch.dict, pools._GRADIENTS, _ways)],
-    "average pools by rows and columns": [
-        partial(mock.patch.object, pools, "_sum_rows_then_columns", pools._sum)
-    ],
     "computing again": [
         partial(mock.patch.object, module, "barrier", lambda arrays, *_: arrays)
         for module in (augment, batch_norm)

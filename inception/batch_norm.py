@@ -179,8 +179,6 @@ def _backward(epsilon, relu, pool, kept, gradients):
     x, pooled, to_maximum, mean, inverse_deviation, scale, bias = kept
     gradient, _, _ = gradients
     factor, offset = _factor_and_offset(mean, inverse_deviation, scale, bias)
-    # A GPU would store the ReLU's mask in the forward pass, and the gradient behind it for its
-    # second use, though all of it is computed from what is read anyway.
 
     def parts(x, gradient, mean, inverse_deviation, factor, offset):
         """The gradient behind the ReLU, and that times the normalized input."""
@@ -189,6 +187,8 @@ def _backward(epsilon, relu, pool, kept, gradients):
             gradient = jnp.where(_affine(x, factor, offset, False) > 0, gradient, 0)
         return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
 
+    # A GPU would store the ReLU's mask in the forward pass, and the gradient behind it for its
+    # second use, though all of it is computed from what is read anyway.
     statistics = barrier((mean, inverse_deviation, factor, offset), *GPU)
     # Also the gradients of bias and scale.
     total, total_of_products = _sums(*parts(pooled, gradient, *statistics))

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 
@@ -29,10 +28,10 @@ def max_pool(x: jax.Array) -> jax.Array:
     """3x3 maximum with stride 2 and no padding, between and before the stages.
 
     Maps [batch, height, width, channels] to about half the height and width. As in TensorFlow and
-    PyTorch, the gradient goes to the first of equal maxima, row by row (which of them is NaN's may
-    differ by platform). XLA's own gradient, select
-    and scatter, does the same and is what a TPU is good at; elsewhere it is slow, and on a GPU not
-    deterministic. A GPU remembers where the maxima were, in a byte each.
+    PyTorch, the gradient goes to the first of equal maxima, row by row (among NaNs it differs by
+    platform). XLA's own gradient, select and scatter, does the same and is what a TPU is good at;
+    elsewhere it is slow, and on a GPU not deterministic. A GPU remembers where the maxima were, in
+    a byte each.
     """
     return lax.platform_dependent(x, cpu=_columns_then_rows, default=_max_pool)
 
@@ -143,22 +142,5 @@ def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
       counts_padding: divide by 9 also at the border (torchvision, timm), or by the number of pixels
         that are there (TensorFlow, the released code).
     """
-    total = lax.platform_dependent(x, cpu=_sum_rows_then_columns, default=_sum)
-    if counts_padding:
-        return total / 9
-    count = np.outer(*(_counts(size) for size in x.shape[1:3]))[..., None]
-    return (total / count).astype(x.dtype)
-
-
-def _counts(size: int) -> np.ndarray:
-    """How many elements of an axis each window of three has, float32 [size]."""
-    centre = np.arange(size, dtype=np.float32)
-    return np.minimum(centre + 2, size) - np.maximum(centre - 1, 0)
-
-
-def _sum(x: jax.Array, window: tuple[int, int] = (3, 3)) -> jax.Array:
-    return lax.reduce_window(x, 0.0, lax.add, (1, *window, 1), (1, 1, 1, 1), "SAME")
-
-
-def _sum_rows_then_columns(x: jax.Array) -> jax.Array:
-    return _sum(_sum(x, (3, 1)), (1, 3))
+    y = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)
+    return y.astype(x.dtype)  # the numbers of pixels are float32

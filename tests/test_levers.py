@@ -10,7 +10,7 @@ from inception.doctor import absent
 def _places() -> list:
     """What the levers replace."""
     return [
-        *(state.make_model, batch_norm.normalize, pools._sum_rows_then_columns, absent.Step),
+        *(state.make_model, batch_norm.normalize, absent.Step),
         *(augment.barrier, batch_norm.barrier, *pools._GRADIENTS.values()),
     ]
 
