@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from inception import augment, batch_norm, config, pools, processes, sharding, state
+from inception import augment, batch_norm, config, convolution, pools, processes, sharding, state
 from inception.benchmark.ours import made_up_batch
 from inception.benchmark.work import OURS, Work
 from inception.config import flatten
@@ -53,6 +53,9 @@ LEVERS: dict[str, list[Callable[[], AbstractContextManager]]] = {
     "siblings and early maxima": [partial(mock.patch.object, state, "make_model", _drawn)],
     "batch norm's gradient": [partial(mock.patch.object, batch_norm, "normalize", plain_normalize)],
     "the maximum's gradient": [partial(mock.patch.dict, pools._GRADIENTS, _ways)],
+    "oneDNN's convolutions": [
+        partial(mock.patch.object, convolution, "is_onednn_used", lambda dtype: False)
+    ],
     "computing again": [
         partial(mock.patch.object, module, "barrier", lambda arrays, *_: arrays)
         for module in (augment, batch_norm)

@@ -6,16 +6,16 @@ side by side on one input are computed as one (`siblings`), with names and weigh
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from inception.batch_norm import BatchNorm, normalize_together
+from inception.convolution import convolve, pack
 from inception.pools import max_pool, max_pool_same
 
 
@@ -35,12 +35,12 @@ class Filter(nn.Module):
     bias: bool
 
     @nn.compact
-    def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | float]:
-        """The float32 kernel [height, width, inputs, features], and the bias [features] or 0."""
+    def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
+        """The float32 kernel [height, width, inputs, features], and the bias [features] if any."""
         shape = (*self.kernel, inputs, self.features)
         kernel = self.param("kernel", nn.initializers.truncated_normal(self.stddev), shape)
         zeros = nn.initializers.zeros
-        return kernel, self.param("bias", zeros, (self.features,)) if self.bias else 0.0
+        return kernel, self.param("bias", zeros, (self.features,)) if self.bias else None
 
 
 class ConvBN(nn.Module):
@@ -73,39 +73,61 @@ class ConvBN(nn.Module):
     width_multiplier: float = 1.0
     dtype: Any = jnp.float32
 
+    @property
+    def width(self) -> int:
+        """Output channels of this network."""
+        return max(int(self.features * self.width_multiplier), 16)
+
     def setup(self) -> None:
         """Declares the weights under the names that checkpoints have."""
-        features = max(int(self.features * self.width_multiplier), 16)
-        self.conv = Filter(features, self.kernel, self.stddev, self.batch_norm is None)
+        self.conv = Filter(self.width, self.kernel, self.stddev, self.batch_norm is None)
         if self.batch_norm is not None:
             self.bn = self.batch_norm(relu=self.relu)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, height, width, channels] to [batch, height', width', features]."""
-        y, bias = self._convolved(x)
-        return _activate(y, [self], [bias])[0]
+        return self._outputs(x, None)[0]
 
     def with_max_pool(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The output, and `max_pool` of it, which does not need the output.
 
-        What follows the convolution keeps the order of values in a channel, so the maximum can be
-        taken before it, and the rest is done for a quarter of the pixels (see `batch_norm.py`).
+        Normalization keeps the order of values in a channel, so the maximum can be taken before
+        it, and the rest is done for a quarter of the pixels (see `batch_norm.py`).
         """
-        y, bias = self._convolved(x)
-        output, pooled = _activate(y, [self], [bias], (None, max_pool))
+        output, pooled = self._outputs(x, None, max_pool)
         return output, pooled
 
-    def _convolved(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _outputs(self, x: jax.Array, *pools: Callable | None) -> list[jax.Array]:
+        """Pools of the output, or all of it (None)."""
         x = self.pool(x) if self.pool else x
         kernel, bias = self.weights(x.shape[-1])
-        return _convolve(x, kernel, self.stride, self.padding), bias
+        if self.batch_norm is None:
+            y = self.convolve(x, kernel, bias, self.relu)
+            return [pool(y) if pool else y for pool in pools]
+        norms: list[Any] = [self.bn]
+        return normalize_together(self.convolve(x, kernel), norms, [self.width], pools)
 
-    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array]:
-        """The kernel [height, width, inputs, features] and bias [features] in the compute dtype."""
+    def convolve(
+        self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, relu: bool = False
+    ) -> jax.Array:
+        """Convolves `x` with this stride and padding, adds the bias, and applies a ReLU.
+
+        A caller for whom "prepared" is mutable gets the kernel in that collection, as
+        convolutions want it. Given the collection, `kernel` plays no part: what is prepared once
+        serves many calls.
+        """
+        how: dict[str, Any] = {"stride": self.stride, "padding": self.padding}
+        is_wanted = self.batch_norm is None and self.is_mutable_collection("prepared")
+        if is_wanted and not self.is_initializing():
+            self.put_variable("prepared", "kernel", pack(kernel, x.shape, **how))
+        packed = self.has_variable("prepared", "kernel")
+        kernel = self.get_variable("prepared", "kernel") if packed else kernel
+        return convolve(x, kernel, bias, relu=relu, packed=packed, **how)
+
+    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
+        """The kernel [height, width, inputs, features] and the bias, in the compute dtype."""
         kernel, bias = self.conv(inputs)
-        return kernel.astype(self.dtype), jnp.broadcast_to(bias, kernel.shape[-1:]).astype(
-            self.dtype
-        )
+        return kernel.astype(self.dtype), None if bias is None else bias.astype(self.dtype)
 
 
 def siblings(x: jax.Array, *convs: ConvBN) -> tuple[jax.Array, ...]:
@@ -126,39 +148,24 @@ def siblings(x: jax.Array, *convs: ConvBN) -> tuple[jax.Array, ...]:
             groups[conv.pool, conv.relu].append(conv)
     if not groups:
         return tuple(conv(x) for conv in convs)
-    weights = {conv.name: conv.weights(x.shape[-1]) for group in groups.values() for conv in group}
-    y = _convolve(x, jnp.concatenate([kernel for kernel, _ in weights.values()], axis=-1))
+    in_order = [conv for group in groups.values() for conv in group]
+    kernels, biases = zip(*(conv.weights(x.shape[-1]) for conv in in_order), strict=True)
+    bias_of = {conv.name: bias for conv, bias in zip(in_order, biases, strict=True)}
+    y = in_order[0].convolve(x, jnp.concatenate(kernels, axis=-1))
     outputs: dict[str | None, jax.Array] = {}
-    for (pool, _), group in groups.items():
-        biases = [weights[conv.name][1] for conv in group]
-        ends = list(accumulate(bias.size for bias in biases))
+    for (pool, relu), group in groups.items():
+        ends = list(accumulate(conv.width for conv in group))
         part, y = jnp.split(y, [ends[-1]], axis=-1)
-        (part,) = _activate(pool(part) if pool else part, group, biases)
+        part = pool(part) if pool else part
+        if group[0].batch_norm is None:
+            part += jnp.concatenate([bias_of[conv.name] for conv in group])
+            part = nn.relu(part) if relu else part
+        else:
+            norms: list[Any] = [conv.bn for conv in group]
+            (part,) = normalize_together(part, norms, [conv.width for conv in group])
         names = (conv.name for conv in group)
         outputs |= zip(names, jnp.split(part, ends[:-1], axis=-1), strict=True)
     return tuple(outputs[conv.name] if conv.name in outputs else conv(x) for conv in convs)
-
-
-def _activate(
-    x: jax.Array,
-    convs: Sequence[ConvBN],
-    biases: Sequence[jax.Array],
-    pools: Sequence[Callable | None] = (None,),
-) -> list[jax.Array]:
-    """What follows convolutions whose outputs lie side by side: once as it is, or pooled."""
-    if convs[0].batch_norm is not None:
-        norms: list[Any] = [conv.bn for conv in convs]
-        return normalize_together(x, norms, [bias.size for bias in biases], pools)
-    bias = jnp.concatenate(biases)
-    outputs = [(pool(x) if pool else x) + bias for pool in pools]
-    return [nn.relu(output) if convs[0].relu else output for output in outputs]
-
-
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME") -> jax.Array:
-    order = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        x.astype(kernel.dtype), kernel, (stride, stride), padding, dimension_numbers=order
-    )
 
 
 def fold_batch_norm(variables: dict, epsilon: float) -> dict:

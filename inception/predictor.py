@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -53,8 +54,13 @@ class Predictor:
         mesh: Mesh | None = None,
     ):
         self.model = model.clone(batch_norm_folded=True)
-        self.variables = _fold(variables, epsilon=model.batch_norm_epsilon)
         self.preprocessing = preprocessing or Preprocessing()
+        self.variables = _prepare(
+            variables,
+            model=self.model,
+            size=self.preprocessing.image_size,
+            side_head="aux_logits" in endpoints,
+        )
         self.endpoints = tuple(endpoints)
         self.mesh = mesh or sharding.make_mesh(local=True)
         if batch_size < 1:
@@ -161,7 +167,16 @@ class Predictor:
         return sorted(jax.eval_shape(apply, self.variables, image))
 
 
-_fold = jax.jit(fold_batch_norm, static_argnames="epsilon")
+@partial(jax.jit, static_argnames=("model", "size", "side_head"))
+def _prepare(variables: dict, *, model: Inception, size: int, side_head: bool) -> dict:
+    """The weights with batch normalization folded, and with kernels as convolutions want them.
+
+    The network itself is not computed, for nothing of its output is returned.
+    """
+    folded = fold_batch_norm(variables, model.batch_norm_epsilon)
+    image = jnp.zeros((1, size, size, 3))
+    apply = partial(model.apply, train=False, side_head=side_head, mutable=["prepared"])
+    return {**folded, **apply(folded, image)[1]}
 
 
 @partial(jax.jit, static_argnames=("model", "endpoints", "mean", "std"))

@@ -35,7 +35,7 @@ ROWS = (
     ("model",),
     ("modules",),
     ("layers", "defaults", "processes"),
-    ("batch_norm", "pools"),
+    ("batch_norm", "convolution", "pools"),
     ("preprocessing", "platforms", "errors"),
 )
 

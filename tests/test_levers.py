@@ -3,14 +3,14 @@
 import pytest
 
 from benchmarks import levers
-from inception import augment, batch_norm, pools, state
+from inception import augment, batch_norm, convolution, pools, state
 from inception.doctor import absent
 
 
 def _places() -> list:
     """What the levers replace."""
     return [
-        *(state.make_model, batch_norm.normalize, absent.Step),
+        *(state.make_model, batch_norm.normalize, convolution.is_onednn_used, absent.Step),
         *(augment.barrier, batch_norm.barrier, *pools._GRADIENTS.values()),
     ]
 

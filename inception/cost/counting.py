@@ -149,27 +149,30 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     """
     jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
     layers: list[LayerCost] = []
-    _walk(jaxpr.jaxpr, frozenset(), layers)
+    _walk(jaxpr.jaxpr, [frozenset()] * len(jaxpr.jaxpr.invars), layers)
     return layers, outputs
 
 
 def _walk(
-    jaxpr: Jaxpr, inputs: frozenset[int], layers: list[LayerCost], outer: str = ""
+    jaxpr: Jaxpr, inputs: list[frozenset[int]], layers: list[LayerCost], outer: str = ""
 ) -> frozenset[int]:
     """Appends the layers of `jaxpr`, also those inside of other functions (jit, derivatives).
 
-    `inputs` are the positions in `layers` of those that it reads; returns those of the layers that
-    its outputs come from. `outer` is the stage of the function that `jaxpr` is: what has a
-    derivative of its own does not know where it is called.
+    `inputs` are the positions in `layers` of those that each of its arguments comes from; returns
+    those of the layers that its outputs come from. `outer` is the stage of the function that
+    `jaxpr` is: what has a derivative of its own does not know where it is called.
     """
-    sources = dict.fromkeys(jaxpr.invars, inputs)
+    sources = dict(zip(jaxpr.invars, inputs, strict=True))
 
-    def read(values: Iterable[Any]) -> frozenset[int]:
-        known = [sources.get(value, frozenset()) for value in values if isinstance(value, Var)]
-        return frozenset().union(*known)
+    def read(values: Iterable[Any]) -> list[frozenset[int]]:
+        return [
+            sources.get(value, frozenset()) if isinstance(value, Var) else frozenset()
+            for value in values
+        ]
 
     for equation in jaxpr.eqns:
-        found = read(equation.invars)
+        arguments = read(equation.invars)
+        found = frozenset().union(*arguments)
         if layer := _layer(equation, outer):
             stages = [each.stage for each in layers] + [layer.stage]
             start = stages.index(layer.stage)
@@ -180,9 +183,12 @@ def _walk(
             if equation.primitive.name == "cond":  # a choice by platform: what it is elsewhere
                 inner = inner[-1:]
             stage = _stage(equation) or outer
-            found = frozenset().union(*(_walk(each, found, layers, stage) for each in inner))
+            found = frozenset()
+            for each in inner:
+                its_own = arguments[len(arguments) - len(each.invars) :]  # without cond's index
+                found |= _walk(each, its_own, layers, stage)
         sources |= dict.fromkeys(equation.outvars, found)
-    return read(jaxpr.outvars)
+    return frozenset().union(*read(jaxpr.outvars))
 
 
 def _stage(equation: JaxprEqn) -> str:
