@@ -1,8 +1,8 @@
 """All that a run is: its weights, statistics, optimizer state and their running averages."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -123,7 +123,11 @@ class Training:
         """Shapes, types and shardings of the state, to restore into; computes nothing."""
         return _on(mesh, jax.eval_shape(self._init, jnp.uint32(self.config.seed)))
 
-    def _init(self, seed: jax.Array) -> TrainState:
+    @cached_property
+    def _init(self) -> Callable[[jax.Array], TrainState]:
+        return jax.jit(self._first_state)  # which JAX traces once, whoever asks for it
+
+    def _first_state(self, seed: jax.Array) -> TrainState:
         # On JAX 0.12 the partitionable generator makes this program compile for minutes; the state
         # is not split, so the plain one gives the same weights on any number of devices.
         with jax.threefry_partitionable(False):
