@@ -6,6 +6,9 @@ float32 in a process that sees one device, a CPU: XLA cannot split a custom call
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from importlib import metadata, util
 
@@ -18,6 +21,7 @@ from jax import lax
 # OpenMP has a team of as many threads as there are cores for each of XLA's, of which there are as
 # many: 1,024 threads, nearly all of them asleep.
 _MAX_CORES = 32
+_is_portable = ContextVar("_is_portable", default=False)
 
 
 def convolve(
@@ -71,11 +75,21 @@ def pack(
     return lax.platform_dependent(kernel, cpu=by_onednn, default=_same)
 
 
+@contextmanager
+def portable() -> Iterator[None]:
+    """Convolutions traced inside are XLA's: for programs that are taken to other machines."""
+    token = _is_portable.set(True)
+    try:
+        yield
+    finally:
+        _is_portable.reset(token)
+
+
 def is_onednn_used(dtype: jax.typing.DTypeLike = jnp.float32) -> bool:
     """Whether convolutions of this type that are compiled for a CPU are oneDNN's."""
-    is_one_cpu = jax.device_count() == 1 and jax.default_backend() == "cpu"
-    is_small = (os.cpu_count() or 1) <= _MAX_CORES
-    return dtype == jnp.float32 and is_one_cpu and is_small and _load()
+    if dtype != jnp.float32 or _is_portable.get() or (os.cpu_count() or 1) > _MAX_CORES:
+        return False
+    return jax.device_count() == 1 and jax.default_backend() == "cpu" and _load()
 
 
 @cache

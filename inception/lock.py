@@ -116,7 +116,7 @@ def _wait_for_the_dead(file: epath.Path) -> None:
         if not file.exists():
             return
         if (now := file.read_text()) != before:
-            raise _refusal(file, now)
+            raise _refusal(file, now, before)
 
 
 def _who() -> str:
@@ -124,15 +124,16 @@ def _who() -> str:
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "time": time.time()})
 
 
-def _name(text: str) -> str:
-    try:
-        who = json.loads(text)
-        return f"process {who['pid']} on {who['host']}"
-    except (ValueError, KeyError, TypeError):  # it has not written it yet
-        return "another process"
+def _name(*texts: str) -> str:
+    """The process that the first of the texts names which was not read while it was written."""
+    for text in texts:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            who = json.loads(text)
+            return f"process {who['pid']} on {who['host']}"
+    return "another process"
 
 
-def _refusal(file: epath.Path, text: str) -> CheckpointError:
+def _refusal(file: epath.Path, *texts: str) -> CheckpointError:
     return CheckpointError(
-        f"{_name(text)} trains in {file.parent}. Stop it first, or choose another --workdir"
+        f"{_name(*texts)} trains in {file.parent}. Stop it first, or choose another --workdir"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inception import convolution
-from inception.convolution import convolve, pack
+from inception.convolution import convolve, pack, portable
 
 GEOMETRIES = {  # x, kernel, stride, padding: every kind of the network, small
     "1x1": ((2, 8, 8, 48), (1, 1, 48, 32), 1, "SAME"),
@@ -101,6 +101,9 @@ def test_only_float32_on_a_cpu_is_onednns():
     assert "inception_onednn" not in _lowered(jnp.bfloat16)
     assert "inception_onednn" not in _lowered(lowering_platforms=("tpu",))
     assert "inception_onednn" not in _lowered(lowering_platforms=("cuda",))
+    with portable():
+        assert "inception_onednn" not in _lowered()
+    assert "inception_onednn" in _lowered()
 
 
 @needs_onednn

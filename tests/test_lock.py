@@ -96,3 +96,9 @@ def test_in_a_bucket_the_dead_are_waited_for(bucket, capsys):
     with lock.only_run(bucket):
         assert json.loads((bucket / "run.lock").read_text())["pid"] == os.getpid()
     assert "process 7 on gone" in capsys.readouterr().out
+
+
+def test_a_name_that_is_half_written_is_taken_from_the_other_reading():
+    whole = lock._who()
+    assert lock._name(whole[:9], whole) == lock._name(whole) != "another process"
+    assert lock._name("", whole[:9]) == "another process"
