@@ -30,6 +30,7 @@ def test_unpacking_gives_what_was_packed(state):
     jax.tree.map(np.testing.assert_array_equal, unpacked, state)
 
 
+@pytest.mark.slow
 def test_a_packed_update_is_the_update_leaf_by_leaf(training, state):
     """Also with clipping, decay of kernels alone, and another learning rate for the heads."""
     keys = iter(jax.random.split(jax.random.key(1), 1000))

@@ -80,7 +80,10 @@ def _poisoned(state, block: str, value: float):
 
 
 # NaN in the loss; weights so large that a variance is infinite, though normalized values are not.
-@pytest.mark.parametrize(("block", "value"), [("Logits", np.nan), ("Mixed_5b", 1e30)])
+@pytest.mark.parametrize(
+    ("block", "value"),
+    [pytest.param("Logits", np.nan, marks=pytest.mark.slow), ("Mixed_5b", 1e30)],
+)
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block, value):
     training, state, step = program
     before = _poisoned(state, block, value)
