@@ -26,7 +26,7 @@ using Result = ffi::Result<Array>;
 using Numbers = ffi::Span<const int64_t>;
 using Shape = std::vector<int64_t>;
 
-enum class Computes { kOutput, kRectifiedOutput, kInputGradient, kKernelGradient, kPackedKernel };
+enum class Computes { kOutput, kInputGradient, kKernelGradient, kPackedKernel };
 
 struct Geometry {
   Computes what;
@@ -62,16 +62,18 @@ memory::desc filters(const Shape &s, Layout layout) {
   return floats({s[3], s[2], s[0], s[1]}, layout);
 }
 
+/* Scratchpads come with each call: oneDNN's own belong to the thread that made a primitive. */
+dnnl::primitive_attr attributes() {
+  dnnl::primitive_attr result;
+  result.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return result;
+}
+
 Forward forward(const Geometry &g) {
-  dnnl::primitive_attr attributes;
-  if (g.what == Computes::kRectifiedOutput) {
-    dnnl::post_ops relu;
-    relu.append_eltwise(dnnl::algorithm::eltwise_relu, 0, 0);
-    attributes.set_post_ops(relu);
-  }
   return Forward(cpu(), dnnl::prop_kind::forward_training, kDirect, images(g.x),
                  filters(g.kernel, Layout::any), floats({g.kernel[3]}, Layout::x), images(g.y),
-                 g.strides, {g.padding[0], g.padding[2]}, {g.padding[1], g.padding[3]}, attributes);
+                 g.strides, {g.padding[0], g.padding[2]}, {g.padding[1], g.padding[3]},
+                 attributes());
 }
 
 /* What oneDNN likes best for one image, if that takes no more memory than JAX's layout. */
@@ -99,6 +101,7 @@ struct Argument {
 struct Convolution {
   dnnl::primitive primitive;
   std::vector<Argument> arguments;
+  memory::desc scratchpad;
 
   explicit Convolution(const Geometry &g) {
     const auto x = images(g.x), y = images(g.y), bias = floats({g.kernel[3]}, Layout::x);
@@ -110,21 +113,24 @@ struct Convolution {
       arguments = {{DNNL_ARG_FROM, plain, plain}, {DNNL_ARG_TO, kernel, kernel, true}};
     } else if (g.what == Computes::kInputGradient) {
       const dnnl::convolution_backward_data::primitive_desc backward(
-          cpu(), kDirect, x, best, y, g.strides, before, behind, forward(g));
+          cpu(), kDirect, x, best, y, g.strides, before, behind, forward(g), attributes());
       primitive = dnnl::convolution_backward_data(backward);
+      scratchpad = backward.scratchpad_desc();
       arguments = {{DNNL_ARG_WEIGHTS, kernel, backward.weights_desc()},
                    {DNNL_ARG_DIFF_DST, y, y},
                    {DNNL_ARG_DIFF_SRC, x, x, true}};
     } else if (g.what == Computes::kKernelGradient) {
       const dnnl::convolution_backward_weights::primitive_desc backward(
-          cpu(), kDirect, x, best, y, g.strides, before, behind, forward(g));
+          cpu(), kDirect, x, best, y, g.strides, before, behind, forward(g), attributes());
       primitive = dnnl::convolution_backward_weights(backward);
+      scratchpad = backward.scratchpad_desc();
       arguments = {{DNNL_ARG_SRC, x, x},
                    {DNNL_ARG_DIFF_DST, y, y},
                    {DNNL_ARG_DIFF_WEIGHTS, kernel, backward.diff_weights_desc(), true}};
     } else {
       const Forward output = forward(g);
       primitive = dnnl::convolution_forward(output);
+      scratchpad = output.scratchpad_desc();
       arguments = {{DNNL_ARG_SRC, x, x},
                    {DNNL_ARG_WEIGHTS, kernel, output.weights_desc()},
                    {DNNL_ARG_BIAS, bias, bias},
@@ -143,6 +149,7 @@ struct Convolution {
       if (argument.copy && !argument.output) argument.copy.execute(stream, given[i], used[i]);
       named[argument.name] = used[i];
     }
+    named[DNNL_ARG_SCRATCHPAD] = memory(scratchpad, cpu());
     primitive.execute(stream, named);
     for (size_t i = 0; i < data.size(); i++)
       if (arguments[i].copy && arguments[i].output)
@@ -169,10 +176,10 @@ Shape shape(const Array &array) { return {array.dimensions().begin(), array.dime
 
 Shape list(Numbers numbers) { return {numbers.begin(), numbers.end()}; }
 
-ffi::Error output(Array x, Array kernel, Array bias, Result y, bool relu, bool packed,
-                  Numbers strides, Numbers padding) {
-  const auto what = relu ? Computes::kRectifiedOutput : Computes::kOutput;
-  return run({what, packed, shape(x), shape(kernel), shape(*y), list(strides), list(padding)},
+ffi::Error output(Array x, Array kernel, Array bias, Result y, bool packed, Numbers strides,
+                  Numbers padding) {
+  return run({Computes::kOutput, packed, shape(x), shape(kernel), shape(*y), list(strides),
+              list(padding)},
              {x.untyped_data(), kernel.untyped_data(), bias.untyped_data(), y->untyped_data()});
 }
 
@@ -203,7 +210,7 @@ ffi::Error packed_kernel(Array kernel, Result packed, Numbers x, Numbers y, Numb
 #define SHAPED .Attr<Numbers>("strides").Attr<Numbers>("padding")
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     Output, output,
-    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<bool>("relu").Attr<bool>("packed") SHAPED);
+    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<bool>("packed") SHAPED);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     InputGradient, input_gradient,
     ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Ret<Array>().Attr<bool>("packed") SHAPED);

@@ -6,6 +6,7 @@ float32 in a process that sees one device, a CPU: XLA cannot split a custom call
 
 import ctypes
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,15 +45,20 @@ def convolve(
       padding: "SAME" or "VALID".
       relu: whether negative values become 0.
       packed: whether the kernel is what `pack` returned for these settings and an x of this
-        height and width.
+        height and width, in this process and both or neither under `portable`.
 
     Returns:
-      [batch, height', width', features], of the kernel's type.
+      [batch, height', width', features], of the kernel's type. oneDNN's has first derivatives in
+      reverse mode alone; for others trace it under `portable`.
     """
     x = x.astype(kernel.dtype)
-    if not is_onednn_used(kernel.dtype):
-        return _by_xla(x, kernel, bias, stride=stride, padding=padding, relu=relu)
-    return _by_either(x, kernel, bias, stride, padding, relu, packed)
+    if is_onednn_used(kernel.dtype):
+        if bias is not None:
+            bias = jnp.broadcast_to(bias, kernel.shape[-1:]).astype(kernel.dtype)
+        y = _by_either(x, kernel, bias, stride, padding, packed)
+    else:
+        y = _by_xla(x, kernel, bias, stride=stride, padding=padding)
+    return nn.relu(y) if relu else y  # oneDNN's ReLU would make 0 of a NaN
 
 
 def pack(
@@ -77,7 +83,10 @@ def pack(
 
 @contextmanager
 def portable() -> Iterator[None]:
-    """Convolutions traced inside are XLA's: for programs that are taken to other machines."""
+    """Convolutions traced inside are XLA's: for programs that are taken to other machines.
+
+    A function under `jax.jit` that was traced before keeps the convolutions that it has.
+    """
     token = _is_portable.set(True)
     try:
         yield
@@ -89,12 +98,13 @@ def is_onednn_used(dtype: jax.typing.DTypeLike = jnp.float32) -> bool:
     """Whether convolutions of this type that are compiled for a CPU are oneDNN's."""
     if dtype != jnp.float32 or _is_portable.get() or (os.cpu_count() or 1) > _MAX_CORES:
         return False
-    return jax.device_count() == 1 and jax.default_backend() == "cpu" and _load()
+    # In this order: where it is not installed, no devices are looked for.
+    return _load() and jax.device_count() == 1 and jax.default_backend() == "cpu"
 
 
 @cache
 def _load() -> bool:
-    """Makes oneDNN's convolutions known to XLA; False where they are not installed."""
+    """Makes oneDNN's convolutions known to XLA; False where they are not installed, or unusable."""
     extension = util.find_spec("inception._onednn")
     try:
         files = metadata.files("onednn-cpu-gomp") or []
@@ -103,43 +113,56 @@ def _load() -> bool:
     library = next((file.locate() for file in files if file.name == "libdnnl.so.3"), None)
     if extension is None or extension.origin is None or library is None:
         return False
-    # OpenMP's threads would go on spinning after a convolution, on the cores that XLA needs next.
-    # It reads the variable when it is loaded.
-    before = os.environ.get("OMP_WAIT_POLICY")
-    os.environ["OMP_WAIT_POLICY"] = "passive"
-    ctypes.CDLL(str(library))
-    if before is None:
-        del os.environ["OMP_WAIT_POLICY"]
-    else:
-        os.environ["OMP_WAIT_POLICY"] = before
-    calls = ctypes.CDLL(extension.origin)
-    for name in ("Output", "InputGradient", "KernelGradient", "PackedKernel"):
-        call = jax.ffi.pycapsule(getattr(calls, name))
-        jax.ffi.register_ffi_target(f"inception_onednn_{name}", call, platform="cpu")
+    try:
+        _load_passive(str(library))
+        calls = ctypes.CDLL(extension.origin)
+        for name in ("Output", "InputGradient", "KernelGradient", "PackedKernel"):
+            call = jax.ffi.pycapsule(getattr(calls, name))
+            jax.ffi.register_ffi_target(f"inception_onednn_{name}", call, platform="cpu")
+    except (OSError, AttributeError, RuntimeError) as error:
+        warnings.warn(
+            f"convolutions are XLA's, for oneDNN's cannot be loaded ({error}). "
+            'Build them again: pip install -e ".[cpu]"',
+            stacklevel=2,
+        )
+        return False
     return True
 
 
-def _by_xla(x, kernel, bias, *, stride, padding, relu):
+def _load_passive(library: str) -> None:
+    """Loads oneDNN with an OpenMP whose threads sleep between convolutions.
+
+    They would go on spinning, on the cores that XLA needs next. OpenMP reads the variable when it
+    is loaded.
+    """
+    before = os.environ.get("OMP_WAIT_POLICY")
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+    try:
+        ctypes.CDLL(library)
+    finally:
+        del os.environ["OMP_WAIT_POLICY"]
+        if before is not None:
+            os.environ["OMP_WAIT_POLICY"] = before
+
+
+def _by_xla(x, kernel, bias, *, stride, padding):
     y = lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    y = y if bias is None else y + bias
-    return nn.relu(y) if relu else y
+    return y if bias is None else y + bias
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
-def _by_either(x, kernel, bias, stride, padding, relu, packed):
-    return lax.platform_dependent(x, kernel, bias, **_outputs(stride, padding, relu, packed))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _by_either(x, kernel, bias, stride, padding, packed):
+    return lax.platform_dependent(x, kernel, bias, **_outputs(stride, padding, packed))
 
 
-def _forward(x, kernel, bias, stride, padding, relu, packed):
-    y = _by_either(x, kernel, bias, stride, padding, relu, packed)
-    return y, (x, kernel, bias, y if relu else None)
+def _forward(x, kernel, bias, stride, padding, packed):
+    return _by_either(x, kernel, bias, stride, padding, packed), (x, kernel, bias)
 
 
-def _backward(stride, padding, relu, packed, kept, dy):
-    x, kernel, bias, y = kept
-    dy = jnp.where(y > 0, dy, 0) if relu else dy
+def _backward(stride, padding, packed, kept, dy):
+    x, kernel, bias = kept
     dx, dk = lax.platform_dependent(x, kernel, dy, **_gradients(stride, padding, packed))
     return dx, dk, None if bias is None else dy.sum(axis=(0, 1, 2))
 
@@ -149,17 +172,21 @@ _by_either.defvjp(_forward, _backward)
 
 # One function for equal settings: JAX traces each once for arrays of a shape.
 @cache
-def _outputs(stride: int, padding: str, relu: bool, packed: bool) -> dict:
-    how = {"stride": stride, "padding": padding, "relu": relu}
-    ours = partial(_output_by_onednn, **how, packed=packed)
-    return {"cpu": ours, "default": partial(_by_xla, **how)}
+def _outputs(stride: int, padding: str, packed: bool) -> dict:
+    how = {"stride": stride, "padding": padding}
+    return {
+        "cpu": partial(_output_by_onednn, **how, packed=packed),
+        "default": partial(_by_xla, **how),
+    }
 
 
 @cache
 def _gradients(stride: int, padding: str, packed: bool) -> dict:
     how = {"stride": stride, "padding": padding}
-    ours = partial(_gradients_by_onednn, **how, packed=packed)
-    return {"cpu": ours, "default": partial(_gradients_by_xla, **how)}
+    return {
+        "cpu": partial(_gradients_by_onednn, **how, packed=packed),
+        "default": partial(_gradients_by_xla, **how),
+    }
 
 
 @cache
@@ -172,14 +199,14 @@ def _same(kernel):
 
 
 def _gradients_by_xla(x, kernel, dy, *, stride, padding):
-    output = partial(_by_xla, bias=None, stride=stride, padding=padding, relu=False)
+    output = partial(_by_xla, bias=None, stride=stride, padding=padding)
     return jax.vjp(output, x, kernel)[1](dy)
 
 
-def _output_by_onednn(x, kernel, bias, *, stride, padding, relu, packed):
+def _output_by_onednn(x, kernel, bias, *, stride, padding, packed):
     shape, how = _geometry(x.shape, kernel.shape, stride, padding)
-    bias = jnp.zeros(shape[-1]) if bias is None else bias
-    return _call("Output", shape, x, kernel, bias, relu=relu, packed=packed, **how)
+    bias = jnp.zeros(shape[-1], jnp.float32) if bias is None else bias
+    return _call("Output", shape, x, kernel, bias, packed=packed, **how)
 
 
 def _gradients_by_onednn(x, kernel, dy, *, stride, padding, packed):
@@ -197,7 +224,7 @@ def _geometry(x: tuple, kernel: tuple, stride: int, padding: str) -> tuple[tuple
     """The output's shape, and strides and padding as oneDNN's calls have them."""
     pads = lax.padtype_to_pads(x[1:3], kernel[:2], (stride, stride), padding)
     height, width = (
-        (size + sum(pad) - taps) // stride + 1
+        max(0, (size + sum(pad) - taps) // stride + 1)
         for size, pad, taps in zip(x[1:3], pads, kernel[:2], strict=True)
     )
     how = {"strides": np.array([stride, stride]), "padding": np.ravel(pads)}
