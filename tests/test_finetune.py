@@ -64,6 +64,7 @@ def whole_run(weights, tiny, digits, tmp_path_factory):
     return config, folder, results
 
 
+@pytest.mark.slow
 def test_the_weights_fields_are_the_runs(whole_run, weights):
     config, folder, _ = whole_run
     stored = flatten(read_config(folder / "run"))
@@ -75,6 +76,7 @@ def test_the_weights_fields_are_the_runs(whole_run, weights):
         assert stored[name] == flatten(config)[name]
 
 
+@pytest.mark.slow
 def test_frozen_stages_are_the_weights_bit_for_bit_and_the_others_are_not(whole_run, weights):
     run = restore_run(whole_run[1] / "run")
     assert (run.step, run.model.num_classes) == (4, 10)
@@ -104,6 +106,7 @@ def test_a_stopped_run_goes_on_without_the_weights_to_the_same_end(whole_run, di
         train_and_evaluate(config, folder / "stopped", digits(TRAIN), digits(HELD_OUT))
 
 
+@pytest.mark.slow
 def test_it_is_evaluated_and_loaded_with_the_scaling_of_its_weights(whole_run, digits):
     config, folder, results = whole_run
     assert config.input_mean == [0.5, 0.5, 0.5]

@@ -126,6 +126,7 @@ def _is_finite(state) -> bool:
     return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
+@pytest.mark.slow
 def test_steps_that_are_not_finite_are_left_out_and_named(poison, tiny, digits, tmp_path):
     config = tiny("num_epochs=2.4", "schedule=staircase", "log_every_steps=1")
     _run(config, digits, tmp_path)
