@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.learning_rate_batch = 32
     config.schedule = "cosine"
     config.weight_decay = 5e-4  # few images
-    config.mixup_alpha = 0.2  # without it one run in six ends below 98.5 %
+    config.mixup_alpha = 0.2  # without it 3 runs in 16 ended below 98.5 %
     config.model.width_multiplier = 0.25
     config.model.batch_norm_group = 16  # noisier statistics regularize
     config.model.batch_norm_decay = 0.9  # a run of 1,000 steps has no time for 0.9997
