@@ -7,7 +7,7 @@ float32 in a process that sees one device, a CPU: XLA cannot split a custom call
 import ctypes
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, partial
@@ -154,7 +154,8 @@ def _by_xla(x, kernel, bias, *, stride, padding):
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _by_either(x, kernel, bias, stride, padding, packed):
-    return lax.platform_dependent(x, kernel, bias, **_outputs(stride, padding, packed))
+    ways = _ways(_output_by_onednn, _by_xla, stride, padding, packed)
+    return lax.platform_dependent(x, kernel, bias, **ways)
 
 
 def _forward(x, kernel, bias, stride, padding, packed):
@@ -163,7 +164,8 @@ def _forward(x, kernel, bias, stride, padding, packed):
 
 def _backward(stride, padding, packed, kept, dy):
     x, kernel, bias = kept
-    dx, dk = lax.platform_dependent(x, kernel, dy, **_gradients(stride, padding, packed))
+    ways = _ways(_gradients_by_onednn, _gradients_by_xla, stride, padding, packed)
+    dx, dk = lax.platform_dependent(x, kernel, dy, **ways)
     return dx, dk, None if bias is None else dy.sum(axis=(0, 1, 2))
 
 
@@ -172,21 +174,11 @@ _by_either.defvjp(_forward, _backward)
 
 # One function for equal settings: JAX traces each once for arrays of a shape.
 @cache
-def _outputs(stride: int, padding: str, packed: bool) -> dict:
+def _ways(
+    by_onednn: Callable, by_xla: Callable, stride: int, padding: str, packed: bool
+) -> dict[str, Callable]:
     how = {"stride": stride, "padding": padding}
-    return {
-        "cpu": partial(_output_by_onednn, **how, packed=packed),
-        "default": partial(_by_xla, **how),
-    }
-
-
-@cache
-def _gradients(stride: int, padding: str, packed: bool) -> dict:
-    how = {"stride": stride, "padding": padding}
-    return {
-        "cpu": partial(_gradients_by_onednn, **how, packed=packed),
-        "default": partial(_gradients_by_xla, **how),
-    }
+    return {"cpu": partial(by_onednn, **how, packed=packed), "default": partial(by_xla, **how)}
 
 
 @cache

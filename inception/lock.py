@@ -125,7 +125,7 @@ def _who() -> str:
 
 
 def _name(*texts: str) -> str:
-    """The process that the first of the texts names which was not read while it was written."""
+    """Names the process of the first text that is whole: one may be read while it is written."""
     for text in texts:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             who = json.loads(text)
