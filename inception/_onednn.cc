@@ -1,16 +1,17 @@
-/* Convolutions by oneDNN, and their gradients, as custom calls of XLA on a CPU (convolution.py).
+/* Convolutions by oneDNN, and their gradients, as custom calls of XLA on a CPU (onednn.py).
 
    Arrays are as in JAX: [batch, height, width, channels], kernels [height, width, inputs, outputs].
    oneDNN has layouts of its own for kernels, which are copied there and back, or packed once for
    many calls. What depends on the shapes alone is made once and kept.
 
-   Built by `pip install .` where oneDNN's headers are; convolution.py does without it. */
+   Built by `pip install .` where oneDNN's headers are; convolution.py does without. */
 
 #include <cstdint>
 #include <map>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <unordered_map>
 #include <vector>
@@ -21,25 +22,24 @@ namespace {
 
 namespace ffi = xla::ffi;
 using dnnl::memory;
-using Array = ffi::Buffer<ffi::F32>;
-using Result = ffi::Result<Array>;
 using Numbers = ffi::Span<const int64_t>;
 using Shape = std::vector<int64_t>;
 
-enum class Computes { kOutput, kInputGradient, kKernelGradient, kPackedKernel };
-
 struct Geometry {
-  Computes what;
-  bool packed; /* whether the kernel is in packed_layout */
+  std::string result; /* "output", "input_gradient", "kernel_gradient" or "packed_kernel" */
   Shape x, kernel, y;
-  Shape strides; /* height, width */
+  int64_t stride;
   Shape padding; /* above, below, left, right */
+  bool packed;   /* whether the kernel is in packed_layout */
 
   bool operator<(const Geometry &other) const {
-    return std::tie(what, packed, x, kernel, y, strides, padding) <
-           std::tie(other.what, other.packed, other.x, other.kernel, other.y, other.strides,
-                    other.padding);
+    return std::tie(result, x, kernel, y, stride, padding, packed) <
+           std::tie(other.result, other.x, other.kernel, other.y, other.stride, other.padding,
+                    other.packed);
   }
+  Shape strides() const { return {stride, stride}; }
+  Shape before() const { return {padding[0], padding[2]}; }
+  Shape behind() const { return {padding[1], padding[3]}; }
 };
 
 using Layout = memory::format_tag;
@@ -71,8 +71,7 @@ dnnl::primitive_attr attributes() {
 
 Forward forward(const Geometry &g) {
   return Forward(cpu(), dnnl::prop_kind::forward_training, kDirect, images(g.x),
-                 filters(g.kernel, Layout::any), floats({g.kernel[3]}, Layout::x), images(g.y),
-                 g.strides, {g.padding[0], g.padding[2]}, {g.padding[1], g.padding[3]},
+                 filters(g.kernel, Layout::any), images(g.y), g.strides(), g.before(), g.behind(),
                  attributes());
 }
 
@@ -104,24 +103,25 @@ struct Convolution {
   memory::desc scratchpad;
 
   explicit Convolution(const Geometry &g) {
-    const auto x = images(g.x), y = images(g.y), bias = floats({g.kernel[3]}, Layout::x);
+    const auto x = images(g.x), y = images(g.y);
     const auto plain = filters(g.kernel, Layout::hwio), best = filters(g.kernel, Layout::any);
     const auto kernel = g.packed ? packed_layout(g) : plain;
-    const Shape before{g.padding[0], g.padding[2]}, behind{g.padding[1], g.padding[3]};
-    if (g.what == Computes::kPackedKernel) {
+    if (g.result == "packed_kernel") {
       primitive = dnnl::reorder({cpu(), plain, cpu(), kernel});
       arguments = {{DNNL_ARG_FROM, plain, plain}, {DNNL_ARG_TO, kernel, kernel, true}};
-    } else if (g.what == Computes::kInputGradient) {
+    } else if (g.result == "input_gradient") {
       const dnnl::convolution_backward_data::primitive_desc backward(
-          cpu(), kDirect, x, best, y, g.strides, before, behind, forward(g), attributes());
+          cpu(), kDirect, x, best, y, g.strides(), g.before(), g.behind(), forward(g),
+          attributes());
       primitive = dnnl::convolution_backward_data(backward);
       scratchpad = backward.scratchpad_desc();
       arguments = {{DNNL_ARG_WEIGHTS, kernel, backward.weights_desc()},
                    {DNNL_ARG_DIFF_DST, y, y},
                    {DNNL_ARG_DIFF_SRC, x, x, true}};
-    } else if (g.what == Computes::kKernelGradient) {
+    } else if (g.result == "kernel_gradient") {
       const dnnl::convolution_backward_weights::primitive_desc backward(
-          cpu(), kDirect, x, best, y, g.strides, before, behind, forward(g), attributes());
+          cpu(), kDirect, x, best, y, g.strides(), g.before(), g.behind(), forward(g),
+          attributes());
       primitive = dnnl::convolution_backward_weights(backward);
       scratchpad = backward.scratchpad_desc();
       arguments = {{DNNL_ARG_SRC, x, x},
@@ -133,7 +133,6 @@ struct Convolution {
       scratchpad = output.scratchpad_desc();
       arguments = {{DNNL_ARG_SRC, x, x},
                    {DNNL_ARG_WEIGHTS, kernel, output.weights_desc()},
-                   {DNNL_ARG_BIAS, bias, bias},
                    {DNNL_ARG_DST, y, y, true}};
     }
   }
@@ -158,9 +157,19 @@ struct Convolution {
   }
 };
 
-ffi::Error run(const Geometry &geometry, const std::vector<void *> &data) {
+Shape shape(Numbers sizes) { return {sizes.begin(), sizes.end()}; }
+
+ffi::Error compute(ffi::RemainingArgs arrays, ffi::RemainingRets results, std::string_view result,
+                   Numbers x, Numbers kernel, Numbers y, int64_t stride, Numbers padding,
+                   bool packed) {
   static std::mutex turns; /* each convolution has all cores, so one at a time */
   static auto *made = new std::map<Geometry, Convolution>;
+  const Geometry geometry{std::string(result), shape(x), shape(kernel), shape(y), stride,
+                          shape(padding), packed};
+  std::vector<void *> data;
+  for (size_t i = 0; i < arrays.size(); i++)
+    data.push_back(arrays.get<ffi::AnyBuffer>(i)->untyped_data());
+  data.push_back(results.get<ffi::AnyBuffer>(0).value()->untyped_data());
   const std::lock_guard<std::mutex> turn(turns);
   try {
     auto found = made->find(geometry);
@@ -172,51 +181,17 @@ ffi::Error run(const Geometry &geometry, const std::vector<void *> &data) {
   return ffi::Error::Success();
 }
 
-Shape shape(const Array &array) { return {array.dimensions().begin(), array.dimensions().end()}; }
-
-Shape list(Numbers numbers) { return {numbers.begin(), numbers.end()}; }
-
-ffi::Error output(Array x, Array kernel, Array bias, Result y, bool packed, Numbers strides,
-                  Numbers padding) {
-  return run({Computes::kOutput, packed, shape(x), shape(kernel), shape(*y), list(strides),
-              list(padding)},
-             {x.untyped_data(), kernel.untyped_data(), bias.untyped_data(), y->untyped_data()});
-}
-
-ffi::Error input_gradient(Array kernel, Array dy, Result dx, bool packed, Numbers strides,
-                          Numbers padding) {
-  return run({Computes::kInputGradient, packed, shape(*dx), shape(kernel), shape(dy),
-              list(strides), list(padding)},
-             {kernel.untyped_data(), dy.untyped_data(), dx->untyped_data()});
-}
-
-ffi::Error kernel_gradient(Array x, Array dy, Result dk, bool packed, Numbers strides,
-                           Numbers padding) {
-  return run({Computes::kKernelGradient, packed, shape(x), shape(*dk), shape(dy), list(strides),
-              list(padding)},
-             {x.untyped_data(), dy.untyped_data(), dk->untyped_data()});
-}
-
-/* `x` and `y` are the shapes of what the kernel is for. */
-ffi::Error packed_kernel(Array kernel, Result packed, Numbers x, Numbers y, Numbers strides,
-                         Numbers padding) {
-  return run({Computes::kPackedKernel, true, list(x), shape(kernel), list(y), list(strides),
-              list(padding)},
-             {kernel.untyped_data(), packed->untyped_data()});
-}
-
 }  // namespace
 
-#define SHAPED .Attr<Numbers>("strides").Attr<Numbers>("padding")
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    Output, output,
-    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<bool>("packed") SHAPED);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    InputGradient, input_gradient,
-    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Ret<Array>().Attr<bool>("packed") SHAPED);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    KernelGradient, kernel_gradient,
-    ffi::Ffi::Bind().Arg<Array>().Arg<Array>().Ret<Array>().Attr<bool>("packed") SHAPED);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    PackedKernel, packed_kernel,
-    ffi::Ffi::Bind().Arg<Array>().Ret<Array>().Attr<Numbers>("x").Attr<Numbers>("y") SHAPED);
+/* Of float32 arrays: the kernel or the images first, as the functions of onednn.py have them. */
+XLA_FFI_DEFINE_HANDLER_SYMBOL(Convolve, compute,
+                              ffi::Ffi::Bind()
+                                  .RemainingArgs()
+                                  .RemainingRets()
+                                  .Attr<std::string_view>("result")
+                                  .Attr<Numbers>("x")
+                                  .Attr<Numbers>("kernel")
+                                  .Attr<Numbers>("y")
+                                  .Attr<int64_t>("stride")
+                                  .Attr<Numbers>("padding")
+                                  .Attr<bool>("packed"));

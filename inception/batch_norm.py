@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from inception.platforms import GPU, barrier
+from inception.platforms import GPU, barrier, choose
 
 MaxPool = Callable[[jax.Array], jax.Array]
 
@@ -236,9 +236,7 @@ def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
       Two float32 [groups, channels].
     """
-    return lax.platform_dependent(
-        first, second, cpu=_images_first, cuda=_together, rocm=_together, default=_apart
-    )
+    return choose(first, second, cpu=_images_first, cuda=_together, rocm=_together, default=_apart)
 
 
 # Functions of the module, not closures: JAX traces each once for arrays of a shape.

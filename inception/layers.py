@@ -7,6 +7,7 @@ side by side on one input are computed as one (`siblings`), with names and weigh
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from itertools import accumulate
 from typing import Any
 
@@ -38,9 +39,15 @@ class Filter(nn.Module):
     def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
         """The float32 kernel [height, width, inputs, features], and the bias [features] if any."""
         shape = (*self.kernel, inputs, self.features)
-        kernel = self.param("kernel", nn.initializers.truncated_normal(self.stddev), shape)
+        kernel = self.param("kernel", _truncated_normal(self.stddev), shape)
         zeros = nn.initializers.zeros
         return kernel, self.param("bias", zeros, (self.features,)) if self.bias else None
+
+
+@cache
+def _truncated_normal(stddev: float) -> Callable[..., jax.Array]:
+    """The initializer, traced once for each shape: whenever it is used, Flax asks it for shapes."""
+    return jax.jit(nn.initializers.truncated_normal(stddev), static_argnums=(1, 2))
 
 
 class ConvBN(nn.Module):
@@ -101,16 +108,15 @@ class ConvBN(nn.Module):
         """Pools of the output, or all of it (None)."""
         x = self.pool(x) if self.pool else x
         kernel, bias = self.weights(x.shape[-1])
-        if self.batch_norm is None:
-            y = self.convolve(x, kernel, bias, self.relu)
+        if bias is not None:
+            y = self.convolve(x, kernel) + bias
+            y = nn.relu(y) if self.relu else y
             return [pool(y) if pool else y for pool in pools]
         norms: list[Any] = [self.bn]
         return normalize_together(self.convolve(x, kernel), norms, [self.width], pools)
 
-    def convolve(
-        self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, relu: bool = False
-    ) -> jax.Array:
-        """Convolves `x` with this stride and padding, adds the bias, and applies a ReLU.
+    def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Convolves `x` with this stride and padding.
 
         A caller for whom "prepared" is mutable gets the kernel in that collection, as
         convolutions want it. Given the collection, `kernel` plays no part: what is prepared once
@@ -122,7 +128,7 @@ class ConvBN(nn.Module):
             self.put_variable("prepared", "kernel", pack(kernel, x.shape, **how))
         packed = self.has_variable("prepared", "kernel")
         kernel = self.get_variable("prepared", "kernel") if packed else kernel
-        return convolve(x, kernel, bias, relu=relu, packed=packed, **how)
+        return convolve(x, kernel, packed=packed, **how)
 
     def weights(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
         """The kernel [height, width, inputs, features] and the bias, in the compute dtype."""

@@ -1,5 +1,8 @@
 """What a program does by the platform that it is compiled for."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -7,6 +10,35 @@ from jax import lax
 
 GPU = ("cuda", "rocm")
 TPU = ("tpu",)
+_known: ContextVar[str | None] = ContextVar("_known", default=None)
+
+
+@contextmanager
+def compiled_for(platform: str) -> Iterator[None]:
+    """What is traced inside, or in the function that this decorates, is for a platform alone.
+
+    Programs of one platform are traced in two thirds of the time. What is under `jax.jit` by itself
+    must not use `choose`, for JAX may have traced it for another platform before.
+
+    Args:
+      platform: as `jax.Device.platform` has it. "gpu" may be either of `GPU`, so nothing is known.
+    """
+    token = _known.set(None if platform == "gpu" else platform)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def choose(*arrays: Any, default: Callable, **ways: Callable) -> Any:
+    """`ways[platform](*arrays)`, or `default(*arrays)` on a platform without one.
+
+    The platform is that of `compiled_for`, or else what the program is lowered for.
+    """
+    platform = _known.get()
+    if platform is None:
+        return lax.platform_dependent(*arrays, default=default, **ways)
+    return ways.get(platform, default)(*arrays)
 
 
 def barrier(arrays: Any, *platforms: str) -> Any:
@@ -16,7 +48,7 @@ def barrier(arrays: Any, *platforms: str) -> Any:
     computes again what is cheaper to compute than to store until it is needed.
     """
     leaves, structure = jax.tree.flatten(arrays)
-    behind = lax.platform_dependent(*leaves, default=_same, **dict.fromkeys(platforms, _behind))
+    behind = choose(*leaves, default=_same, **dict.fromkeys(platforms, _behind))
     return jax.tree.unflatten(structure, behind)
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from inception import platforms
+
 
 class Pool(nn.Module):
     """A pool as a stage of its own, so that it has a name.
@@ -33,7 +35,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     elsewhere it is slow, and on a GPU not deterministic. A GPU remembers where the maxima were, in
     a byte each.
     """
-    return lax.platform_dependent(x, cpu=_columns_then_rows, default=_max_pool)
+    return platforms.choose(x, cpu=_columns_then_rows, default=_max_pool)
 
 
 def _max_pool(x):
@@ -50,7 +52,7 @@ def _max_pool_forward(x):
 
 
 def _max_pool_backward(kept, gradient):
-    return (lax.platform_dependent(*kept, gradient, **_GRADIENTS),)
+    return (platforms.choose(*kept, gradient, **_GRADIENTS),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

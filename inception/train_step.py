@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from inception import augment, losses, packing, sharding
+from inception import augment, losses, packing, platforms, sharding
 from inception.state import Training, TrainState
 
 
@@ -98,7 +98,7 @@ def _apply_if(finite: jax.Array, apply: Callable, state: TrainState, *arguments)
         applied, skipped = apply(state, *arguments), state.skip()
         return jax.tree.map(partial(jnp.where, finite), applied, skipped)
 
-    return jax.lax.platform_dependent(finite, state, *arguments, cpu=branch, default=choose)
+    return platforms.choose(finite, state, *arguments, cpu=branch, default=choose)
 
 
 def _gradients(
@@ -190,7 +190,7 @@ class Step:
         self._unpack = jax.jit(partial(packing.unpack_state, like=like), out_shardings=replicated)
         self.jitted: Any = jax.jit(
             partial(
-                train_step,
+                platforms.compiled_for(platform)(train_step),
                 training=training,
                 like=like if self._packed else None,
                 unroll=platform == "cpu",  # convolutions in a loop are very slow there

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from functools import partial
-from importlib import metadata, util
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ needs_onednn = pytest.mark.skipif(
 
 def _arrays(x: tuple, kernel: tuple) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(0)
-    return tuple(rng.standard_normal(shape, np.float32) for shape in (x, kernel, kernel[-1:]))
+    return tuple(rng.standard_normal(shape, np.float32) for shape in (x, kernel))
 
 
 def _output_and_gradients(convolve, arrays):
@@ -47,6 +46,11 @@ def _assert_close(ours, expected):
         np.testing.assert_allclose(one, other, rtol=0, atol=5e-6 * np.abs(other).max())
 
 
+def _xlas(x, kernel, **how):
+    with portable():
+        return convolve(x, kernel, **how)
+
+
 @needs_onednn
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_outputs_and_gradients_are_xlas(geometry):
@@ -54,16 +58,40 @@ def test_outputs_and_gradients_are_xlas(geometry):
     how = {"stride": stride, "padding": padding}
     arrays = _arrays(x, kernel)
     ours = jax.jit(partial(_output_and_gradients, partial(convolve, **how)))(arrays)
-    xlas = partial(convolution._by_xla, **how)
-    _assert_close(ours, jax.jit(partial(_output_and_gradients, xlas))(arrays))
+    xlas = jax.jit(partial(_output_and_gradients, partial(_xlas, **how)))(arrays)
+    _assert_close(ours, xlas)
 
 
 @needs_onednn
-def test_without_a_bias():
-    x, kernel, _ = _arrays(*GEOMETRIES["1x7"][:2])
-    ours = _output_and_gradients(convolve, (x, kernel))
-    xlas = partial(convolution._by_xla, bias=None, stride=1, padding="SAME")
-    _assert_close(ours, _output_and_gradients(xlas, (x, kernel)))
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_second_derivatives_are_xlas(geometry):
+    """In both modes: reverse over reverse, forward over reverse, forward over forward."""
+    x, kernel, stride, padding = GEOMETRIES[geometry]
+    images, kernels = _arrays(x, kernel)
+    arrays = images, kernels / np.sqrt(kernels[..., 0].size)  # so that outputs are about 1
+    along = tuple(np.roll(array, 1) for array in arrays)
+
+    def derivatives(convolve):
+        def loss(*arrays):
+            return jnp.sin(convolve(*arrays, stride=stride, padding=padding)).sum()
+
+        def slope(*arrays):
+            return jax.jvp(loss, arrays, along)[1]
+
+        gradient = jax.grad(loss, argnums=(0, 1))
+        reverse = jax.grad(lambda *arrays: _dot(gradient(*arrays), along), argnums=(0, 1))
+        return (
+            *reverse(*arrays),
+            *jax.jvp(gradient, arrays, along)[1],
+            jax.jvp(slope, arrays, along)[1],
+        )
+
+    ours, xlas = (jax.jit(partial(derivatives, each))() for each in (convolve, _xlas))
+    _assert_close(ours, xlas)
+
+
+def _dot(ones, others):
+    return sum((one * other).sum() for one, other in zip(ones, others, strict=True))
 
 
 @needs_onednn
@@ -72,22 +100,24 @@ def test_without_a_bias():
 def test_a_packed_kernel_serves_every_batch(geometry, batch):
     (_, *size), kernel_shape, stride, padding = GEOMETRIES[geometry]
     how = {"stride": stride, "padding": padding}
-    x, kernel, bias = _arrays((batch, *size), kernel_shape)
+    x, kernel = _arrays((batch, *size), kernel_shape)
     packed = jax.jit(lambda kernel: pack(kernel, (1, *size), **how))(kernel)
 
     def gradient(convolve, kernel):
-        return _output_and_gradients(lambda x: convolve(x, kernel, bias, **how), [x])
+        return _output_and_gradients(lambda x: convolve(x, kernel, **how), [x])
 
-    expected = gradient(convolution._by_xla, kernel)
-    _assert_close(gradient(partial(convolve, packed=True), packed), expected)
+    ours = gradient(partial(convolve, packed=True), packed)
+    _assert_close(ours, gradient(_xlas, jnp.asarray(kernel)))
     assert packed.shape == kernel.shape
 
 
 @needs_onednn
-def test_a_mapped_convolution_is_that_of_each_slice():
-    x, kernel, _ = _arrays((3, 2, 8, 8, 16), (3, 3, 16, 16))
-    mapped = jax.vmap(lambda x: convolve(x, kernel))(x)
-    _assert_close(mapped, [convolve(part, jnp.asarray(kernel)) for part in x])
+@pytest.mark.parametrize("axes", [(0, None), (1, 0), (None, 2)])
+def test_a_mapped_convolution_is_that_of_each_slice(axes):
+    x, kernel = _arrays((3, 3, 8, 8, 3), (3, 3, 3, 3, 3))
+    x = x if axes[0] is not None else x[0]
+    kernel = kernel if axes[1] is not None else kernel[0]
+    _assert_close([jax.vmap(convolve, axes)(x, kernel)], [jax.vmap(_xlas, axes)(x, kernel)])
 
 
 def _lowered(dtype=jnp.float32, **settings) -> str:
@@ -121,12 +151,10 @@ def test_it_is_xlas_with_several_devices_on_accelerators_and_with_many_cores(
 
 @needs_onednn
 def test_a_nan_stays_one():
-    x, kernel, bias = _arrays((1, 4, 4, 16), (1, 1, 16, 16))
+    x, kernel = _arrays((1, 4, 4, 16), (1, 1, 16, 16))
     kernel[0, 0, 0, 3] = np.nan
-    np.testing.assert_array_equal(
-        jnp.isnan(convolve(x, jnp.asarray(kernel), bias, relu=True)).any((0, 1, 2)),
-        np.arange(16) == 3,
-    )
+    is_nan = jnp.isnan(convolve(x, jnp.asarray(kernel))).any((0, 1, 2))
+    np.testing.assert_array_equal(is_nan, np.arange(16) == 3)
 
 
 @needs_onednn
@@ -135,57 +163,18 @@ def test_older_processors_compute_the_same(instructions):
     """Its methods there use memory that must not be another thread's."""
     program = """
 import jax, numpy as np
-from inception import convolution
+from inception.convolution import convolve, portable
 rng = np.random.default_rng(0)
-arrays = [rng.standard_normal(s, np.float32) for s in ((16, 4, 4, 192), (7, 1, 192, 192), (192,))]
+arrays = [rng.standard_normal(s, np.float32) for s in ((16, 4, 4, 192), (7, 1, 192, 192))]
 dy = rng.standard_normal((16, 4, 4, 192), np.float32)
-def all_of_it(convolve):
+def all_of_it():
     y, pull_back = jax.vjp(convolve, *arrays)
     return y, *pull_back(dy)
-xlas = lambda *arrays: convolution._by_xla(*arrays, stride=1, padding="SAME")
-expected = jax.jit(lambda: all_of_it(xlas))()
+with portable():
+    expected = jax.jit(lambda: all_of_it())()
 for _ in range(20):
-    for one, other in zip(jax.jit(lambda: all_of_it(convolution.convolve))(), expected):
+    for one, other in zip(jax.jit(lambda: all_of_it())(), expected):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
 """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True, timeout=120)
-
-
-@needs_onednn
-def test_what_cannot_be_loaded_is_warned_of(monkeypatch):
-    def fail(path: str):
-        raise OSError("libgomp.so.1: cannot open shared object file")
-
-    monkeypatch.setattr(convolution.ctypes, "CDLL", fail)
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    with pytest.warns(UserWarning, match="libgomp"):
-        assert not convolution._load.__wrapped__()
-    assert "OMP_WAIT_POLICY" not in os.environ
-
-
-def _absent(package: str) -> list:
-    raise metadata.PackageNotFoundError(package)
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "found"),
-    [
-        (util, "find_spec", lambda _: None),
-        (metadata, "files", lambda _: []),
-        (metadata, "files", _absent),
-    ],
-)
-def test_it_is_xlas_where_onednn_is_not_installed(module, name, found, monkeypatch):
-    monkeypatch.setattr(module, name, found)
-    assert not convolution._load.__wrapped__()
-
-
-@needs_onednn
-@pytest.mark.parametrize("policy", [None, "active"])
-def test_loading_leaves_the_environment_as_it_was(policy, monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if policy:
-        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
-    assert convolution._load.__wrapped__()
-    assert os.environ.get("OMP_WAIT_POLICY") == policy

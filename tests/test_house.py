@@ -36,6 +36,7 @@ ROWS = (
     ("modules",),
     ("layers", "defaults", "processes"),
     ("batch_norm", "convolution", "pools"),
+    ("onednn",),
     ("preprocessing", "platforms", "errors"),
 )
 

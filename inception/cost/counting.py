@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 from ml_collections import ConfigDict
 
+from inception.convolution import portable
 from inception.state import make_model
 
 # What is said of a figure with a field of another value than the paper draws.
@@ -147,7 +148,8 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     Returns:
       The layers in the order of computation, and the shapes and types of what `function` returns.
     """
-    jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
+    with portable():
+        jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
     layers: list[LayerCost] = []
     _walk(jaxpr.jaxpr, [frozenset()] * len(jaxpr.jaxpr.invars), layers)
     return layers, outputs

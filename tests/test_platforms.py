@@ -1,0 +1,37 @@
+"""platforms.py: which way is traced, and which is compiled."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from inception.platforms import choose, compiled_for
+
+
+def _program(platform: str, known: str | None = None) -> str:
+    """What a function that chooses is lowered to for a platform; `known` as it is traced."""
+
+    def function(x):
+        return choose(x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tan)
+
+    jitted = jax.jit(compiled_for(known)(function) if known else function)
+    return jitted.trace(jnp.ones(())).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize(("platform", "way"), [("cpu", "sine"), ("tpu", "cosine"), ("cuda", "tan")])
+@pytest.mark.parametrize("known", [False, True])
+def test_the_way_of_the_platform_is_taken(platform, way, known):
+    device = "gpu" if platform == "cuda" else platform
+    program = _program(platform, device if known else None)
+    assert f"stablehlo.{way} " in program
+    assert sum(f"stablehlo.{each} " in program for each in ("sine", "cosine", "tan")) == 1
+
+
+def test_a_known_platform_is_traced_alone():
+    assert "stablehlo.case" in _program("cpu")
+    assert "stablehlo.case" not in _program("cpu", known="cpu")
+
+
+def test_it_is_known_no_longer_than_inside():
+    with pytest.raises(ValueError, match="over"), compiled_for("tpu"):
+        raise ValueError("over")
+    assert choose(0, cpu=lambda _: "cpu", default=lambda _: "default") == "cpu"
