@@ -183,7 +183,7 @@ ffi::Error compute(ffi::RemainingArgs arrays, ffi::RemainingRets results, std::s
 
 }  // namespace
 
-/* Of float32 arrays: the kernel or the images first, as the functions of onednn.py have them. */
+/* Of float32 arrays, in the order of onednn.py: images, kernel, gradient of the output. */
 XLA_FFI_DEFINE_HANDLER_SYMBOL(Convolve, compute,
                               ffi::Ffi::Bind()
                                   .RemainingArgs()

@@ -42,7 +42,7 @@ def convolve(
       [batch, height', width', features], of the kernel's type.
     """
     x = x.astype(kernel.dtype)
-    how = onednn.geometry(x.shape, kernel.shape, stride, padding, packed)
+    how = onednn.geometry_of(x.shape, kernel.shape, stride, padding, packed)
     if is_onednn_used(kernel.dtype):
         return onednn.output.bind(x, kernel, geometry=how)
     return onednn.by_xla(x, kernel, how)
@@ -64,7 +64,7 @@ def pack(
     """
     if not is_onednn_used(kernel.dtype):
         return kernel
-    how = onednn.geometry((1, *x[1:]), kernel.shape, stride, padding, packed=True)
+    how = onednn.geometry_of((1, *x[1:]), kernel.shape, stride, padding, packed=True)
     return onednn.packed_kernel.bind(kernel, geometry=how)
 
 

@@ -32,7 +32,7 @@ class Geometry(NamedTuple):
     packed: bool  # whether the kernel lies as `pack` returns it
 
 
-def geometry(
+def geometry_of(
     x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: str, packed: bool
 ) -> Geometry:
     """The geometry of a convolution of arrays of these shapes."""
@@ -107,10 +107,10 @@ def _packed_by_xla(kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return kernel
 
 
-def _primitive(name: str, by_xla: Callable, shape: Callable[[Geometry], tuple]) -> Primitive:
-    """A function of arrays: a call of _onednn.cc, or on other platforms `by_xla`.
+def _primitive(name: str, elsewhere: Callable, shape: Callable[[Geometry], tuple]) -> Primitive:
+    """A function of arrays and `geometry`: a call of _onednn.cc, or off a CPU `elsewhere`.
 
-    `shape` is that of its result.
+    `shape` is that of its result. Arrays come in the order images, kernel, gradient of the output.
     """
     primitive = Primitive(f"onednn_{name}")
 
@@ -123,7 +123,7 @@ def _primitive(name: str, by_xla: Callable, shape: Callable[[Geometry], tuple]) 
 
     primitive.def_impl(jax.jit(primitive.bind, static_argnames="geometry"))
     primitive.def_abstract_eval(lambda first, *_, geometry: first.update(shape=shape(geometry)))
-    mlir.register_lowering(primitive, mlir.lower_fun(by_xla, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(elsewhere, multiple_results=False))
     mlir.register_lowering(primitive, by_onednn, platform="cpu")
     batching.primitive_batchers[primitive] = partial(_one_by_one, primitive)
     return primitive
