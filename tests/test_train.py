@@ -108,7 +108,7 @@ def test_a_run_does_not_go_on_with_other_classes(whole_run, digits):
         inception.train_and_evaluate(config, workdir, renamed, digits(HELD_OUT))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def poison():
     """Makes the loss of every step NaN whose batch begins with one of the digits 0 to 4."""
     heads_loss = losses.heads_loss
