@@ -39,11 +39,15 @@ def convolve(
         height and width, in this process and both or neither under `portable`.
 
     Returns:
-      [batch, height', width', features], of the kernel's type.
+      [batch, height', width', features], of the kernel's type. Gradients inside of `jax.shard_map`
+      need `portable`.
+
+    Raises:
+      ValueError: when the shapes do not fit.
     """
     x = x.astype(kernel.dtype)
     how = onednn.geometry_of(x.shape, kernel.shape, stride, padding, packed)
-    if is_onednn_used(kernel.dtype):
+    if is_onednn_used(kernel.dtype) and onednn.takes(x, kernel):
         return onednn.output.bind(x, kernel, geometry=how)
     return onednn.by_xla(x, kernel, how)
 

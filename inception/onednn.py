@@ -35,13 +35,28 @@ class Geometry(NamedTuple):
 def geometry_of(
     x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: str, packed: bool
 ) -> Geometry:
-    """The geometry of a convolution of arrays of these shapes."""
+    """The geometry of a convolution of arrays of these shapes.
+
+    Raises:
+      ValueError: when they do not fit.
+    """
+    if len(x) != 4 or len(kernel) != 4 or x[3] != kernel[2]:
+        raise ValueError(
+            f"images {list(x)} cannot be convolved with a kernel {list(kernel)}: expected "
+            "[batch, height, width, channels] and [height, width, channels, features]"
+        )
     pads = lax.padtype_to_pads(x[1:3], kernel[:2], (stride, stride), padding)
     height, width = (
         max(0, (size + sum(pad) - taps) // stride + 1)
         for size, pad, taps in zip(x[1:3], pads, kernel[:2], strict=True)
     )
     return Geometry(x, kernel, (x[0], height, width, kernel[-1]), stride, tuple(pads), packed)
+
+
+def takes(*arrays: jax.Array) -> bool:
+    """Whether oneDNN computes with arrays like these: not empty, and of sizes that are known."""
+    sizes = [size for array in arrays for size in array.shape]
+    return all(isinstance(size, int) and size for size in sizes)
 
 
 @cache

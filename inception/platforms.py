@@ -17,8 +17,9 @@ _known: ContextVar[str | None] = ContextVar("_known", default=None)
 def compiled_for(platform: str) -> Iterator[None]:
     """What is traced inside, or in the function that this decorates, is for a platform alone.
 
-    Programs of one platform are traced in two thirds of the time. What is under `jax.jit` by itself
-    must not use `choose`, for JAX may have traced it for another platform before.
+    Programs of one platform are traced in two thirds of the time. What is under `jax.jit`,
+    `jax.checkpoint` or `lax.cond` by itself must not use `choose`, for JAX may have traced it for
+    another platform before.
 
     Args:
       platform: as `jax.Device.platform` has it. "gpu" may be either of `GPU`, so nothing is known.

@@ -43,7 +43,7 @@ def _output_and_gradients(convolve, arrays):
 
 def _assert_close(ours, expected):
     for one, other in zip(ours, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=5e-6 * np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=5e-6 * np.abs(other).max(initial=0))
 
 
 def _xlas(x, kernel, **how):
@@ -147,6 +147,29 @@ def test_it_is_xlas_with_several_devices_on_accelerators_and_with_many_cores(
 ):
     monkeypatch.setattr(module, name, lambda: value)
     assert "inception_onednn" not in _lowered()
+
+
+@pytest.mark.parametrize("x", [(2, 8, 8, 5), (8, 8, 16)])
+def test_shapes_that_do_not_fit_are_refused(x):
+    with pytest.raises(ValueError, match=r"cannot be convolved with a kernel \[3, 3, 16, 16\]"):
+        jax.eval_shape(convolve, jnp.ones(x), jnp.ones((3, 3, 16, 16)))
+
+
+@needs_onednn
+def test_a_program_for_any_batch_is_xlas():
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, 8, 8, 16), jnp.float32)
+    x, kernel = _arrays((2, 8, 8, 16), (3, 3, 16, 16))
+    program = jax.export.export(jax.jit(lambda x: convolve(x, jnp.asarray(kernel))))(images)
+    _assert_close([program.call(x)], [_xlas(x, kernel)])
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("x", "kernel"), [((0, 8, 8, 3), (3, 3, 3, 4)), ((2, 8, 8, 0), (3, 3, 0, 4))]
+)
+def test_empty_arrays_are_xlas(x, kernel):
+    _assert_close([convolve(*map(jnp.ones, (x, kernel)))], [_xlas(*map(jnp.ones, (x, kernel)))])
 
 
 @needs_onednn
