@@ -1,9 +1,10 @@
 """Training on JPEG files beside its step alone: what a run loses to its input.
 
-    python -m benchmarks.loop [--images=16] [--steps=6] [--rounds=3]
+    python -m benchmarks.loop [--images=16] [--steps=10] [--rounds=3]
 
 On a CPU the step has one core and decoding has the others, as where the step has a device: without
-that they would share what there is. Linux only.
+that they would share what there is. A turn should have more steps than the six batches or so that
+lie ready when it begins. Linux only.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def main() -> None:
     )
     parser.add_argument("--on", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--images", type=int, default=16, help="of a batch (%(default)s)")
-    parser.add_argument("--steps", type=int, default=6, help="of a turn (%(default)s)")
+    parser.add_argument("--steps", type=int, default=10, help="of a turn (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of turns (%(default)s)")
     args = parser.parse_args()
     if min(args.images, args.steps, args.rounds) < 1:

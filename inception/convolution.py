@@ -1,23 +1,22 @@
 """The convolution: XLA's, or on a single CPU oneDNN's, which is faster there.
 
 oneDNN is called where `inception/_onednn.cc` was built and onednn-cpu-gomp is installed, for
-float32 in a process that sees one device, a CPU: XLA cannot split a custom call over devices.
+float32 in a process that sees one device, a CPU: XLA cannot split a custom call over devices. A
+program that is taken to other machines must not have it: its batch is of any size (then XLA's
+convolutions are in it), or it is traced under `platforms.compiled_for(ANY)`.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
 
 from inception import onednn
+from inception.platforms import may_be
 
 # OpenMP has a team of as many threads as there are cores for each of XLA's, of which there are as
 # many: 1,024 threads, nearly all of them asleep.
 _MAX_CORES = 32
-_is_portable = ContextVar("_is_portable", default=False)
 
 
 def convolve(
@@ -36,11 +35,11 @@ def convolve(
       stride: in both directions.
       padding: "SAME" or "VALID".
       packed: whether the kernel is what `pack` returned for these settings and an x of this
-        height and width, in this process and both or neither under `portable`.
+        height and width, in this process and for the same platform.
 
     Returns:
       [batch, height', width', features], of the kernel's type. Gradients inside of `jax.shard_map`
-      need `portable`.
+      need `platforms.compiled_for(ANY)`.
 
     Raises:
       ValueError: when the shapes do not fit.
@@ -72,22 +71,9 @@ def pack(
     return onednn.packed_kernel.bind(kernel, geometry=how)
 
 
-@contextmanager
-def portable() -> Iterator[None]:
-    """Convolutions traced inside are XLA's: for programs that are taken to other machines.
-
-    A function under `jax.jit` that was traced before keeps the convolutions that it has.
-    """
-    token = _is_portable.set(True)
-    try:
-        yield
-    finally:
-        _is_portable.reset(token)
-
-
 def is_onednn_used(dtype: jax.typing.DTypeLike = jnp.float32) -> bool:
     """Whether convolutions of this type that are compiled for a CPU are oneDNN's."""
-    if dtype != jnp.float32 or _is_portable.get() or (os.cpu_count() or 1) > _MAX_CORES:
+    if dtype != jnp.float32 or not may_be("cpu") or (os.cpu_count() or 1) > _MAX_CORES:
         return False
     # In this order: where it is not installed, no devices are looked for.
     return onednn.load() and jax.device_count() == 1 and jax.default_backend() == "cpu"

@@ -122,10 +122,11 @@ def _packed_by_xla(kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return kernel
 
 
-def _primitive(name: str, elsewhere: Callable, shape: Callable[[Geometry], tuple]) -> Primitive:
+def _primitive(name: str, shape: str, elsewhere: Callable) -> Primitive:
     """A function of arrays and `geometry`: a call of _onednn.cc, or off a CPU `elsewhere`.
 
-    `shape` is that of its result. Arrays come in the order images, kernel, gradient of the output.
+    The geometry's field `shape` is that of its result. Arrays come in the order images, kernel,
+    gradient of the output.
     """
     primitive = Primitive(f"onednn_{name}")
 
@@ -137,7 +138,9 @@ def _primitive(name: str, elsewhere: Callable, shape: Callable[[Geometry], tuple
         return jax.ffi.ffi_lowering(_TARGET)(context, *arrays, result=name, **how)
 
     primitive.def_impl(jax.jit(primitive.bind, static_argnames="geometry"))
-    primitive.def_abstract_eval(lambda first, *_, geometry: first.update(shape=shape(geometry)))
+    primitive.def_abstract_eval(
+        lambda first, *_, geometry: first.update(shape=getattr(geometry, shape))
+    )
     mlir.register_lowering(primitive, mlir.lower_fun(elsewhere, multiple_results=False))
     mlir.register_lowering(primitive, by_onednn, platform="cpu")
     batching.primitive_batchers[primitive] = partial(_one_by_one, primitive)
@@ -157,12 +160,10 @@ def _one_by_one(primitive: Primitive, arrays: tuple, axes: tuple, geometry: Geom
     return lax.map(one, mapped), 0
 
 
-output = _primitive("output", by_xla, lambda geometry: geometry.y)
-input_gradient = _primitive("input_gradient", _input_gradient_by_xla, lambda geometry: geometry.x)
-kernel_gradient = _primitive(
-    "kernel_gradient", _kernel_gradient_by_xla, lambda geometry: geometry.kernel
-)
-packed_kernel = _primitive("packed_kernel", _packed_by_xla, lambda geometry: geometry.kernel)
+output = _primitive("output", "y", by_xla)
+input_gradient = _primitive("input_gradient", "x", _input_gradient_by_xla)
+kernel_gradient = _primitive("kernel_gradient", "kernel", _kernel_gradient_by_xla)
+packed_kernel = _primitive("packed_kernel", "kernel", _packed_by_xla)
 
 # Each is linear in both of its arrays, and its transposes are the other two.
 ad.defbilinear(

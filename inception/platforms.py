@@ -10,6 +10,7 @@ from jax import lax
 
 GPU = ("cuda", "rocm")
 TPU = ("tpu",)
+ANY = "any"  # for `compiled_for`: no platform in particular, so that `choose` takes the default
 _known: ContextVar[str | None] = ContextVar("_known", default=None)
 
 
@@ -22,13 +23,19 @@ def compiled_for(platform: str) -> Iterator[None]:
     another platform before.
 
     Args:
-      platform: as `jax.Device.platform` has it. "gpu" may be either of `GPU`, so nothing is known.
+      platform: as `jax.Device.platform` has it, or `ANY`. "gpu" may be either of `GPU`, so nothing
+        is known.
     """
     token = _known.set(None if platform == "gpu" else platform)
     try:
         yield
     finally:
         _known.reset(token)
+
+
+def may_be(platform: str) -> bool:
+    """Whether what is traced may be compiled for a platform."""
+    return _known.get() in (None, platform)
 
 
 def choose(*arrays: Any, default: Callable, **ways: Callable) -> Any:

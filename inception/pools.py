@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from inception import platforms
+from inception.platforms import choose
 
 
 class Pool(nn.Module):
@@ -35,7 +35,7 @@ def max_pool(x: jax.Array) -> jax.Array:
     elsewhere it is slow, and on a GPU not deterministic. A GPU remembers where the maxima were, in
     a byte each.
     """
-    return platforms.choose(x, cpu=_columns_then_rows, default=_max_pool)
+    return choose(x, cpu=_columns_then_rows, default=_max_pool)
 
 
 def _max_pool(x):
@@ -52,7 +52,7 @@ def _max_pool_forward(x):
 
 
 def _max_pool_backward(kept, gradient):
-    return (platforms.choose(*kept, gradient, **_GRADIENTS),)
+    return (choose(*kept, gradient, **_GRADIENTS),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

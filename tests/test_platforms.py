@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception.platforms import choose, compiled_for
+from inception.platforms import ANY, choose, compiled_for, may_be
 
 
 def _program(platform: str, known: str | None = None) -> str:
@@ -31,7 +31,14 @@ def test_a_known_platform_is_traced_alone():
     assert "stablehlo.case" not in _program("cpu", known="cpu")
 
 
+def test_on_no_platform_in_particular_the_default_is_taken():
+    assert "stablehlo.tan " in _program("cpu", known=ANY)
+    with compiled_for(ANY):
+        assert not may_be("cpu")
+
+
 def test_it_is_known_no_longer_than_inside():
     with pytest.raises(ValueError, match="over"), compiled_for("tpu"):
         raise ValueError("over")
+    assert may_be("cpu")
     assert choose(0, cpu=lambda _: "cpu", default=lambda _: "default") == "cpu"

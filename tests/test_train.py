@@ -193,8 +193,7 @@ def test_a_run_ends_with_its_named_evaluations(tiny, digits, tmp_path, monkeypat
         (["seed=0"], 0.985),
         (["seed=1"], 0.985),
         (["seed=2"], 0.985),
-        # Coarser rounding, other runs: seeds 0 and 1 ended at 93.89 and 98.89 %.
-        (["seed=0", "dtype=bfloat16"], 0.9),
+        (["seed=0", "dtype=bfloat16"], 0.975),
     ],
 )
 def test_the_quick_start_learns_the_digits(overrides, least, tmp_path):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 from ml_collections import ConfigDict
 
-from inception.convolution import portable
+from inception.platforms import ANY, compiled_for
 from inception.state import make_model
 
 # What is said of a figure with a field of another value than the paper draws.
@@ -148,7 +148,7 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     Returns:
       The layers in the order of computation, and the shapes and types of what `function` returns.
     """
-    with portable():
+    with compiled_for(ANY):
         jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
     layers: list[LayerCost] = []
     _walk(jaxpr.jaxpr, [frozenset()] * len(jaxpr.jaxpr.invars), layers)
@@ -182,8 +182,6 @@ def _walk(
             layers.append(layer._replace(inputs=own))
             found = frozenset({len(layers) - 1})
         elif inner := list(jaxprs_in_params(equation.params)):
-            if equation.primitive.name == "cond":  # a choice by platform: what it is elsewhere
-                inner = inner[-1:]
             stage = _stage(equation) or outer
             found = frozenset()
             for each in inner:

@@ -16,7 +16,6 @@ import jax.export
 import numpy as np
 
 from inception.augment import normalize
-from inception.convolution import portable
 from inception.layers import fold_batch_norm
 from inception.predictor import Predictor
 from inception.weights import verify
@@ -35,8 +34,7 @@ def program(pretrained: Pretrained, preprocessing: bool) -> tuple[Callable, tupl
     def logits(images: jax.Array) -> jax.Array:
         if preprocessing:
             images = normalize(images, scaling.mean, scaling.std)
-        with portable():
-            return model.apply(variables, images)[0]
+        return model.apply(variables, images)[0]
 
     size = scaling.image_size
     return logits, (size, size, 3), np.uint8 if preprocessing else np.float32

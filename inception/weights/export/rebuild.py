@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
+from inception.platforms import ANY, compiled_for
+
 Pairs = Sequence[tuple[int, int]]  # before and after, of height and width
 
 
@@ -68,7 +70,8 @@ def rebuild(
     Raises:
       NotImplementedError: when the function uses anything that the network does not.
     """
-    traced = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((1, *image_shape), dtype))
+    with compiled_for(ANY):
+        traced = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((1, *image_shape), dtype))
     (logits,) = _run(traced, [images], library)
     return logits, traced.out_avals[0].shape[1]
 
@@ -91,10 +94,6 @@ def _equation(equation: Any, values: list[Any], library: Library) -> list[Any]:
     name, params = equation.primitive.name, equation.params
     if name in ("jit", "pjit", "custom_jvp_call", "custom_vjp_call"):
         return _run(params["call_jaxpr" if "call_jaxpr" in params else "jaxpr"], values, library)
-    if name == "platform_index":  # what is computed on no platform in particular
-        return [np.asarray(len(params["platforms"]) - 1)]
-    if name == "cond" and isinstance(values[0], np.ndarray):
-        return _run(params["branches"][int(values[0])], values[1:], library)
     if all(isinstance(value, np.ndarray) for value in values):
         return [np.asarray(equation.primitive.bind(*values, **params))]
     return [_operation(name, values, params, library)]
