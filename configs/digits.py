@@ -18,12 +18,11 @@ def get_config() -> ConfigDict:
     config.image_size = 75
     config.augmentation = "none"  # mirrored digits are no digits
     config.batch_size = 32
-    config.num_epochs = 32.0
+    config.num_epochs = 20.0  # the loss of what is held out grows from the twelfth on
     config.learning_rate = 0.1
     config.learning_rate_batch = 32
     config.schedule = "cosine"
     config.weight_decay = 5e-4  # few images
-    config.mixup_alpha = 0.2  # without it 3 runs in 16 ended below 98.5 %
     config.model.width_multiplier = 0.25
     config.model.batch_norm_group = 16  # noisier statistics regularize
     config.model.batch_norm_decay = 0.9  # a run of 1,000 steps has no time for 0.9997
