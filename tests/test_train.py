@@ -151,6 +151,7 @@ def test_steps_that_are_not_finite_are_left_out_and_named(poison, tiny, digits, 
     assert labels[replayed["example"][0]] == replayed["label"][0] < 5
 
 
+@pytest.mark.slow  # tests/test_watch.py has it without a run
 def test_too_many_steps_that_are_not_finite_end_the_run_at_the_last_good_state(
     poison, tiny, digits, tmp_path
 ):
