@@ -22,12 +22,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 from tabulate import tabulate
 
-from inception import augment, batch_norm, config, convolution, pools, processes, sharding, state
+from inception import augment, config, processes, sharding, state
 from inception.benchmark.ours import made_up_batch
 from inception.benchmark.work import OURS, Work
 from inception.config import flatten
 from inception.doctor import absent
 from inception.errors import UserError
+from inception.network import batch_norm, pools
+from inception.ops import convolution
 from inception.train_step import Step
 
 CLASSES, STEPS_PER_EPOCH = 1000, 1000.0

@@ -38,7 +38,7 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 if TYPE_CHECKING:
     from inception.config import load as load_config
     from inception.evaluate import evaluate_run
-    from inception.model import Inception
+    from inception.network.model import Inception
     from inception.predictor import Predictor
     from inception.preprocessing import Preprocessing
     from inception.replay import replay_step
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from inception.workdir import restore_run
 
 _EXPORTS = {
-    "Inception": ("model", "Inception"),
+    "Inception": ("network.model", "Inception"),
     "Predictor": ("predictor", "Predictor"),
     "Preprocessing": ("preprocessing", "Preprocessing"),
     "evaluate_run": ("evaluate", "evaluate_run"),

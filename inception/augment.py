@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from inception.platforms import GPU, TPU, barrier
+from inception.ops.platforms import GPU, TPU, barrier
 
 BRIGHTNESS = (-32 / 255, 32 / 255)  # added to values in [0, 1]
 SATURATION = (0.5, 1.5)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from inception import defaults
 from inception.errors import ConfigError
-from inception.model import STEMS, Inception
+from inception.network.model import STEMS, Inception
 from inception.preprocessing import Preprocessing
 
 Value = bool | int | float | str | list[float]

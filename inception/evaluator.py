@@ -20,7 +20,7 @@ from inception.data import DataError
 from inception.data.exclude import Excluded
 from inception.data.sources import Source
 from inception.data.stream import eval_stream
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.predictor import Predictor
 from inception.preprocessing import Preprocessing
 from inception.state import WEIGHTS

@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict
 
 from inception.errors import ConfigError
-from inception.model import HEADS
+from inception.network.model import HEADS
 
 
 def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:

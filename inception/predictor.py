@@ -20,8 +20,8 @@ from jax.sharding import Mesh
 
 from inception import sharding
 from inception.augment import normalize
-from inception.layers import fold_batch_norm
-from inception.model import Inception
+from inception.network.layers import fold_batch_norm
+from inception.network.model import Inception
 from inception.preprocessing import Preprocessing
 
 Outputs = dict[str, np.ndarray]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from inception import optimizers
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.sharding import replicated
 
 WEIGHTS = ("ema", "raw")

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from inception import augment, losses, packing, platforms, sharding
+from inception import augment, losses, packing, sharding
+from inception.ops import platforms
 from inception.state import Training, TrainState
 
 

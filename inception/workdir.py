@@ -23,7 +23,7 @@ from inception.data.sources import Source
 from inception.errors import CheckpointError
 from inception.files import read_json, write_json
 from inception.logbook import log
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.preprocessing import Preprocessing
 from inception.state import abstract_weights, make_model, variables_of
 

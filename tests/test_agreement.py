@@ -57,7 +57,7 @@ def test_other_libraries_code_and_checkpoints_are_named(facts, tmp_path, monkeyp
     assert "jax is " in message
     assert "and 'numpy 0' in process 1" in message
     assert "inception/train.py is " in message
-    assert "inception/model.py" not in message
+    assert "inception/network/model.py" not in message
 
 
 def test_many_differences_are_counted(facts):

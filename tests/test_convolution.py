@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception import convolution
-from inception.convolution import convolve, pack
-from inception.platforms import ANY, compiled_for
+from inception.ops import convolution
+from inception.ops.convolution import convolve, pack
+from inception.ops.platforms import ANY, compiled_for
 
 GEOMETRIES = {  # x, kernel, stride, padding: every kind of the network, small
     "1x1": ((2, 8, 8, 48), (1, 1, 48, 32), 1, "SAME"),
@@ -187,8 +187,8 @@ def test_older_processors_compute_the_same(instructions):
     """Its methods there use memory that must not be another thread's."""
     program = """
 import jax, numpy as np
-from inception.convolution import convolve
-from inception.platforms import ANY, compiled_for
+from inception.ops.convolution import convolve
+from inception.ops.platforms import ANY, compiled_for
 rng = np.random.default_rng(0)
 arrays = [rng.standard_normal(s, np.float32) for s in ((16, 4, 4, 192), (7, 1, 192, 192))]
 dy = rng.standard_normal((16, 4, 4, 192), np.float32)

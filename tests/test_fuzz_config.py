@@ -17,7 +17,7 @@ from inception import defaults
 from inception.data.sources import ArraySource
 from inception.datasets import open_eval_source, open_train_source
 from inception.errors import CheckpointError, ConfigError, UserError
-from inception.model import NETWORK_CHOICES
+from inception.network.model import NETWORK_CHOICES
 from inception.train import Trainer
 from inception.watch import TrainingError
 from inception.workdir import read_config

@@ -32,12 +32,9 @@ ROWS = (
     ("packing",),
     ("state", "data"),
     ("optimizers", "augment", "sharding", "command_line", "config", "paper"),
-    ("model",),
-    ("modules",),
-    ("layers", "defaults", "processes"),
-    ("batch_norm", "convolution", "pools"),
-    ("onednn",),
-    ("preprocessing", "platforms", "errors"),
+    ("network", "defaults", "processes"),
+    ("ops",),
+    ("preprocessing", "errors"),
 )
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception.batch_norm import BatchNorm
-from inception.layers import ConvBN, fold_batch_norm
-from inception.pools import avg_pool_same, max_pool, max_pool_same
+from inception.network.batch_norm import BatchNorm
+from inception.network.layers import ConvBN, fold_batch_norm
+from inception.network.pools import avg_pool_same, max_pool, max_pool_same
 
 
 def _images(*shape: int) -> np.ndarray:

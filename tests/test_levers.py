@@ -3,8 +3,10 @@
 import pytest
 
 from benchmarks import levers
-from inception import augment, batch_norm, convolution, pools, state
+from inception import augment, state
 from inception.doctor import absent
+from inception.network import batch_norm, pools
+from inception.ops import convolution
 
 
 def _places() -> list:

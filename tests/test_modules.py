@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import flax_naive
-from inception import modules, pools
-from inception.batch_norm import BatchNorm
-from inception.layers import ConvBN, siblings
+from inception.network import modules, pools
+from inception.network.batch_norm import BatchNorm
+from inception.network.layers import ConvBN, siblings
 
 WIDTH = 0.25
 POOLS = {

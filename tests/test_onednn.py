@@ -5,7 +5,7 @@ from importlib import metadata, util
 
 import pytest
 
-from inception import onednn
+from inception.ops import onednn
 
 needs_onednn = pytest.mark.skipif(
     not onednn.load(),

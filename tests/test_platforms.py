@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception.platforms import ANY, choose, compiled_for, may_be
+from inception.ops.platforms import ANY, choose, compiled_for, may_be
 
 
 def _program(platform: str, known: str | None = None) -> str:

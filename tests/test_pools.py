@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from inception import pools
-from inception.pools import max_pool
+from inception.network import pools
+from inception.network.pools import max_pool
 
 
 @pytest.mark.parametrize("size", [(3, 3), (7, 8), (8, 7), (9, 9), (10, 6)])

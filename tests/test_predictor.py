@@ -9,7 +9,7 @@ from PIL import Image
 
 from inception.augment import normalize
 from inception.data.decode import BadImage
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.predictor import Predictor
 from inception.preprocessing import Preprocessing
 from tests import processes

@@ -10,7 +10,7 @@ needs PyTorch for .pth files only, and TensorFlow for its checkpoints.
 import os
 from typing import Any
 
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.preprocessing import Preprocessing
 from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights

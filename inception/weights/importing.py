@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.weights import files, names
 from inception.weights.files import Shapes, Tensors, WeightsError
 from inception.weights.labels import imagenet_labels

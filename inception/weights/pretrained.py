@@ -18,7 +18,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.preprocessing import Preprocessing
 from inception.weights.files import WeightsError, check_tensors, open_tensors
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.weights import names, verify
 from inception.weights.export.format import Format, judged, scaled
 from inception.weights.files import WeightsError

@@ -16,7 +16,7 @@ import jax.export
 import numpy as np
 
 from inception.augment import normalize
-from inception.layers import fold_batch_norm
+from inception.network.layers import fold_batch_norm
 from inception.predictor import Predictor
 from inception.weights import verify
 from inception.weights.export.format import Format, judged, scaled

@@ -1,6 +1,6 @@
 """oneDNN's convolutions on a CPU as primitives of JAX, with derivatives of every order.
 
-`inception/_onednn.cc` is the other half. On other platforms the primitives are XLA's convolutions.
+`_onednn.cc` is the other half. On other platforms the primitives are XLA's convolutions.
 """
 
 import ctypes
@@ -62,7 +62,7 @@ def takes(*arrays: jax.Array) -> bool:
 @cache
 def load() -> bool:
     """Makes oneDNN's convolutions known to XLA; False where they are not installed, or unusable."""
-    extension = util.find_spec("inception._onednn")
+    extension = util.find_spec("inception.ops._onednn")
     try:
         files = metadata.files("onednn-cpu-gomp") or []
     except metadata.PackageNotFoundError:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from inception.platforms import GPU, barrier, choose
+from inception.ops.platforms import GPU, barrier, choose
 
 MaxPool = Callable[[jax.Array], jax.Array]
 

@@ -15,9 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception.batch_norm import BatchNorm, normalize_together
-from inception.convolution import convolve, pack
-from inception.pools import max_pool, max_pool_same
+from inception.network.batch_norm import BatchNorm, normalize_together
+from inception.network.pools import max_pool, max_pool_same
+from inception.ops.convolution import convolve, pack
 
 
 class Filter(nn.Module):

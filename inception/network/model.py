@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception import modules
-from inception.batch_norm import BatchNorm
-from inception.layers import ConvBN
-from inception.modules import (
+from inception.network import modules
+from inception.network.batch_norm import BatchNorm
+from inception.network.layers import ConvBN
+from inception.network.modules import (
     Figure5,
     Figure6,
     Figure7,
@@ -24,7 +24,7 @@ from inception.modules import (
     branches_6a,
     branches_7a,
 )
-from inception.pools import Pool, avg_pool_same, max_pool, max_pool_same
+from inception.network.pools import Pool, avg_pool_same, max_pool, max_pool_same
 
 # Features inside figure 6's modules. Table 1 has five and says no widths: these are the released
 # code's, chosen so that the network has fewer than 25 M parameters (section 3).

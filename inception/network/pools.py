@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from inception.platforms import choose
+from inception.ops.platforms import choose
 
 
 class Pool(nn.Module):

@@ -1,6 +1,6 @@
 """The convolution: XLA's, or on a single CPU oneDNN's, which is faster there.
 
-oneDNN is called where `inception/_onednn.cc` was built and onednn-cpu-gomp is installed, for
+oneDNN is called where `inception/ops/_onednn.cc` was built and onednn-cpu-gomp is installed, for
 float32 in a process that sees one device, a CPU: XLA cannot split a custom call over devices. A
 program that is taken to other machines must not have it: its batch is of any size (then XLA's
 convolutions are in it), or it is traced under `platforms.compiled_for(ANY)`.
@@ -11,8 +11,8 @@ import os
 import jax
 import jax.numpy as jnp
 
-from inception import onednn
-from inception.platforms import may_be
+from inception.ops import onednn
+from inception.ops.platforms import may_be
 
 # OpenMP has a team of as many threads as there are cores for each of XLA's, of which there are as
 # many: 1,024 threads, nearly all of them asleep.

@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception.layers import ConvBN, siblings
-from inception.pools import Pool, avg_pool_same, max_pool
+from inception.network.layers import ConvBN, siblings
+from inception.network.pools import Pool, avg_pool_same, max_pool
 
 MakeConv = Callable[..., ConvBN]
 PoolFunction = Callable[[jax.Array], jax.Array]
