@@ -20,8 +20,9 @@ from jax.sharding import Mesh
 
 from inception import sharding
 from inception.augment import normalize
-from inception.network.layers import fold_batch_norm
+from inception.network.fused import fold_batch_norm
 from inception.network.model import Inception
+from inception.ops.convolution import prepare_kernels, with_kernels
 from inception.preprocessing import Preprocessing
 
 Outputs = dict[str, np.ndarray]
@@ -55,7 +56,7 @@ class Predictor:
     ):
         self.model = model.clone(batch_norm_folded=True)
         self.preprocessing = preprocessing or Preprocessing()
-        self.variables = _prepare(
+        self.variables, self._kernels = _prepare(
             variables,
             model=self.model,
             size=self.preprocessing.image_size,
@@ -81,6 +82,7 @@ class Predictor:
         """
         outputs = _forward(
             self.variables,
+            self._kernels,
             images,
             model=self.model,
             endpoints=self.endpoints,
@@ -168,21 +170,24 @@ class Predictor:
 
 
 @partial(jax.jit, static_argnames=("model", "size", "side_head"))
-def _prepare(variables: dict, *, model: Inception, size: int, side_head: bool) -> dict:
-    """The weights with batch normalization folded, and with kernels as convolutions want them.
+def _prepare(
+    variables: dict, *, model: Inception, size: int, side_head: bool
+) -> tuple[dict, list[jax.Array]]:
+    """The variables with batch normalization folded, and the kernels as convolutions want them.
 
     The network itself is not computed, for nothing of its output is returned.
     """
     folded = fold_batch_norm(variables, model.batch_norm_epsilon)
-    image = jnp.zeros((1, size, size, 3))
-    apply = partial(model.apply, train=False, side_head=side_head, mutable=["prepared"])
-    return {**folded, **apply(folded, image)[1]}
+    with prepare_kernels() as kernels:
+        model.apply(folded, jnp.zeros((1, size, size, 3)), side_head=side_head)
+    return folded, kernels
 
 
 @partial(jax.jit, static_argnames=("model", "endpoints", "mean", "std"))
-def _forward(variables: dict, images: jax.Array, *, model, endpoints, mean, std):
+def _forward(variables: dict, kernels: list, images: jax.Array, *, model, endpoints, mean, std):
     side_head = "aux_logits" in endpoints
-    outputs = _apply(variables, images, model=model, mean=mean, std=std, side_head=side_head)
+    with with_kernels(kernels):
+        outputs = _apply(variables, images, model=model, mean=mean, std=std, side_head=side_head)
     return {name: outputs[name] for name in ("logits", *endpoints)}
 
 

@@ -99,7 +99,7 @@ def _apply_if(finite: jax.Array, apply: Callable, state: TrainState, *arguments)
         applied, skipped = apply(state, *arguments), state.skip()
         return jax.tree.map(partial(jnp.where, finite), applied, skipped)
 
-    return platforms.choose(finite, state, *arguments, cpu=branch, default=choose)
+    return platforms.by_platform(finite, state, *arguments, cpu=branch, default=choose)
 
 
 def _gradients(

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -37,15 +38,21 @@ def tiny():
     return make
 
 
-@pytest.fixture(scope="session")
-def digits():
-    """Makes a source of scikit-learn's digits in memory, [n, 8, 8, 1]."""
+@cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1), labels
 
-    def make(indices: Sequence[int] | slice) -> ArraySource:
-        return ArraySource(images[indices], labels[indices], [str(digit) for digit in range(10)])
 
-    return make
+def digits_source(indices: Sequence[int] | slice) -> ArraySource:
+    """A source of scikit-learn's digits in memory, [n, 8, 8, 1]."""
+    images, labels = _digits()
+    return ArraySource(images[indices], labels[indices], [str(digit) for digit in range(10)])
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Makes a source of some of scikit-learn's digits."""
+    return digits_source

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from inception.network.batch_norm import BatchNorm
-from inception.network.layers import ConvBN, fold_batch_norm
-from inception.network.pools import avg_pool_same, max_pool, max_pool_same
+from inception.network.fused import fold_batch_norm
+from inception.network.layers import ConvBN
+from inception.network.pools import AvgPool, max_pool_same
+from inception.ops.max_pool import max_pool
 
 
 def _images(*shape: int) -> np.ndarray:
@@ -95,7 +97,7 @@ def test_width_multiplier_rounds_down_but_not_below_16(multiplier, features):
 def test_convolution_is_tensorflows(kernel, padding):
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is the oracle")
     x = _images(2, 11, 9, 3)
-    conv = ConvBN(16, kernel, 2, padding, relu=False, batch_norm=None)
+    conv = ConvBN(16, kernel, 2, padding, relu=False, norm=None)
     variables = conv.init(jax.random.key(0), x)
     expected = tf.nn.conv2d(x, variables["params"]["conv"]["kernel"], 2, padding).numpy()
     np.testing.assert_allclose(conv.apply(variables, x), expected, atol=1e-5)
@@ -105,7 +107,7 @@ def test_pools_are_tensorflows():
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is the oracle")
     x = _images(2, 9, 8, 3)
     expected = tf.nn.avg_pool2d(x, 3, 1, "SAME").numpy()
-    np.testing.assert_allclose(avg_pool_same(x), expected, atol=1e-6)
+    np.testing.assert_allclose(AvgPool()(x), expected, atol=1e-6)
     np.testing.assert_array_equal(max_pool(x), tf.nn.max_pool2d(x, 3, 2, "VALID").numpy())
     np.testing.assert_array_equal(max_pool_same(x), tf.nn.max_pool2d(x, 3, 1, "SAME").numpy())
 
@@ -113,7 +115,7 @@ def test_pools_are_tensorflows():
 def test_an_average_pool_that_counts_the_padding_divides_by_9_everywhere():
     x = np.pad(_images(2, 7, 6, 3), ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = np.asarray(nn.avg_pool(x, (3, 3), padding="VALID"))
-    actual = avg_pool_same(x[:, 1:-1, 1:-1], counts_padding=True)
+    actual = AvgPool(count_include_pad=True)(x[:, 1:-1, 1:-1])
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
@@ -121,11 +123,11 @@ def test_an_average_pool_that_counts_the_padding_divides_by_9_everywhere():
 def test_folded_batch_norm_is_the_same_function(scale):
     x, rng = _images(2, 9, 9, 3), np.random.default_rng(1)
     norm = functools.partial(BatchNorm, scale=scale, epsilon=0.01)
-    conv = ConvBN(16, (3, 3), batch_norm=norm)
+    conv = ConvBN(16, (3, 3), norm=norm)
     shapes = jax.eval_shape(conv.init, jax.random.key(0), x)
     variables = jax.tree.map(lambda s: rng.uniform(0.5, 1.5, s.shape).astype("f4"), shapes)
     folded = fold_batch_norm(variables, 0.01)
     assert folded.keys() == {"params"}
-    actual = ConvBN(16, (3, 3), batch_norm=None).apply(folded, x)
+    actual = ConvBN(16, (3, 3), norm=None).apply(folded, x)
     expected = conv.apply(variables, x)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)

@@ -94,7 +94,7 @@ def test_every_endpoint_has_the_published_shape(size):
     assert logits.shape == (2, 1000)
 
 
-@pytest.mark.parametrize("fields", [{}, {"avg_pool_counts_padding": True}, {"as_drawn": True}])
+@pytest.mark.parametrize("fields", [{}, {"avg_pool_counts_padding": True}, {"fuse": False}])
 def test_activations_have_the_networks_type(fields):
     """An average over a number of pixels that is float32 would be float32, and all behind it."""
     (logits, endpoints), _ = _shapes(Inception(dtype=jnp.bfloat16, **fields), 75, 75)

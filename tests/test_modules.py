@@ -1,4 +1,4 @@
-"""The modules as they are computed, against the obvious Flax code: one convolution per branch."""
+"""modules.py and fused.py: each figure as drawn, fused, and of Flax's own layers."""
 
 from functools import partial
 
@@ -9,115 +9,97 @@ import numpy as np
 import pytest
 
 from benchmarks import flax_naive
-from inception.network import modules, pools
+from inception.network import fused, modules
 from inception.network.batch_norm import BatchNorm
-from inception.network.layers import ConvBN, siblings
+from inception.network.layers import ConvBN
+from inception.network.pools import AvgPool, max_pool_same
+from inception.ops.platforms import reference
 
 WIDTH = 0.25
-POOLS = {
-    counts: (
-        partial(pools.avg_pool_same, counts_padding=counts),
-        partial(nn.avg_pool, window_shape=(3, 3), padding="SAME", count_include_pad=counts),
-    )
-    for counts in (False, True)
+NORMS = {
+    "with scale": partial(BatchNorm, decay=0.9, scale=True, group=0, train=True),
+    "without scale": partial(BatchNorm, decay=0.9, group=2, train=True),
+    "folded": None,
 }
-CONV = partial(
-    ConvBN,
-    width_multiplier=WIDTH,
-    batch_norm=partial(BatchNorm, decay=0.9, scale=True, group=0, train=True),
-)
-NAIVE_CONV = partial(
-    flax_naive.ConvBN,
-    width_multiplier=WIDTH,
-    batch_norm=partial(
+FIGURES = {
+    "figure 5": (partial(modules.Figure5, projection=64, short=5), 13),
+    "figure 5, linear unit": (partial(modules.Figure5, projection=64, relu_between=False), 13),
+    "figure 6": (partial(modules.Figure6, features=160), 9),
+    "figure 6, full": (partial(modules.Figure6, features=160, factorization="full"), 9),
+    "figure 7": (modules.Figure7, 8),
+    "figure 7, unexpanded": (partial(modules.Figure7, expanded=False), 8),
+    "figure 7, FID": (partial(modules.Figure7, pool=max_pool_same), 8),
+    "figure 9": (partial(modules.Figure9, branches=modules.branches_7a), 13),
+    "figure 10, 6a": (partial(modules.Figure10, branches=modules.branches_6a), 13),
+    "figure 10, 7a": (partial(modules.Figure10, branches=modules.branches_7a), 13),
+}
+COUNTING = {"figure 5", "figure 6", "figure 7"}  # their average pools may count the padding
+
+
+def _run(figure: nn.Module, variables: dict, x: jax.Array):
+    """Output, new statistics, and the gradients of a sum of it with random weights."""
+    shape = jax.eval_shape(lambda: figure.apply(variables, x, mutable=["batch_stats"])[0]).shape
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
+
+    @jax.jit
+    def run(params, x):
+        def outputs(params, x):
+            return figure.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+
+        y, pull_back, statistics = jax.vjp(outputs, params, x, has_aux=True)
+        return y, statistics, pull_back(cotangent)
+
+    return run(variables["params"], x)
+
+
+def _are_close(ones, others) -> bool:
+    """Whether all leaves agree to 1e-5 of the largest value; an error says where not."""
+    for one, other in zip(jax.tree.leaves(ones), jax.tree.leaves(others), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * float(jnp.abs(other).max()))
+    return True
+
+
+def _variables(figure: nn.Module, x: jax.Array) -> dict:
+    """Random ones, away from the ReLU's edge, where rounding may switch a pixel's gradient off."""
+    variables = dict(figure.init(jax.random.key(0), x))
+    variables["params"] = jax.tree.map_with_path(
+        lambda path, leaf: leaf + 2 if path[-1].key == "bias" else leaf, variables["params"]
+    )
+    return variables
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_fused_figure_is_the_figure_as_drawn(name, norm):
+    make, grid = FIGURES[name]
+    conv = partial(ConvBN, width_multiplier=WIDTH, norm=NORMS[norm])
+    x = jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, grid, grid, 24)), jnp.float32)
+    drawn = make(conv)
+    variables = _variables(drawn, x)
+    assert _are_close(
+        _run(make(conv, concat=fused.concat), variables, x), _run(drawn, variables, x)
+    )
+
+
+@pytest.mark.parametrize("counts", [False, True])
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_that_of_flaxs_own_layers(name, counts):
+    make, grid = FIGURES[name]
+    if name in COUNTING:
+        make = partial(make, pool=AvgPool(count_include_pad=counts))
+    elif counts:
+        pytest.skip("has no average pool")
+    ours = partial(ConvBN, width_multiplier=WIDTH, norm=NORMS["with scale"])
+    flax_norm = partial(
         nn.BatchNorm,
         use_running_average=False,
         momentum=0.9,
         epsilon=1e-3,
         use_fast_variance=False,
-    ),
-)
-
-
-def _pairs() -> list:
-    return list(_all_pairs())
-
-
-def _all_pairs():
-    for counts, (pool, naive) in POOLS.items():
-        yield pytest.param(
-            modules.Figure5(CONV, 64, pool, short=5),
-            flax_naive.Mixed5(NAIVE_CONV, naive, 64),
-            13,
-            id=f"figure 5, padding counts: {counts}",
-        )
-        yield pytest.param(
-            modules.Figure6(CONV, 160, pool),
-            flax_naive.Mixed6(NAIVE_CONV, naive, 160),
-            9,
-            id=f"figure 6, padding counts: {counts}",
-        )
-        yield pytest.param(
-            modules.Figure7(CONV, pool),
-            flax_naive.Mixed7(NAIVE_CONV, naive),
-            8,
-            id=f"figure 7, padding counts: {counts}",
-        )
-    reductions = {
-        modules.branches_6a: flax_naive.Mixed6a,
-        modules.branches_7a: flax_naive.Mixed7a,
-    }
-    for branches, naive in reductions.items():
-        yield pytest.param(
-            modules.Figure10(CONV, branches), naive(NAIVE_CONV), 13, id=branches.__name__
-        )
-
-
-@pytest.mark.parametrize(("ours", "naive", "grid"), _pairs())
-def test_outputs_gradients_and_statistics_are_the_naive_ones(ours, naive, grid):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(1, 2, (4, grid, grid, 24)), jnp.float32)
-    variables = naive.init(jax.random.key(0), x)
-    shapes = jax.eval_shape(ours.init, jax.random.key(0), x)
-    assert jax.tree.structure(shapes) == jax.tree.structure(variables)
-
-    @partial(jax.jit, static_argnums=0)
-    def run(module, params, x, cotangent):
-        def outputs(params, x):
-            both = {"params": params, "batch_stats": variables["batch_stats"]}
-            return module.apply(both, x, mutable=["batch_stats"])
-
-        y, pull_back, statistics = jax.vjp(outputs, params, x, has_aux=True)
-        return y, statistics, pull_back(cotangent)
-
-    # Away from the ReLU's edge, where a rounding error may switch a pixel's gradient off.
-    params = jax.tree.map_with_path(
-        lambda path, leaf: leaf + 2 if path[-1].key == "bias" else leaf, variables["params"]
     )
-    y_shape = jax.eval_shape(lambda: naive.apply(variables, x, mutable=["batch_stats"])[0]).shape
-    cotangent = jnp.asarray(rng.normal(size=y_shape), jnp.float32)
-    actual = run(ours, params, x, cotangent)
-    expected = run(naive, params, x, cotangent)
-    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 * float(jnp.abs(other).max()))
-
-
-@pytest.mark.parametrize("pool", [pools.avg_pool_same, pools.max_pool_same])
-@pytest.mark.parametrize("batch_norm", [partial(BatchNorm, train=True), None])
-def test_siblings_are_each_convolution_alone(pool, batch_norm):
-    class Pair(nn.Module):
-        together: bool
-
-        @nn.compact
-        def __call__(self, x):
-            conv = partial(ConvBN, batch_norm=batch_norm)
-            convs = conv(16, name="plain"), conv(24, pool=pool, relu=False, name="pooled")
-            return siblings(x, *convs) if self.together else tuple(conv(x) for conv in convs)
-
-    x = jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, 6, 5, 8)), jnp.float32)
-    variables = Pair(True).init(jax.random.key(0), x)
-    mutable = ["batch_stats"]
-    run = partial(jax.jit(nn.apply(Pair.__call__, Pair(True), mutable=mutable)), variables)
-    plain = partial(jax.jit(nn.apply(Pair.__call__, Pair(False), mutable=mutable)), variables)
-    for one, other in zip(jax.tree.leaves(run(x)), jax.tree.leaves(plain(x)), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    theirs = partial(flax_naive.ConvBN, width_multiplier=WIDTH, norm=flax_norm)
+    x = jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, grid, grid, 24)), jnp.float32)
+    variables = _variables(make(ours), x)
+    with reference("max_pool"):
+        expected = _run(make(theirs), variables, x)
+    assert _are_close(_run(make(ours), variables, x), expected)

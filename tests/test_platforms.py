@@ -4,14 +4,22 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from inception.ops.platforms import ANY, choose, compiled_for, may_be
+from inception.ops.platforms import (
+    ANY,
+    barrier,
+    by_platform,
+    compiled_for,
+    is_reference,
+    may_be,
+    reference,
+)
 
 
 def _program(platform: str, known: str | None = None) -> str:
     """What a function that chooses is lowered to for a platform; `known` as it is traced."""
 
     def function(x):
-        return choose(x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tan)
+        return by_platform(x, cpu=jnp.sin, tpu=jnp.cos, default=jnp.tan)
 
     jitted = jax.jit(compiled_for(known)(function) if known else function)
     return jitted.trace(jnp.ones(())).lower(lowering_platforms=(platform,)).as_text()
@@ -41,4 +49,25 @@ def test_it_is_known_no_longer_than_inside():
     with pytest.raises(ValueError, match="over"), compiled_for("tpu"):
         raise ValueError("over")
     assert may_be("cpu")
-    assert choose(0, cpu=lambda _: "cpu", default=lambda _: "default") == "cpu"
+    assert by_platform(0, cpu=lambda _: "cpu", default=lambda _: "default") == "cpu"
+
+
+def test_a_reference_is_asked_for_by_name_and_no_longer_than_inside():
+    with reference("conv"), reference("max_pool"):
+        assert is_reference("conv")
+        assert is_reference("max_pool")
+        assert not is_reference("normalize")
+    assert not is_reference("conv")
+    with pytest.raises(ValueError, match=r"\['pool'\].*'max_pool'"), reference("pool"):
+        pass
+
+
+def test_the_reference_of_a_barrier_is_none():
+    def function(x):
+        return barrier(x, "cpu")
+
+    traced = jax.jit(compiled_for("cpu")(function)).trace(jnp.ones(()))
+    with reference("barrier"):
+        plain = jax.jit(compiled_for("cpu")(lambda x: function(x))).trace(jnp.ones(()))
+    assert "optimization_barrier" in str(traced.jaxpr)
+    assert "optimization_barrier" not in str(plain.jaxpr)

@@ -104,7 +104,7 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     Raises:
       ValueError: when the images are too small for the network.
     """
-    model = make_model(config, num_classes).clone(as_drawn=True)
+    model = make_model(config, num_classes).clone(fuse=False)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     captions: dict[str, str] = {}
 

@@ -5,6 +5,7 @@ for NVIDIA's GPUs compiles for any GPU that is described to it. Nothing is execu
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import re
@@ -155,7 +156,14 @@ def make_mesh(topology: Topology) -> Mesh:
 
 
 def compile_for(
-    topology: Topology, config: ConfigDict, images: int, num_classes: int, quick: bool = False
+    topology: Topology,
+    config: ConfigDict,
+    images: int,
+    num_classes: int,
+    *,
+    quick: bool = False,
+    fuse: bool = True,
+    packed: bool | None = None,
 ) -> Compiled:
     """Compiles the run's own training step.
 
@@ -165,6 +173,8 @@ def compile_for(
       images: on each chip at a time.
       num_classes: of the data set.
       quick: with the compiler's least effort, on a TPU.
+      fuse: as in `Inception`.
+      packed: as in `Step`.
 
     Raises:
       UserError: if the compiler is not installed.
@@ -175,8 +185,9 @@ def compile_for(
     config = config.copy_and_resolve_references()
     config.batch_size = images * topology.size * config.accumulation_steps
     training = build(config, num_classes, steps_per_epoch=1000.0)
+    training = dataclasses.replace(training, model=training.model.clone(fuse=fuse))
     batch = _abstract_batch(mesh, config.batch_size, config.image_size)
-    step = Step(training, mesh)
+    step = Step(training, mesh, packed)
     state = jax.eval_shape(step.pack, training.abstract_state(mesh))
     start = time.perf_counter()
     options = NO_GPU if topology.chip.gpu else LEAST_EFFORT if quick else None

@@ -88,7 +88,7 @@ class Plan:
         expected = 1 if quick or self.topology.chip.gpu else 5
         log(f"      compiling for {self.topology.name}, {images} images on each chip, which takes")
         log(f"      about {expected} minute(s) on two cores for the whole network ...")
-        return compile_for(self.topology, self.config, images, self.data.classes, quick)
+        return compile_for(self.topology, self.config, images, self.data.classes, quick=quick)
 
     def peak_bytes(self, images: int) -> float:
         """Memory of a chip with so many images at a time, on the line through both programs."""

@@ -1,16 +1,14 @@
 """Inception-v2 and Inception-v3: the stages in order, the grid of a 299x299 input beside each."""
 
-import operator
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from inception.network import modules
+from inception.network import fused, layers, modules
 from inception.network.batch_norm import BatchNorm
 from inception.network.layers import ConvBN
 from inception.network.modules import (
@@ -24,7 +22,8 @@ from inception.network.modules import (
     branches_6a,
     branches_7a,
 )
-from inception.network.pools import Pool, avg_pool_same, max_pool, max_pool_same
+from inception.network.pools import AvgPool, max_pool_same
+from inception.ops.precision import at_least_float32
 
 # Features inside figure 6's modules. Table 1 has five and says no widths: these are the released
 # code's, chosen so that the network has fewer than 25 M parameters (section 3).
@@ -64,32 +63,32 @@ class Inception(nn.Module):
     released code discusses; a combination that makes no sense is refused.
 
     Attributes:
-      num_classes: of the logits.
+      num_classes: Number of logits.
       outline: "released", or "table1" for the paper's table 1 read literally.
       stem: "factorized" (3x3 convolutions), "7x7" (before the factorization of table 3),
         "factorized_stride1" or "factorized_stride1_no_pool" (table 2's 151x151 and 79x79).
-      aux_head: the side head of figure 8: "none", "plain", "bn" (BN-auxiliary) or "dropout".
-      width_multiplier: of all channels, rounded as slim's depth_multiplier, at least 16.
-      dropout_rate: before the logits.
-      relu_between_3x3: a ReLU between figure 5's two 3x3, or a linear unit (section 3.1, figure 2).
-      factorization: of figure 6's 7x7: "asymmetric", "full" or "3x3" (section 3.2).
-      expanded_filter_bank: figure 7 on the 8x8 grid, or figure 5's module with its channels.
+      aux_head: The auxiliary head of figure 8: "none", "plain", "bn" (BN-auxiliary) or "dropout".
+      width_multiplier: Factor of all channel counts, rounded as slim's depth_multiplier, at least
+        16 channels.
+      dropout_rate: Rate of the dropout before the logits.
+      relu_between_3x3: A ReLU between figure 5's two 3x3, or a linear unit (section 3.1, figure 2).
+      factorization: Of figure 6's 7x7: "asymmetric", "full" or "3x3" (section 3.2).
+      expanded_filter_bank: Figure 7 on the 8x8 grid, or figure 5's module with its channels.
       reduction: "parallel" (figure 10), "pool_first" or "convolve_first" (figure 9).
-      avg_pool_counts_padding: whether average pools count the padding (torchvision, timm) or not
+      avg_pool_counts_padding: Whether average pools count the padding (torchvision, timm) or not
         (TensorFlow, the released code).
       mixed_7c_pool: "average", or "max" as in the network that FID is computed with.
-      batch_norm_scale: whether batch normalization learns a scale (torchvision) or not (paper).
-      batch_norm_decay: of the running averages.
-      batch_norm_epsilon: added to the variance.
-      batch_norm_group: images normalized together; 0 means the whole batch.
-      as_drawn: whether every box of the paper's figures is computed by itself and in its place, for
-        counting and pictures; otherwise some are computed together or in another order, to the same
-        result but faster (`layers.siblings`, `ConvBN.with_max_pool`).
-      batch_norm_folded: the network for inference whose variables `layers.fold_batch_norm` makes.
-      dtype: of activations; parameters and statistics stay float32.
+      batch_norm_scale: Whether batch normalization learns a scale (torchvision) or not (paper).
+      batch_norm_decay: Decay of the running averages.
+      batch_norm_epsilon: Added to the variance.
+      batch_norm_group: Number of images normalized together; 0 means the whole batch.
+      batch_norm_folded: The network for inference, of the variables of `fused.fold_batch_norm`.
+      fuse: Compute some layers together or in another order, to the same result but faster
+        (fused.py); False computes every box of the figures by itself and in its place.
+      dtype: Of activations; parameters and statistics stay float32.
 
     Raises:
-      ValueError: for a choice that is not listed above or does not go with another.
+      ValueError: For a choice that is not listed above or does not go with another.
     """
 
     num_classes: int = 1000
@@ -108,8 +107,8 @@ class Inception(nn.Module):
     batch_norm_decay: float = 0.9997
     batch_norm_epsilon: float = 1e-3
     batch_norm_group: int = 32
-    as_drawn: bool = False
     batch_norm_folded: bool = False
+    fuse: bool = True
     dtype: Any = jnp.float32
 
     def __post_init__(self):
@@ -138,7 +137,7 @@ class Inception(nn.Module):
     @nn.nowrap
     def stages(self) -> tuple[str, ...]:
         """The names of the stages before the heads, in order."""
-        return tuple(layer.name or "" for layer in self._layers(lambda stage: self._conv(False)))
+        return tuple(str(stage.name) for stage in self._stages(lambda stage: self._conv(False)))
 
     @nn.compact
     def __call__(
@@ -166,26 +165,16 @@ class Inception(nn.Module):
           ValueError: when the images are too small or not RGB.
         """
         self._check_images(images)
-        x, endpoints = images.astype(self.dtype), {}
-        pooled = None
-        layers = self._layers(lambda stage: self._conv(train and stage not in frozen))
-        for layer, following in zip_longest(layers, layers[1:]):
-            if pooled is not None:
-                x, pooled = pooled, None
-            elif isinstance(following, Pool) and not self.as_drawn:
-                x, pooled = layer.with_max_pool(x)
-            else:
-                x = layer(x)
-            if layer.name in frozen:
-                x, pooled = jax.lax.stop_gradient((x, pooled))
-            endpoints[layer.name] = x
-
+        endpoints = {}
+        stages = self._stages(lambda stage: self._conv(train and stage not in frozen))
+        for name, x in self._wiring.run(stages, images.astype(self.dtype), frozen):
+            endpoints[name] = x
         if self._has_side_head(train if side_head is None else side_head):
             head = Figure8(
                 self._conv(train), self.num_classes, self.aux_head, train, name="AuxLogits"
             )
             endpoints["aux_logits"] = head(endpoints["Mixed_6e"])
-        x = endpoints["pooled"] = x.astype(jnp.float32).mean(axis=(1, 2))  # 2048
+        x = endpoints["pooled"] = at_least_float32(x).mean(axis=(1, 2))  # 2048
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         init = nn.initializers.truncated_normal(0.01)
         logits = nn.Dense(self.num_classes, kernel_init=init, name="Logits")(x)
@@ -194,9 +183,14 @@ class Inception(nn.Module):
     def _has_side_head(self, wanted: bool) -> bool:
         return self.aux_head != "none" and (wanted or self.is_initializing())
 
+    @property
+    def _wiring(self) -> Any:
+        """How layers are joined: as they are drawn, or in fewer passes over memory."""
+        return fused if self.fuse else layers
+
     def _conv(self, train: bool) -> MakeConv:
         """The network's convolution; it takes features, kernel, stride, padding, name, ..."""
-        batch_norm = partial(
+        norm = partial(
             BatchNorm,
             decay=self.batch_norm_decay,
             epsilon=self.batch_norm_epsilon,
@@ -206,43 +200,43 @@ class Inception(nn.Module):
         )
         return partial(
             ConvBN,
-            batch_norm=None if self.batch_norm_folded else batch_norm,
-            as_drawn=self.as_drawn,
+            norm=None if self.batch_norm_folded else norm,
             width_multiplier=self.width_multiplier,
             dtype=self.dtype,
         )
 
     @nn.nowrap
-    def _layers(self, conv_of: Callable[[str], MakeConv]) -> list[nn.Module]:
+    def _stages(self, conv_of: Callable[[str], MakeConv]) -> list[nn.Module]:
         """The network from its first layer to the last before the pool.
 
         Args:
-          conv_of: the convolution for a stage, by the stage's name.
+          conv_of: The convolution for a stage, by the stage's name.
         """
+        concat = self._wiring.concat
 
-        def stage(make: Callable[..., nn.Module], *args, name: str, **kwargs) -> Any:
-            return make(conv_of(name), *args, name=name, **kwargs)
+        def conv(*args, name: str, **kwargs) -> ConvBN:  # each layer of the stem is a stage
+            return conv_of(name)(*args, name=name, **kwargs)
+
+        def figure(make: Callable[..., nn.Module], *args, name: str, **kwargs) -> nn.Module:
+            return make(conv_of(name), *args, concat=concat, name=name, **kwargs)
 
         literal = self.outline == "table1"
-        pool = partial(avg_pool_same, counts_padding=self.avg_pool_counts_padding)
+        pool = AvgPool(count_include_pad=self.avg_pool_counts_padding)
         last_pool = max_pool_same if self.mixed_7c_pool == "max" else pool
-        short = 3 if literal else 5
-        figure5 = partial(
-            stage, Figure5, pool=pool, short=short, relu_between=self.relu_between_3x3
-        )
-        figure6 = partial(stage, Figure6, pool=pool, factorization=self.factorization)
-        figure7 = partial(stage, Figure7, expanded=self.expanded_filter_bank)
+        short, relu_between = 3 if literal else 5, self.relu_between_3x3
+        figure5 = partial(figure, Figure5, pool=pool, short=short, relu_between=relu_between)
+        figure6 = partial(figure, Figure6, pool=pool, factorization=self.factorization)
+        figure7 = partial(figure, Figure7, expanded=self.expanded_filter_bank)
         reductions: dict[str, Callable[..., nn.Module]] = {
             "parallel": Figure10,
             "pool_first": partial(Figure9, pool_first=True),
             "convolve_first": partial(Figure9, pool_first=False),
         }
-        reduction = partial(stage, reductions[self.reduction], pool=max_pool)
-        conv = partial(stage, operator.call)  # each layer of the stem is a stage
+        reduction = partial(figure, reductions[self.reduction])
         stem = modules.stem_table1 if literal else STEMS[self.stem][0]
         widths = FIGURE6_TABLE1 if literal else FIGURE6
         return [
-            *stem(conv, max_pool),  # 35x35x192 or 288
+            *stem(conv),  # 35x35x192 or 288
             figure5(64 if literal else 32, name="Mixed_5b"),  # 35x35x256; 288 in table 1
             figure5(64, name="Mixed_5c"),  # 35x35x288
             figure5(64, name="Mixed_5d"),  # 35x35x288

@@ -29,12 +29,10 @@ class Geometry(NamedTuple):
     y: tuple[int, ...]  # [batch, height', width', features]
     stride: int
     padding: tuple[tuple[int, int], ...]  # above and below, left and right
-    packed: bool  # whether the kernel lies as `pack` returns it
+    packed: bool = False  # whether the kernel is in oneDNN's own layout
 
 
-def geometry_of(
-    x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: str, packed: bool
-) -> Geometry:
+def geometry_of(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: str) -> Geometry:
     """The geometry of a convolution of arrays of these shapes.
 
     Raises:
@@ -50,7 +48,7 @@ def geometry_of(
         max(0, (size + sum(pad) - taps) // stride + 1)
         for size, pad, taps in zip(x[1:3], pads, kernel[:2], strict=True)
     )
-    return Geometry(x, kernel, (x[0], height, width, kernel[-1]), stride, tuple(pads), packed)
+    return Geometry(x, kernel, (x[0], height, width, kernel[-1]), stride, tuple(pads))
 
 
 def takes(*arrays: jax.Array) -> bool:
@@ -100,8 +98,8 @@ def _load_passive(library: str) -> None:
             os.environ["OMP_WAIT_POLICY"] = before
 
 
-def by_xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """XLA's convolution of a kernel that is not packed."""
+def _by_xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """XLA's convolution, for platforms that oneDNN does not serve; there nothing is packed."""
     strides, dimensions = (geometry.stride,) * 2, ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
         x, kernel, strides, geometry.padding, dimension_numbers=dimensions
@@ -110,12 +108,12 @@ def by_xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _input_gradient_by_xla(kernel: jax.Array, dy: jax.Array, geometry: Geometry) -> jax.Array:
     x = jax.ShapeDtypeStruct(geometry.x, dy.dtype)
-    return jax.linear_transpose(lambda x: by_xla(x, kernel, geometry), x)(dy)[0]
+    return jax.linear_transpose(lambda x: _by_xla(x, kernel, geometry), x)(dy)[0]
 
 
 def _kernel_gradient_by_xla(x: jax.Array, dy: jax.Array, geometry: Geometry) -> jax.Array:
     kernel = jax.ShapeDtypeStruct(geometry.kernel, dy.dtype)
-    return jax.linear_transpose(lambda kernel: by_xla(x, kernel, geometry), kernel)(dy)[0]
+    return jax.linear_transpose(lambda kernel: _by_xla(x, kernel, geometry), kernel)(dy)[0]
 
 
 def _packed_by_xla(kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -160,7 +158,7 @@ def _one_by_one(primitive: Primitive, arrays: tuple, axes: tuple, geometry: Geom
     return lax.map(one, mapped), 0
 
 
-output = _primitive("output", "y", by_xla)
+output = _primitive("output", "y", _by_xla)
 input_gradient = _primitive("input_gradient", "x", _input_gradient_by_xla)
 kernel_gradient = _primitive("kernel_gradient", "kernel", _kernel_gradient_by_xla)
 packed_kernel = _primitive("packed_kernel", "kernel", _packed_by_xla)

@@ -24,7 +24,7 @@ from inception.weights.files import WeightsError, check_tensors, open_tensors
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
-_NOT_SAVED = {"parent", "name", "dtype", "as_drawn"}  # Flax's own, and how a run computes
+_NOT_SAVED = {"parent", "name", "dtype", "fuse"}  # Flax's own, and how a run computes
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import jax.export
 import numpy as np
 
 from inception.augment import normalize
-from inception.network.layers import fold_batch_norm
+from inception.network.fused import fold_batch_norm
 from inception.predictor import Predictor
 from inception.weights import verify
 from inception.weights.export.format import Format, judged, scaled
@@ -27,7 +27,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def program(pretrained: Pretrained, preprocessing: bool) -> tuple[Callable, tuple, Any]:
     """The function from images to logits, the shape of an image, and the type of images."""
-    model = pretrained.model.clone(batch_norm_folded=True, as_drawn=True)
+    model = pretrained.model.clone(batch_norm_folded=True, fuse=False)
     variables = fold_batch_norm(pretrained.variables, model.batch_norm_epsilon)
     scaling = pretrained.preprocessing
 
