@@ -22,7 +22,7 @@ STEPS = 20
 
 
 def _losses() -> np.ndarray:
-    config = inception.load_config("configs/digits.py", [*TINY, "learning_rate=1e-6"])
+    config = inception.load_config("configs/digits.py", [*TINY, "learning_rate=1e-7"])
     source, mesh = digits_source(slice(0, 160)), sharding.make_mesh()
     training = build(config, source.num_classes, len(source) / config.batch_size)
     step, state = Step(training, mesh), training.create_state(mesh)

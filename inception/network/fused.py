@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from inception.network import layers
 from inception.network.batch_norm import Weights
 from inception.network.layers import Branch, ConvBN, activation, sequence
 from inception.network.pools import AvgPool, Pool
@@ -32,7 +33,10 @@ Head = tuple[AvgPool | None, ConvBN]  # how a branch begins: a 1x1, perhaps with
 def concat(x: jax.Array, *branches: Branch) -> jax.Array:
     """As `layers.concat`, with rewrites 1 and 2."""
     heads, rests = zip(*map(_split, branches), strict=True)
-    outputs = iter(_siblings(x, [head for head in heads if head]))
+    siblings = [head for head in heads if head]
+    if len(siblings) < 2:
+        return layers.concat(x, *branches)
+    outputs = iter(_together(x, siblings))
     parts = [
         sequence(rest, next(outputs) if head else x)
         for head, rest in zip(heads, rests, strict=True)
@@ -50,10 +54,8 @@ def _split(branch: Branch) -> tuple[Head | None, Branch]:
     return None, branch
 
 
-def _siblings(x: jax.Array, heads: Sequence[Head]) -> list[jax.Array]:
+def _together(x: jax.Array, heads: Sequence[Head]) -> list[jax.Array]:
     """The outputs of `heads` on one input, computed by one convolution."""
-    if len(heads) < 2:
-        return [sequence([pool, conv] if pool else [conv], x) for pool, conv in heads]
     groups = defaultdict[tuple, list[ConvBN]](list)  # those that continue alike
     for pool, head in heads:
         groups[pool, head.relu].append(head)
