@@ -42,7 +42,7 @@ def test_verify_fails_where_the_networks_differ(file, monkeypatch, capsys):
     ours = {"Mixed_5b": 1.0, "logits": 1.0}
     monkeypatch.setattr(verify, "our_endpoints", lambda *_: ours)
     for other in (1.1, math.nan):
-        monkeypatch.setattr(originals, "endpoints", lambda *_, x=other: ours | {"logits": x})
+        monkeypatch.setattr(originals, "endpoints", lambda *_, x=other, **__: ours | {"logits": x})
         assert main(["verify", "auto", str(file)]) == 1
         assert "DIFFERENT" in capsys.readouterr().out.splitlines()[-1]
 
