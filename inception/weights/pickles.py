@@ -18,7 +18,7 @@ import numpy as np
 # A state dict of this network takes 17,000 instructions, and 60,000 with an optimizer's state.
 MAX_INSTRUCTIONS = 2_000_000
 # Elements of a tensor that repeats fewer stored ones, as torch.expand makes it.
-MAX_REPEATED = 1 << 20
+MAX_REPEATED = 1 << 24
 _MAX_DIMENSIONS = 32
 
 

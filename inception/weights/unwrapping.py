@@ -62,12 +62,13 @@ def _unwrap_averages(tensors: Tensors, ema: bool) -> tuple[Tensors, dict[str, st
     """TensorFlow's: each tensor replaced by its running average where there is one, if `ema`."""
     stored = {name: name for name in tensors.shapes if not name.endswith(names.EMA)}
     averaged = {n.removesuffix(names.EMA): n for n in tensors.shapes if n.endswith(names.EMA)}
+    if not averaged:
+        return tensors, {}
     if ema:
         stored |= averaged
     shapes = {name: tensors.shapes[place] for name, place in stored.items()}
-    notes = {"parameters": "running averages" if ema else "not the running averages"}
-    read = replace(tensors, shapes=shapes, read=lambda name: tensors.read(stored[name]))
-    return read, notes if averaged else {}
+    found = replace(tensors, shapes=shapes, read=lambda name: tensors.read(stored[name]))
+    return found, {"parameters": "running averages" if ema else "not the running averages"}
 
 
 def _only(prefixes: Sequence[str], path: str | Path) -> str:
