@@ -7,7 +7,7 @@ import sys
 import tracemalloc
 import zipfile
 
-import ml_dtypes
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,7 +18,7 @@ ARRAYS = {
     "float32": np.arange(6, dtype=np.float32).reshape(2, 3) / 7,
     "float64": np.arange(3) / 7,
     "float16": np.array([[1, np.inf]], np.float16),
-    "bfloat16": np.array([1, 2.5, -3], ml_dtypes.bfloat16),
+    "bfloat16": np.array([1, 2.5, -3], jnp.bfloat16),
     "int64": np.array(-5),
     "int32": np.array([2**31 - 1], np.int32),
     "bool": np.array([True, False]),
@@ -124,6 +124,11 @@ def test_arrays_come_in_the_type_that_they_are_stored_in(tmp_path, stream):
     assert arrays.keys() == {f"a/{name}" for name in ARRAYS}
     for name, array in ARRAYS.items():
         require_equal(arrays[f"a/{name}"], array)
+
+
+def test_tensors_in_a_list_are_numbered(tmp_path):
+    content = {"a": {"list": [np.ones(1), np.zeros(2)], "losses": [1, 2]}}
+    assert list(read(write_pth(tmp_path / "x.pth", content))) == ["a/list/0", "a/list/1"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

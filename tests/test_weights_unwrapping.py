@@ -1,5 +1,9 @@
 """The one network in a file is found, whatever a training program wrapped around it."""
 
+import importlib.util
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -77,6 +81,14 @@ def test_running_averages_are_taken_unless_raw_and_said(state, raw, average, mor
     _, places, notes = opened(content, ema=False)
     assert set(places.values()) == set(under(raw, state))
     assert notes == {"parameters": f"{raw or 'the weights'}, not the running averages"}
+
+
+def test_averages_without_names_are_said_to_be_left_out(state):
+    """A list of the parameters' averages, as torch_ema keeps it."""
+    content = under("model/", state) | {f"ema/shadow_params/{n}": (3,) for n in range(5)}
+    shapes, _, notes = opened(content)
+    assert shapes == state
+    assert notes["parameters"].startswith("not the averages ema/shadow_params/0, ...")
 
 
 def test_averages_alone_are_taken(state):
@@ -190,3 +202,30 @@ def test_no_head_is_a_network_for_features(tmp_path):
     head = pretrained.variables["params"]["Logits"]
     assert not head["kernel"].any()
     assert head["kernel"].shape == (2048, 1)
+
+
+ORIGINALS = """
+import sys, numpy as np
+from inception.weights import originals
+images = np.zeros((1, 96, 96, 3), np.float32)
+for path, ema in ((sys.argv[1], True), (sys.argv[1], False), (sys.argv[2], True)):
+    found = originals.endpoints("torchvision", path, images, ema=ema)
+    print(found["logits"].tolist() if "logits" in found else found["pooled"].shape)
+"""
+
+
+def test_the_original_network_is_given_the_same_weights(tmp_path):
+    """For `verify`; in a process of its own, since this one may have TensorFlow."""
+    if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+        pytest.skip("PyTorch is not installed: requirements-oracles.txt")
+    body = without(network(side_head=False), "fc.")
+    head = {"fc.1.weight": np.zeros((2, 2048), np.float16)}
+    content = {
+        name: body | head | {"fc.1.bias": np.full(2, value, np.float16)}
+        for name, value in (("model", 1), ("model_ema", 2))
+    }
+    paths = [write_pth(tmp_path / "w.pth", content), write_pth(tmp_path / "body.pth", body)]
+    done = subprocess.run(
+        [sys.executable, "-c", ORIGINALS, *map(str, paths)], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["[[2.0, 2.0]]", "[[1.0, 1.0]]", "(1, 2048)"], done.stderr

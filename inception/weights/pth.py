@@ -27,7 +27,7 @@ _SAVE_STATE_DICT = "save its state dict: torch.save(model.state_dict(), FILE)"
 def open_pth(path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]:
     """The shapes of a file's tensors by name, and what reads one, in the type it is stored in.
 
-    The name of a tensor in a dictionary inside a dictionary is "outer/inner".
+    The name of a tensor in a dictionary inside another is "outer/inner"; in a list, its number.
 
     Raises:
       Refused: When the file is not of this kind or holds no tensors by name.
@@ -53,7 +53,7 @@ def open_pth(path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np
 
 
 def _by_name(content: Any) -> dict[str, Tensor]:
-    """The tensors in a dictionary and the dictionaries in it."""
+    """The tensors in a dictionary, and in the dictionaries and lists in it."""
     found: dict[str, Tensor] = {}
     others: list[str] = [content.name] if isinstance(content, Inert) else []
     waiting = [("", content, 0)] if isinstance(content, dict) else []
@@ -67,6 +67,8 @@ def _by_name(content: Any) -> dict[str, Tensor]:
             name = outer + inner
             if len(name) > MAX_NAME:
                 raise Refused(f"holds a name of {len(name)} characters: {_SAVE_STATE_DICT}")
+            if isinstance(value, list) and value and isinstance(value[0], Tensor):
+                value = {str(number): part for number, part in enumerate(value)}
             if isinstance(value, Tensor):
                 found[name] = value
             elif isinstance(value, dict) and depth < MAX_DEPTH:

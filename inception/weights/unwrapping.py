@@ -1,10 +1,10 @@
 """The one network in a file, without what a training program wrapped around it.
 
 TensorFlow's checkpoints have the running averages of weights under names of their own. PyTorch's
-programs save more than a state dict: dictionaries around it ("state_dict/fc.bias"), a
-module around the network ("module.fc.bias", "_orig_mod.", "backbone."), running averages beside the
-weights ("state_dict_ema/..."), a head of their own ("fc.1.bias"). The network is found by its own
-names, whatever the wrappings are called.
+programs save more than a state dict: dictionaries around it ("state_dict/fc.bias"), a module around
+the network ("module.fc.bias", "_orig_mod.", "backbone."), running averages beside the weights
+("state_dict_ema/..."), a head of their own ("fc.1.bias"). The network is found by its own names,
+whatever the wrappings are called.
 """
 
 import re
@@ -53,6 +53,8 @@ def unwrap(tensors: Tensors, path: str | Path, ema: bool = True) -> tuple[Tensor
             places = weights | places
     elif averages:
         notes["parameters"] = f"{chosen or 'the weights'}, not the running averages"
+    elif nameless := [n for n, shape in tensors.shapes.items() if shape and _AVERAGE & _words(n)]:
+        notes["parameters"] = f"not the averages {nameless[0]}, ..., which have no names of layers"
     notes |= _leave_out_side_head(places, tensors.shapes)
     shapes = {name: tensors.shapes[place] for name, place in places.items()}
     return replace(tensors, shapes=shapes, read=lambda name: tensors.read(places[name])), notes
@@ -88,12 +90,16 @@ def _is_average(prefix: str, shapes: Shapes) -> bool:
     torch.optim.swa_utils counts what it averaged; Lightning's WeightAveraging keeps the averages
     as the "state_dict" and a state of its own beside it.
     """
-    if _AVERAGE & set(re.split(r"[^a-z]+", prefix.lower())):
+    if _AVERAGE & _words(prefix):
         return True
     if prefix.endswith("module.") and f"{prefix.removesuffix('module.')}n_averaged" in shapes:
         return True
     beside = any(name.startswith("current_model_state/") for name in shapes)
     return beside and prefix.startswith("state_dict/")
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z]+", name.lower()))
 
 
 def _network(shapes: Shapes, prefix: str, prefixes: Sequence[str], path: str | Path) -> Places:
