@@ -189,7 +189,7 @@ def test_timms_checkpoint_is_imported(tmp_path):
     }
     pretrained = import_weights(write_pth(tmp_path / "last.pth.tar", content))
     assert pretrained.source == "torchvision"
-    assert pretrained.provenance == {"parameters": "running averages, state_dict_ema/"}
+    assert pretrained.provenance["parameters"] == "running averages, state_dict_ema/"
     assert pretrained.variables["params"]["Logits"]["bias"].tolist() == [2] * 5
 
 
