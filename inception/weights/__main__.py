@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
         command.add_argument("file", metavar="FILE")
-        command.add_argument("--raw", action="store_true", help="no running averages (TensorFlow)")
+        command.add_argument("--raw", action="store_true", help="not the running averages")
         command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
         command.add_argument("--labels", metavar="FILE", help="the classes' names, one per line")
         command.set_defaults(run=run)
@@ -71,7 +71,7 @@ def _import(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> int:
     """Compare with the original library."""
     pretrained = _read(args)
-    differences = verify.verify(pretrained, args.file)
+    differences = verify.verify(pretrained, args.file, ema=not args.raw)
     print(verify.table(differences))
     worst = max(differences, key=lambda difference: difference.relative)
     same = worst.relative <= verify.TOLERANCE
@@ -118,7 +118,10 @@ def summary(pretrained: weights.Pretrained) -> str:
         **{f"preprocessing.{name}": v for name, v in described["preprocessing"].items()},
     }
     width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+    origins = {name: f"  ({origin})" for name, origin in pretrained.provenance.items()}
+    return "\n".join(
+        f"{name:<{width}}  {value}{origins.get(name, '')}" for name, value in lines.items()
+    )
 
 
 if __name__ == "__main__":

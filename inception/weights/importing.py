@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from inception.weights.sources import (
     timm_tag,
     unclear_tag,
 )
+from inception.weights.unwrapping import unwrap
 
 _LOGITS = "params/Logits/bias"
 _MAX_CLASSES = 100_000
@@ -42,21 +42,22 @@ def import_weights(
       path: as `files.open_tensors` takes it.
       source: of `sources.SOURCES`, or "timm" where the file's path or the config.json beside it
         names the tag, or "auto".
-      ema: takes the running averages of TensorFlow's checkpoints, where they have them.
+      ema: Takes the running averages of the weights, where the file has them.
       background: keeps class 0 of 1001.
       labels: the classes' names; by default ImageNet's, if there are 1000.
 
     Returns:
-      The network. A file without a head, as Keras's include_top=False, gives one of one class
-      whose logit is 0: its features can be used, and its head replaced.
+      The network. A file without a head, as Keras's include_top=False or an Identity in its place,
+      gives one of one class whose logit is 0: its features can be used, and its head replaced.
 
     Raises:
       WeightsError: when the file cannot be read, or holds anything but this network.
     """
-    with files.open_tensors(path) as tensors:
+    with files.open_tensors(path) as wrapped:
+        tensors, provenance = unwrap(wrapped, path, ema)
         name = _source_name(source, tensors, path)
         origin = SOURCES[name]
-        model, arrays = _read(origin, _averages(tensors, ema), path)
+        model, arrays = _read(origin, tensors, path)
     if origin.background and model.num_classes == _WITH_BACKGROUND and not background:
         model = model.clone(num_classes=model.num_classes - 1)
         heads = origin.naming.heads
@@ -68,6 +69,7 @@ def import_weights(
         labels=_labels(labels, model.num_classes, path),
         source=name,
         sha256=files.sha256(path),
+        provenance=provenance,
     )
 
 
@@ -83,23 +85,13 @@ def _source_name(source: str, tensors: Tensors, path: str | Path) -> str:
     raise WeightsError(f"source {source!r} is not known: name auto, timm, {', '.join(SOURCES)}")
 
 
-def _averages(tensors: Tensors, ema: bool) -> Tensors:
-    """The tensors, each replaced by its running average where there is one, if `ema`."""
-    stored = {name: name for name in tensors.shapes if not name.endswith(names.EMA)}
-    if ema:
-        averaged = (name for name in tensors.shapes if name.endswith(names.EMA))
-        stored |= {name.removesuffix(names.EMA): name for name in averaged}
-    shapes = {name: tensors.shapes[place] for name, place in stored.items()}
-    return replace(tensors, shapes=shapes, read=lambda name: tensors.read(stored[name]))
-
-
 def _read(
     source: Source, tensors: Tensors, path: str | Path
 ) -> tuple[Inception, dict[str, np.ndarray]]:
     """The network and its arrays by our names."""
     naming = source.naming
     found = {name: s for name, s in tensors.shapes.items() if not re.search(naming.extras, name)}
-    has_head = naming is not names.KERAS or any(head in found for head in naming.heads.values())
+    has_head = any(naming.heads[head] in found for head in names.KERAS.heads)
     model = _model(source, found, has_head, path)
     shapes = shapes_of(model)
     theirs = names.table(naming, [name for name in shapes if has_head or name not in naming.heads])

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Pretrained:
       labels: the classes' names, or () where they are not known.
       source: of `sources.SOURCES`, or the checkpoint of a run.
       sha256: of the file that they were imported from; "" for a run.
+      provenance: Of an import, what was chosen or left out, by what it is about ("parameters":
+        "running averages, state_dict_ema/").
     """
 
     model: Inception
@@ -46,6 +48,7 @@ class Pretrained:
     labels: tuple[str, ...]
     source: str
     sha256: str
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
 def save(directory: str | Path, pretrained: Pretrained) -> None:
@@ -75,7 +78,7 @@ def save(directory: str | Path, pretrained: Pretrained) -> None:
 def describe(pretrained: Pretrained) -> dict[str, Any]:
     """Everything but the arrays, as plain data: the content of model.json."""
     model = pretrained.model
-    fields = [field.name for field in dataclasses.fields(model) if field.name not in _NOT_SAVED]
+    fields = [each.name for each in dataclasses.fields(model) if each.name not in _NOT_SAVED]
     return {
         "format": FORMAT,
         "source": pretrained.source,
@@ -83,6 +86,7 @@ def describe(pretrained: Pretrained) -> dict[str, Any]:
         "model": {name: getattr(model, name) for name in fields},
         "preprocessing": dataclasses.asdict(pretrained.preprocessing),
         "labels": list(pretrained.labels),
+        "provenance": pretrained.provenance,
     }
 
 
@@ -121,6 +125,7 @@ def _read_description(file: Path) -> dict[str, Any]:
             "labels": tuple(labels),
             "source": content["source"],
             "sha256": content["sha256"],
+            "provenance": dict(content.get("provenance", {})),
         }
     except WeightsError:
         raise
