@@ -199,9 +199,9 @@ def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
     result = []
     for scale in (256, 288, 320, 352) if crops == 144 else (256,):
         side = round(scale * size / 224)
-        margins = [n - side for n in _resized_shape(image, side)]  # one of them is 0
+        below, right = (n - side for n in _resized_shape(image, side))  # one of them is 0
         thirds = (0, 1, 2) if crops == 144 else (1,)
-        boxes = [(*(n * third // 2 for n in margins), side, side) for third in thirds]
+        boxes = [(below * third // 2, right * third // 2, side, side) for third in thirds]
         for square in _crops_of_resized(image, side, boxes):
             ends = slice(size), slice(-size, None)
             corners = [square[rows, columns] for rows in ends for columns in ends]
@@ -253,7 +253,8 @@ def _crop_of_resized(
     To rounding what a crop of the whole is: one gray level, in few pixels. Pillow keeps the corners
     of what it reads in float32, so they are given relative to the part that the filters look at.
     """
-    starts, sizes = [], []
+    starts: list[float] = []
+    sizes: list[float] = []
     for length, resized, start, size in zip(image.shape, shape, box[:2], box[2:], strict=False):
         scale = length / resized
         reach = math.ceil(_SUPPORT * max(scale, 1)) + 1

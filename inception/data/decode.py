@@ -22,9 +22,10 @@ decoded there alone, to the same pixels; all else is decoded whole. A progressiv
 whose time goes into coefficients that every box needs, gains nothing.
 """
 
+import contextlib
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import simplejpeg
@@ -60,7 +61,8 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe"  # a CMYK file with this marker stores inverte
 _ODDITIES = ("extraneous bytes before marker", "unknown JFIF revision", "subsampling")
 
 _WHITE_IS_ZERO, _BITS, _PHOTOMETRIC = 0, 258, 262  # of TIFF
-_OPENING = threading.Lock()
+_LARGE = MAX_PIXELS // 2  # above, Pillow warns of an image, and then refuses it
+_LOCK = threading.Lock()
 
 
 class BadImage(DataError):
@@ -178,8 +180,13 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray:
 
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     try:
-        with _open(data) as image:
+        with _unlimited():
+            image = Image.open(io.BytesIO(_critical_chunks(data)))
+        with image:
             _check_size(*image.size, max_pixels)
+            if image.width * image.height > _LARGE:
+                with _unlimited():
+                    image.load()
             if image.mode.startswith(("I", "F")):
                 return _rgb(_reduce(image))
             if image.mode == "La":  # premultiplied gray, which Pillow converts to this alone
@@ -192,23 +199,25 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
         raise BadImage(f"file of {len(data)} bytes, starting {data[:8]!r}: {reason}") from error
 
 
-def _open(data: bytes) -> Image.Image:
-    """Opens a file without Pillow's limit of pixels, a global variable: ours is an argument."""
-    file = io.BytesIO(_critical_chunks(data) if data.startswith(_PNG) else data)
-    with _OPENING:
+@contextlib.contextmanager
+def _unlimited() -> Iterator[None]:
+    """Takes away Pillow's limit of pixels, a global variable: ours is an argument."""
+    with _LOCK:  # so that large images, which need it while they are decoded, are so one by one
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file)
+            yield
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
 def _critical_chunks(data: bytes) -> bytes:
-    """A PNG file without its ancillary chunks, whose types begin with a small letter.
+    """A PNG file without its ancillary chunks, whose types begin with a small letter; any other.
 
     Pillow refuses a file for a long text or a wrong checksum there; libpng, and so TensorFlow and
     OpenCV, read its pixels, which depend on none of them. (Transparency does, and is dropped.)
     """
+    if not data.startswith(_PNG):
+        return data
     kept, place = [_PNG], len(_PNG)
     while place + 8 <= len(data):
         end = place + 12 + int.from_bytes(data[place : place + 4])  # length, type and checksum
