@@ -90,6 +90,12 @@ def test_the_table_has_the_most_probable_classes_of_what_can_be_read(variables, 
             )
 
 
+def test_this_folder_is_a_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder / "images")
+    assert files.find_images(["."]) == ["a.JPEG", "below/b.png", "below/bad.jpg"]
+    assert files.find_images(["./below"]) == ["below/b.png", "below/bad.jpg"]
+
+
 def test_links_that_lead_upwards_give_each_picture_once(folder, tmp_path):
     below = tmp_path / "photos" / "below"
     below.mkdir(parents=True)

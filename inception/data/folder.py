@@ -124,7 +124,7 @@ def images_below(folder: str) -> Iterator[str]:
     def walk(path: str) -> Iterator[str]:
         seen.add(_real(path))
         for name in _names(path):
-            child = os.path.join(path, name)  # noqa: PTH118 (a bucket's address is not a Path)
+            child = os.path.join(path, name).removeprefix("./")  # noqa: PTH118 (or a bucket's)
             if _is_image(name):
                 yield child
             elif _is_folder(child) and not _leads_up(child, folder) and _real(child) not in seen:
