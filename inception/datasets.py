@@ -35,6 +35,7 @@ def train_batches(config: ConfigDict, source: Source, mesh: Mesh, first: int) ->
         batch_size=config.batch_size,
         augmentation=config.augmentation,
         on_bad_record=config.on_bad_record,
+        max_pixels=config.max_pixels,
         threads=config.data_threads,
         start_step=first,
         process_index=jax.process_index(),

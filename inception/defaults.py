@@ -39,6 +39,7 @@ def _data(config: ConfigDict) -> None:
     config.input_std = [0.5, 0.5, 0.5]
     config.augmentation = "inception"  # "inception_fast", "resnet", "flip" or "none"
     config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
+    config.max_pixels = 178_956_970  # a larger image is a bad record; Pillow's limit, 537 MB
     config.data_threads = 0  # threads that decode; 0: one per core
 
 
@@ -175,6 +176,7 @@ CHOICES = {
 }
 POSITIVE = (
     "image_size",
+    "max_pixels",
     "batch_size",
     "accumulation_steps",
     "num_epochs",

@@ -113,6 +113,7 @@ class Evaluator:
             batch_size=config.eval.batch_size,
             crops=config.eval.crops,
             exclude=self._excluded,
+            max_pixels=config.max_pixels,
             threads=config.data_threads,
             process_index=jax.process_index(),
             process_count=jax.process_count(),

@@ -19,14 +19,25 @@ from typing import IO
 import numpy as np
 
 from inception import command_line
+from inception.data.decode import MAX_PIXELS
 from inception.errors import UserError
-from inception.predict.files import check_some, find_images, outputs
+from inception.predict.files import (
+    MEMORY_ADVICE,
+    PIXELS_HELP,
+    check_some,
+    find_images,
+    outputs,
+)
 from inception.predictor import Predictor
 from inception.weights import load_any
 
 
 def write_features(
-    predictor: Predictor, layer: str, files: Sequence[str], output: str | Path
+    predictor: Predictor,
+    layer: str,
+    files: Sequence[str],
+    output: str | Path,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[int, ...]:
     """Writes the outputs of a layer for all files that can be read; the others are reported.
 
@@ -38,6 +49,7 @@ def write_features(
       layer: "logits" or an endpoint.
       files: of images.
       output: the file to write, in an existing folder.
+      max_pixels: of an image as it is stored, above which it cannot be read.
 
     Returns:
       The shape of the features, [images, ...].
@@ -51,7 +63,7 @@ def write_features(
     paths: list[str] = []
     shape: tuple[int, ...] = ()
     with tempfile.TemporaryFile(dir=output.parent) as rows:
-        for batch, values in outputs(predictor, files):
+        for batch, values in outputs(predictor, files, max_pixels):
             shape = values[layer].shape[1:]
             rows.write(np.ascontiguousarray(values[layer], "<f4").data)
             paths += batch
@@ -85,9 +97,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--layer", default="pooled", help="whose outputs (%(default)s)")
     parser.add_argument("--output", required=True, metavar="FILE.npz")
     parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
+    parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help=PIXELS_HELP)
     args, _ = command_line.parse(parser, argv)
-    if args.batch_size < 1:
-        parser.error("--batch_size must be at least 1")
+    if min(args.batch_size, args.max_pixels) < 1:
+        parser.error("--batch_size and --max_pixels must be at least 1")
     files, loaded = find_images(args.images), load_any(args.weights)
     try:
         predictor = Predictor(
@@ -99,9 +112,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except ValueError as error:
         raise UserError(f"--layer={args.layer}: {error}") from error
-    shape = write_features(predictor, args.layer, files, Path(args.output).expanduser())
+    output = Path(args.output).expanduser()
+    shape = write_features(predictor, args.layer, files, output, args.max_pixels)
     print(f"{args.output}: {args.layer} of {shape[0]:,} images, {'x'.join(map(str, shape[1:]))}")
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(command_line.run(main, MEMORY_ADVICE))

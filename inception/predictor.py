@@ -120,6 +120,7 @@ class Predictor:
         images: Sequence,
         *,
         threads: int = 0,
+        max_pixels: int | None = None,
         on_error: Callable[[int, Exception], None] | None = None,
     ) -> Iterator[tuple[np.ndarray, Outputs]]:
         """Reads, decodes and preprocesses images, and yields batch after batch of their outputs.
@@ -127,6 +128,8 @@ class Predictor:
         Args:
           images: paths, encoded files (bytes) or pixels, uint8 [height, width, 3].
           threads: that decode; 0: one per core.
+          max_pixels: of an image as it is stored, above which it cannot be read; None: 178,956,970,
+            Pillow's limit.
           on_error: called with the index of an image that cannot be read and the reason; None
             raises it.
 
@@ -136,14 +139,17 @@ class Predictor:
 
         Raises:
           BadImage: for an image that cannot be read, without `on_error`.
+          MemoryError: for one whose pixels do not fit, likewise.
         """
-        from inception.data.stream import predict_stream  # OpenCV and Grain serve only this
+        from inception.data.decode import MAX_PIXELS  # OpenCV and Grain serve only this
+        from inception.data.stream import predict_stream
 
         batches = predict_stream(
             images,
             self.preprocessing,
             batch_size=self._limit,
             threads=threads,
+            max_pixels=max_pixels or MAX_PIXELS,
             on_error=on_error,
         )
         for batch in batches:

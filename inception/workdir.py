@@ -34,6 +34,7 @@ MAY_CHANGE = (
     "data_dir",
     "data_threads",
     "on_bad_record",
+    "max_pixels",
     "num_epochs",
     "log_every_steps",
     "checkpoint_every_steps",

@@ -77,8 +77,20 @@ def test_what_a_user_can_mend_is_one_line(error, status, text, capsys):
     def main():
         raise error
 
-    assert command_line.run(main) == status
+    assert command_line.run(main, "A smaller --batch_size needs less") == status
     assert text in capsys.readouterr().err
+
+
+def test_advice_about_memory_is_each_commands_own(capsys):
+    def main():
+        raise MemoryError("a.png")
+
+    for advice, line in (
+        ("", "error: out of memory: a.png"),
+        ("B", "error: out of memory: a.png. B"),
+    ):
+        assert command_line.run(main, advice) == 1
+        assert capsys.readouterr().err.strip() == line
 
 
 def test_other_errors_keep_their_trace():

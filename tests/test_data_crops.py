@@ -106,6 +106,38 @@ def test_area_averages_whole_blocks(photograph):
     assert np.abs(crops.resize(image, 99, "area") - blocks).max() <= 0.5 + 1e-4
 
 
+def assert_area_is_tensorflows(image: np.ndarray, size: int) -> None:
+    tf = pytest.importorskip("tensorflow")
+    expected = tf.image.resize(image[None], (size, size), method="area").numpy()[0]
+    actual = crops.resize(np.ascontiguousarray(image), size, "area")
+    difference = np.abs(actual - expected).max()  # half a gray level, and float32's rounding
+    assert difference < 0.51, (image.shape, size, difference)
+
+
+@pytest.mark.parametrize("kind", ["both shrink", "rows grow", "columns grow", "both grow"])
+def test_area_is_tensorflows(kind):
+    """Also of noise, and where a whole number of pixels of the result covers one of the image."""
+    rng = np.random.default_rng(0)
+    for size in (105, 60, 252, *rng.integers(2, 200, 12)):
+        smaller, larger = (rng.integers(low, high + 1) for low, high in ((1, size), (size, 400)))
+        height = smaller if kind in ("rows grow", "both grow") else larger
+        width = smaller if kind in ("columns grow", "both grow") else larger
+        assert_area_is_tensorflows(rng.integers(0, 256, (height, width, 3), np.uint8), size)
+    image = rng.integers(0, 256, (105, 217, 3), np.uint8)
+    for size in (252, 217, 105):
+        assert_area_is_tensorflows(image, size)
+        assert_area_is_tensorflows(image.transpose(1, 0, 2), size)
+
+
+def test_area_of_training_boxes_is_tensorflows(photograph):
+    rng, kinds = np.random.default_rng(0), set()
+    for _ in range(30):
+        box = crops.sample_distorted_box(rng, *photograph.shape[:2])
+        kinds.add((box[2] < 299, box[3] < 299))
+        assert_area_is_tensorflows(crops.crop(photograph, box), 299)
+    assert len(kinds) == 4
+
+
 def test_area_is_opencvs_in_uint8(photograph):
     cv2 = pytest.importorskip("cv2")
     expected = cv2.resize(photograph, (299, 299), interpolation=cv2.INTER_AREA).astype(int)
@@ -195,6 +227,64 @@ def test_resize_crop_is_torchvisions_arithmetic(photograph, shape, interpolation
     expected = np.asarray(resized.crop((left, top, left + 299, top + 299)))
     preprocessing = Preprocessing(299, "resize_crop", 0.875, interpolation)
     np.testing.assert_array_equal(crops.eval_crops(image, preprocessing)[0], expected)
+
+
+STRIPS = [(8, 300), (300, 8), (40, 427), (427, 31), (2, 8), (427, 3), (5, 301)]
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("shape", STRIPS)
+def test_a_part_of_what_is_resized_is_that_of_the_whole(
+    photograph, monkeypatch, shape, interpolation
+):
+    image = photograph[: shape[0], : shape[1]]
+    for size, fraction in ((20, 0.875), (64, 0.875), (64, 0.1)):  # both sides grow, or one or none
+        preprocessing = Preprocessing(size, "resize_crop", fraction, interpolation)
+        monkeypatch.setattr(crops, "_MAX_WASTE", 1e9)
+        whole = crops.eval_crops(image, preprocessing)
+        monkeypatch.setattr(crops, "_MAX_WASTE", 0)
+        part = crops.eval_crops(image, preprocessing)
+        difference = np.abs(part.astype(int) - whole)
+        if interpolation == "nearest":  # a tie may go the other way
+            assert (difference == 0).mean() > 0.85
+        else:
+            assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("shape", STRIPS)
+def test_multi_crops_of_a_strip_are_those_of_the_whole(photograph, monkeypatch, shape):
+    image = photograph[: shape[0], : shape[1]]
+    monkeypatch.setattr(crops, "_MAX_WASTE", 1e9)
+    whole = crops.multi_crop(image, 40, 144)
+    monkeypatch.setattr(crops, "_MAX_WASTE", 0)
+    assert np.abs(crops.multi_crop(image, 40, 144).astype(int) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 1), (2, 8000), (1, 1_000_000)])
+def test_strips_make_no_large_images(monkeypatch, shape):
+    """The whole, resized, would have up to 117 billion pixels."""
+    made = []
+
+    def antialiased(image, height, width, *more):
+        made.append((height, width))
+        return np.broadcast_to(image[:1, :1], (height, width, 3))
+
+    monkeypatch.setattr(crops, "_antialiased", antialiased)
+    image = np.zeros((*shape, 3), np.uint8)
+    for interpolation in INTERPOLATIONS:
+        crops.eval_crops(image, Preprocessing(299, "resize_crop", 0.875, interpolation))
+    crops.multi_crop(image, 299, 144)
+    assert made
+    assert max(height * width for height, width in made) < 500**2
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(1, 1_000_000), (60_000, 1), (1, 1)])
+def test_every_shape_has_a_crop(method, shape):
+    image = np.full((*shape, 3), 7, np.uint8)
+    assert (crops.eval_crops(image, Preprocessing(32, method)) == 7).all()
+    for name in crops.RESIZE_METHODS:
+        assert (crops.resize(image, 32, name) == 7).all()
 
 
 def test_resize_takes_the_whole_image_as_tensorflow(photograph):

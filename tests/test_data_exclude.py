@@ -42,6 +42,13 @@ def test_files_of_one_name_in_several_folders_are_told_apart(listed):
     assert ("/data/china/1.webp" in every, "coffee/1.webp" in every) == (True, True)
 
 
+def test_accents_in_either_unicode_form(listed):
+    one, two = "caf\u00e9/a.jpg", "cafe\u0301/a.jpg"
+    assert one != two
+    for line in (one, two):
+        assert [name in Excluded(listed(line)) for name in (one, two, "cafe/a.jpg")] == [1, 1, 0]
+
+
 def test_only_the_last_suffix_may_be_missing(listed):
     excluded = Excluded(listed("img.v2", "0005"))
     assert ("img.v2.JPEG" in excluded, "img.JPEG" in excluded) == (True, False)

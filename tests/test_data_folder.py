@@ -11,10 +11,11 @@ import pytest
 import skimage.data
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
+from PIL import Image
 
 from inception.data import DataError
 from inception.data.decode import BadImage
-from inception.data.folder import FolderSource, check_files
+from inception.data.folder import FolderSource, check_files, images_below
 from inception.data.sources import open_source
 
 PHOTOGRAPH = np.ascontiguousarray(skimage.data.astronaut()[:100, :120, ::-1])
@@ -79,10 +80,137 @@ def test_evaluation_without_a_training_folder(tmp_path):
     assert FolderSource(tmp_path, "validation").class_names == ("dog",)
 
 
-def test_hidden_files_are_ignored(root):
-    write(root / "train/ant/.DS_Store", b"x")
-    write(root / "train/.cache/x.jpg", b"x")
-    assert len(FolderSource(root, "train")) == 4
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_hidden_files_and_those_of_file_managers_are_ignored(root, split):
+    count = len(FolderSource(root, split))
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Icon\r", "ehthumbs.db"):
+        write(root / split / name, b"x")
+        write(root / split / "zebra" / name, b"x")
+    for name in (".cache", "__MACOSX", "@eaDir"):
+        write(root / split / name / "x.jpg", b"x")
+        write(root / split / "zebra" / name / "x.jpg", b"x")
+    assert len(FolderSource(root, split)) == count
+
+
+def test_whatever_decode_reads_is_an_image(root):
+    for name in ("x.bmp", "x.TIF", "x.tiff", "x.gif", "x.ppm"):
+        Image.fromarray(PHOTOGRAPH).save(root / "train/bee" / name)
+    source = FolderSource(root, "train")
+    assert len(source) == 4 + 5
+    assert check_files(source) == []
+
+
+# Layouts that are not ROOT/train/<class>/FILE.
+
+
+def test_images_one_folder_deeper(tmp_path):
+    """Tiny-ImageNet's training images; nor are inner folders left out with "skip"."""
+    for name in ("n01", "n02"):
+        write(tmp_path / f"train/{name}/images/{name}_0.JPEG", encoded(".jpg"))
+        write(tmp_path / f"train/{name}/{name}_boxes.txt", b"0 0 1 1")
+    for on_bad_record in ("fail", "skip"):
+        with pytest.raises(DataError) as raised:
+            FolderSource(tmp_path, "train", on_bad_record=on_bad_record)
+        assert "2 folders of images inside its class folders" in str(raised.value)
+        assert "n01/images/n01_0.JPEG" in str(raised.value)
+        assert "Remove" not in str(raised.value)
+
+
+def test_inner_folders_without_images_are_other_files(root):
+    write(root / "train/bee/notes/x.txt", b"hello")
+    with pytest.raises(DataError, match=r"not images, e\.g\. \['bee/notes'\]"):
+        FolderSource(root, "train")
+    assert len(FolderSource(root, "train", on_bad_record="skip")) == 4
+
+
+def test_validation_images_with_a_list_of_their_classes(root):
+    """Tiny-ImageNet's validation images."""
+    (root / "val/zebra").rename(root / "val/images")
+    write(root / "val/val_annotations.txt", b"e.jpeg\tzebra\n")
+    with pytest.raises(DataError) as raised:
+        FolderSource(root, "validation")
+    assert "lacks, e.g. ['images']" in str(raised.value)
+    assert "val/<class>/, as" in str(raised.value)
+    assert "val_annotations.txt may say" in str(raised.value)
+
+
+def test_a_data_dir_too_high_or_too_deep(root):
+    inner = root / "inner"
+    inner.mkdir()
+    for split in ("train", "val"):
+        (root / split).rename(inner / split)
+    for wrong in (root, inner / "train", inner / "val"):
+        with pytest.raises(DataError, match=f"Did you mean data_dir={inner}\\?"):
+            FolderSource(wrong, "train")
+
+
+def test_what_was_looked_at_is_said(root):
+    for file in root.glob("train/*/*"):
+        file.rename(root / "train" / file.name)
+    with pytest.raises(DataError) as raised:
+        FolderSource(root, "train")
+    for part in (
+        "3 folders",
+        "'ant'",
+        "4 images are in no class folder",
+        "'a.jpg'",
+        "train/<class>/",
+    ):
+        assert part in str(raised.value)
+
+
+def test_names_that_look_alike(root):
+    """MacOS writes an accent as a character of its own."""
+    write(root / "train/caf\N{LATIN SMALL LETTER E WITH ACUTE}/a.jpg", encoded(".jpg"))
+    write(root / "val/cafe\N{COMBINING ACUTE ACCENT}/a.jpg", encoded(".jpg"))
+    with pytest.raises(DataError, match=r"'cafe\\u0301' .* 'caf\\xe9' look alike .*NFC"):
+        FolderSource(root, "val")
+    write(root / "train/cafe\N{COMBINING ACUTE ACCENT}/a.jpg", encoded(".jpg"))
+    with pytest.raises(DataError, match=r"look alike"):
+        FolderSource(root, "train")
+
+
+# Links.
+
+
+def test_links_that_lead_upwards_are_not_classes(root):
+    for target in ("..", "../..", "."):
+        (root / "train" / f"up{len(target)}").symlink_to(target)
+    (root / "train/ant/up").symlink_to("../..")
+    assert FolderSource(root, "train").class_names == ("ant", "bee", "zebra")
+
+
+def test_links_to_class_folders_elsewhere(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "yak/a.jpg", encoded(".jpg"))
+    (root / "train/yak").symlink_to(elsewhere / "yak")
+    assert FolderSource(root, "train").class_names == ("ant", "bee", "yak", "zebra")
+    for target in ("yak", elsewhere / "yak"):
+        (root / "train/ox").symlink_to(target)
+        with pytest.raises(DataError, match=r"'(yak|ox)' and '(yak|ox)' are one folder"):
+            FolderSource(root, "train")
+        (root / "train/ox").unlink()
+
+
+def test_each_real_folder_is_walked_once(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "deep/a.jpg", encoded(".jpg"))
+    (elsewhere / "deep/back").symlink_to(root / "train")
+    expected = list(images_below(f"{root}/train"))
+    for place, target in (
+        ("up", ".."),
+        ("ant/self", "."),
+        ("ant/zebra", "../zebra"),
+        ("bee/other", elsewhere),
+        ("bee/other2", elsewhere / "deep"),
+        ("bee/nowhere", root / "nowhere"),
+    ):
+        (root / "train" / place).symlink_to(target)
+    found = [*images_below(f"{root}/train")]
+    assert len(found) == len(expected) + 1 == 5
+    assert len({os.path.realpath(path) for path in found}) == 5
+    assert f"{root}/train/bee/other/deep/a.jpg" in found
+    assert next(images_below(f"{root}/train/up/train/bee")).endswith("d.WebP")
 
 
 # Files that are no images.
@@ -98,7 +226,7 @@ def test_files_are_listed_and_not_opened(root, monkeypatch):
 
 def test_a_suffix_that_is_no_images(root, caplog):
     write(root / "train/bee/x.txt", b"hello")
-    with pytest.raises(DataError, match=r"train holds 1 files .* \['bee/x\.txt'\]"):
+    with pytest.raises(DataError, match=r"train contains 1 files .* \['bee/x\.txt'\]"):
         FolderSource(root, "train")
     with caplog.at_level(logging.WARNING):
         source = open_source("folder", "train", str(root), on_bad_record="skip")
@@ -136,6 +264,19 @@ def test_checking_finds_files_that_are_no_images(root, name, content, problem):
 def test_checking_accepts_wrong_suffixes_and_bytes_after_the_end(root, name, content):
     write(root / "train/bee" / name, content)
     assert check_files(FolderSource(root, "train")) == []
+
+
+def test_checking_finds_what_decoding_refuses(root):
+    """A PNG that begins and ends like one; an image that is too large, of any kind."""
+    png = bytearray(encoded(".png"))
+    png[len(png) // 2] ^= 1
+    write(root / "train/bee/x.png", bytes(png))
+    source = FolderSource(root, "train")
+    (line,) = check_files(source)
+    assert line.startswith(f"{root}/train/bee/x.png: file of")
+    lines = check_files(source, max_pixels=120 * 100 - 1)
+    assert len(lines) == 5
+    assert all("max_pixels=11,999" in line for line in lines if "x.png" not in line)
 
 
 def test_checking_finds_every_file(root):

@@ -1,5 +1,6 @@
 """readers: pixels that never change, and images without labels."""
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -162,6 +163,59 @@ def test_bad_images_are_reported_and_left_black(files):
 def test_a_bad_image_is_an_error_where_nobody_is_told(files):
     with pytest.raises(BadImage, match=r"nowhere/a\.jpg: "):
         list(predict([*files, "nowhere/a.jpg"]))
+
+
+def test_any_error_of_one_image_is_reported(files, monkeypatch):
+    """Of whatever kind, from decoding or from resizing; the others go on."""
+    strip = np.zeros((1, 60_000, 3), np.uint8)
+    kinds = MemoryError, cv2.error, ZeroDivisionError, BadImage
+    raised = {place: kind("reason") for place, kind in enumerate(kinds)}
+    calls = iter(range(9))
+
+    def eval_crops_or_error(*arguments):
+        if error := raised.get(next(calls)):
+            raise error
+        return eval_crops(*arguments)
+
+    monkeypatch.setattr("inception.data.stream.eval_crops", eval_crops_or_error)
+    errors = {}
+    images = [*files[:4], strip, files[4]]
+    batches = [*predict(images, threads=1, on_error=errors.__setitem__)]
+    assert batches[0]["index"].tolist()[:6] == [-1, -1, -1, -1, 4, 5]
+    assert sorted(errors) == [0, 1, 2, 3]
+    assert all(type(error) is BadImage for error in errors.values())
+    assert all(str(error).startswith(f"image {i}: ") for i, error in errors.items())
+    assert "too little memory" in str(errors[0])
+
+
+def test_memory_that_runs_out_names_the_image(files, monkeypatch):
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr("inception.data.readers.decode", fail)
+    source = ArraySource(files, np.zeros(N, int))
+    for stream in (
+        predict(files),
+        eval_stream(source, Preprocessing(32), batch_size=4, threads=1),
+        train_stream(source, seed=0, image_size=32, batch_size=4, on_bad_record="skip", threads=1),
+    ):
+        with pytest.raises(MemoryError, match=r"image \d+: too little memory"):
+            list(stream)
+
+
+def test_images_above_the_limit_of_pixels_are_bad(files):
+    source, errors = ArraySource(files, np.zeros(N, int)), {}
+    sizes = [np.prod(decode(file).shape[:2]) for file in files]
+    limit = int(np.median(sizes))
+    list(predict(files, max_pixels=limit, on_error=errors.__setitem__))
+    assert sorted(errors) == [i for i, size in enumerate(sizes) if size > limit]
+    with pytest.raises(BadImage, match="max_pixels="):
+        list(eval_stream(source, Preprocessing(32), batch_size=4, max_pixels=limit))
+    how = {"seed": 0, "image_size": 32, "batch_size": N, "max_pixels": limit}
+    with pytest.raises(BadImage, match="max_pixels="):
+        next(train_stream(source, **how))
+    batch = next(train_stream(source, on_bad_record="skip", **how))
+    assert max(sizes[i] for i in batch["example"]) <= limit
 
 
 def test_no_images_are_no_batches():

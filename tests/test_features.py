@@ -77,7 +77,7 @@ def test_an_unknown_layer_is_answered_with_those_there(folder, tmp_path, capsys)
 class _Fake:
     """Stands in for a Predictor: a megabyte of features per image."""
 
-    def stream(self, images, on_error):
+    def stream(self, images, max_pixels, on_error):
         for index in range(len(images)):
             row = np.full((1, 2**18), index, np.float32)
             yield np.array([index]), {"pooled": row}
@@ -98,8 +98,8 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
 def test_a_crash_leaves_nothing(tmp_path):
     class Crash(_Fake):
-        def stream(self, images, on_error):
-            yield from super().stream(images[:1], on_error)
+        def stream(self, images, max_pixels, on_error):
+            yield from super().stream(images[:1], max_pixels, on_error)
             raise UserError("stop")
 
     with pytest.raises(UserError, match="stop"):

@@ -90,6 +90,32 @@ def test_the_table_has_the_most_probable_classes_of_what_can_be_read(variables, 
             )
 
 
+def test_this_folder_is_a_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder / "images")
+    assert files.find_images(["."]) == ["a.JPEG", "below/b.png", "below/bad.jpg"]
+    assert files.find_images(["./below"]) == ["below/b.png", "below/bad.jpg"]
+
+
+def test_links_that_lead_upwards_give_each_picture_once(folder, tmp_path):
+    below = tmp_path / "photos" / "below"
+    below.mkdir(parents=True)
+    (below / "a.jpg").write_bytes((folder / "images" / "a.JPEG").read_bytes())
+    (tmp_path / "private.jpg").write_bytes(b"above what is named")
+    (below / "up").symlink_to("..")
+    (below / "far").symlink_to("../..")
+    (tmp_path / "photos" / "same").symlink_to("below")
+    assert files.find_images([str(tmp_path / "photos")]) == [str(below / "a.jpg")]
+
+
+def test_large_images_are_reported_and_the_limit_is_a_flag(folder, capsys):
+    images = folder / "images"
+    assert _run(folder / "weights", images / "a.JPEG", images, "--max_pixels=200000") == 0
+    printed = capsys.readouterr()
+    assert "b.png: 600x400 are 240,000 pixels, more than max_pixels=200,000" in printed.err
+    assert "a.JPEG" in printed.out
+    assert "b.png" not in printed.out
+
+
 def test_classes_without_names_have_numbers(variables, folder):
     predictor = Predictor(MODEL, variables, WHOLE)
     (answer,) = answers.find_answers(predictor, (), [str(folder / "images" / "a.JPEG")], topk=99)
@@ -110,7 +136,9 @@ def test_what_cannot_be_done_is_one_error(folder, weights, images, named, capsys
     assert named in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("flag", ["--topk=0", "--batch_size=0", "--config.seed=1"])
+@pytest.mark.parametrize(
+    "flag", ["--topk=0", "--batch_size=0", "--max_pixels=0", "--config.seed=1"]
+)
 def test_senseless_flags_are_refused(folder, flag):
     with pytest.raises(SystemExit) as raised:
         main([str(folder / "weights"), str(folder / "images"), flag])

@@ -46,9 +46,8 @@ def test_a_workdir_that_cannot_be_written(tmp_path, tiny, data):
 def test_a_workdir_belongs_to_its_config(tmp_path, tiny, data):
     start_or_resume(tmp_path, tiny("seed=1"), data)
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
-    start_or_resume(
-        tmp_path, tiny("seed=1", "num_epochs=99.0", "eval.crops=12", "on_bad_record=skip"), data
-    )
+    allowed = "num_epochs=99.0", "eval.crops=12", "on_bad_record=skip", "max_pixels=1000000"
+    start_or_resume(tmp_path, tiny("seed=1", *allowed), data)
     with pytest.raises(CheckpointError) as error:
         start_or_resume(tmp_path, tiny("seed=2", "model.stem=7x7", "num_epochs=3.0"), data)
     assert "config.seed: 1 in the workdir, 2 now" in str(error.value)

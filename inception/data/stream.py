@@ -28,9 +28,9 @@ from numpy.random.bit_generator import ISeedSequence
 
 from inception.data import DataError
 from inception.data.crops import eval_crops, train_box, train_resize
-from inception.data.decode import BadImage
+from inception.data.decode import MAX_PIXELS, BadImage
 from inception.data.exclude import Excluded
-from inception.data.readers import read_example
+from inception.data.readers import as_bad_image, naming, read_example
 from inception.data.sources import AnyImage, ArraySource, Label, Source
 from inception.preprocessing import Preprocessing
 
@@ -54,6 +54,7 @@ def train_stream(
     batch_size: int,
     augmentation: str = "inception",
     on_bad_record: str = "fail",
+    max_pixels: int = MAX_PIXELS,
     threads: int = 0,
     start_step: int = 0,
     process_index: int = 0,
@@ -68,6 +69,7 @@ def train_stream(
       batch_size: examples of a global batch.
       augmentation: a name of `crops.AUGMENTATIONS`; what it does on the host.
       on_bad_record: "fail", or "skip": log it and take the next of the permutation.
+      max_pixels: of an image as it is stored; a larger one counts as bad.
       threads: that decode; 0: one per core.
       start_step: number of the first batch.
       process_index: this process's place among those that share each batch.
@@ -88,7 +90,7 @@ def train_stream(
             f"batch_size={batch_size} cannot be shared by {process_count} processes. Take a "
             f"multiple of {process_count}"
         )
-    read = _train_reader(source, seed, augmentation, on_bad_record)
+    read = _train_reader(source, seed, augmentation, on_bad_record, max_pixels)
     share = batch_size // process_count
     padding = dict.fromkeys(("label", "epoch", "example"), np.empty(share, np.int32))
     first = start_step * batch_size + process_index * share
@@ -96,7 +98,9 @@ def train_stream(
     return _batches(read, shape, padding, first, _ENDLESS, batch_size, threads)
 
 
-def _train_reader(source: Source, seed: int, augmentation: str, on_bad_record: str) -> Read:
+def _train_reader(
+    source: Source, seed: int, augmentation: str, on_bad_record: str, max_pixels: int
+) -> Read:
     """Reads the example at a position of all epochs one after the other, see `train_stream`."""
     if source.label_width or not len(source):
         raise DataError(
@@ -121,7 +125,7 @@ def _train_reader(source: Source, seed: int, augmentation: str, on_bad_record: s
             rng = _generator(seed, epoch, example)
             choose = functools.partial(train_box, rng, augmentation)
             try:
-                return example, rng, *read_example(source, example, choose)
+                return example, rng, *read_example(source, example, choose, max_pixels)
             except BadImage as error:
                 if on_bad_record != "skip":
                     raise
@@ -131,7 +135,8 @@ def _train_reader(source: Source, seed: int, augmentation: str, on_bad_record: s
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         epoch, place = divmod(position, size)
         example, rng, image, label = load(epoch, place)
-        train_resize(rng, image, augmentation, out=row)
+        with naming(source, example):
+            train_resize(rng, image, augmentation, out=row)
         return {"label": label, "epoch": epoch, "example": example}
 
     return read
@@ -144,6 +149,7 @@ def eval_stream(
     batch_size: int,
     crops: int = 1,
     exclude: Excluded | None = None,
+    max_pixels: int = MAX_PIXELS,
     threads: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -171,8 +177,9 @@ def eval_stream(
         if exclude and source.name(position) in exclude:
             row[:] = 0
             return {"example": position}
-        image, label = read_example(source, position)
-        row[:] = eval_crops(image, preprocessing, crops)
+        image, label = read_example(source, position, max_pixels=max_pixels)
+        with naming(source, position):
+            row[:] = eval_crops(image, preprocessing, crops)
         return {"label": label, "example": position, "mask": True}
 
     devices = max(num_devices, process_count)
@@ -193,6 +200,7 @@ def predict_stream(
     *,
     batch_size: int,
     crops: int = 1,
+    max_pixels: int = MAX_PIXELS,
     threads: int = 0,
     on_error: Callable[[int, BadImage], object] | None = None,
 ) -> Stream:
@@ -200,7 +208,8 @@ def predict_stream(
 
     They are paths (buckets' too), contents of files, or pixels uint8 [height, width, 1 or 3]; a
     batch has batch_size // crops of them, at least 1. `on_error` is called with the place of an
-    image that cannot be decoded and the error that names it, from any thread and in any order.
+    image that cannot be decoded or resized, for whatever reason, and the error that names it, from
+    any thread and in any order.
 
     Returns:
       "image" uint8 [b, crops, size, size, 3] and "index" int32 [b], the image's place in `images`.
@@ -208,18 +217,20 @@ def predict_stream(
 
     Raises:
       BadImage: when an image cannot be decoded and there is no `on_error`.
+      MemoryError: when its pixels do not fit, likewise.
     """
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         try:
-            image, _ = read_example(source, position)
-        except BadImage as error:
+            image, _ = read_example(source, position, max_pixels=max_pixels)
+            with naming(source, position):
+                row[:] = eval_crops(image, preprocessing, crops)
+        except Exception as error:  # no image ends the prediction of the others
             if on_error is None:
                 raise
-            on_error(position, error)
+            on_error(position, as_bad_image(error, source.name(position)))
             row[:] = 0
             return {}
-        row[:] = eval_crops(image, preprocessing, crops)
         return {"index": position}
 
     source, share = ArraySource(images, np.zeros(len(images), int)), max(1, batch_size // crops)

@@ -186,14 +186,14 @@ def _existing(folder: epath.Path) -> epath.Path:
 
 
 def files(run: PlannedRun) -> Finding:
-    """Whether the files of folders begin and end like images; opens every one."""
+    """Whether the files of folders can be decoded; opens every one, see `check_files`."""
     sources = [run.eval_source, *run.named_sources.values(), run.train_source]
     folders = [source for source in sources if isinstance(source, FolderSource)]
     if not folders:
         return Finding("there are no folders of images to look through")
-    bad = {folder: check_files(folder) for folder in folders}
+    bad = {folder: check_files(folder, run.config.max_pixels) for folder in folders}
     lines = [problem for problems in bad.values() for problem in problems]
-    text = f"{sum(map(len, folders)):,} files, {len(lines):,} of them no whole images"
+    text = f"{sum(map(len, folders)):,} files, {len(lines):,} of them cannot be decoded"
     more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
     text = "\n".join([text, *lines[:LISTED], *more])
     if run.config.on_bad_record == "skip" and [*filter(bad.get, bad)] == [run.train_source]:

@@ -49,6 +49,7 @@ def measure_input(config: ConfigDict, source: Source) -> float:
         batch_size=batch_size,
         augmentation=config.augmentation,
         on_bad_record=config.on_bad_record,
+        max_pixels=config.max_pixels,
         threads=config.data_threads,
     )
     return batch_size * _per_second(lambda: next(batches))

@@ -4,7 +4,8 @@
 
 WEIGHTS: a directory of python -m inception.weights import, anybody's file of weights, or a run's
 workdir or WORKDIR/checkpoints/STEP. IMAGE: a file, or a folder with images at any depth. A file
-that cannot be read is reported; the status is 1 if none could be.
+that cannot be read is reported; the status is 1 if none could be. A folder that a symbolic link
+leads to is looked through once.
 """
 
 import sys
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inception import command_line
+from inception.data.decode import MAX_PIXELS
 from inception.errors import UserError
 from inception.predict.answers import find_answers, table
-from inception.predict.files import check_some, find_images
+from inception.predict.files import MEMORY_ADVICE, PIXELS_HELP, check_some, find_images
 from inception.predictor import Predictor
 from inception.weights import load_any
 
@@ -29,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--topk", type=int, default=5, help="classes per image (%(default)s)")
     parser.add_argument("--plot", metavar="FILE.png", help=f"draws up to {PICTURED} of the images")
     parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
+    parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help=PIXELS_HELP)
     args, _ = command_line.parse(parser, argv)
-    if min(args.topk, args.batch_size) < 1:
-        parser.error("--topk and --batch_size must be at least 1")
+    if min(args.topk, args.batch_size, args.max_pixels) < 1:
+        parser.error("--topk, --batch_size and --max_pixels must be at least 1")
     if args.plot and not Path(args.plot).absolute().parent.is_dir():
         raise UserError(f"--plot={args.plot}: there is no folder {Path(args.plot).parent}")
     files, loaded = find_images(args.images), load_any(args.weights)
@@ -40,16 +43,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     predictor = Predictor(
         loaded.model, loaded.variables, loaded.preprocessing, batch_size=args.batch_size
     )
-    answers = find_answers(predictor, loaded.labels, files, args.topk)
+    answers = find_answers(predictor, loaded.labels, files, args.topk, max_pixels=args.max_pixels)
     check_some(len(answers), files)
     print(table(answers))
     if args.plot:
         from inception.predict import picture  # matplotlib takes a second and serves only this
 
-        figure = picture.draw(answers[:PICTURED])
+        figure = picture.draw(answers[:PICTURED], args.max_pixels)
         figure.savefig(args.plot, format="png")
         print(f"{args.plot}: {min(len(answers), PICTURED)} of {len(answers):,} images")
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(command_line.run(main, MEMORY_ADVICE))

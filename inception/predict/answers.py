@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from tabulate import tabulate
 
+from inception.data.decode import MAX_PIXELS
 from inception.data.folder import printable
 from inception.predict.files import outputs
 from inception.predictor import Predictor
@@ -21,7 +22,11 @@ class Answer(NamedTuple):
 
 
 def find_answers(
-    predictor: Predictor, labels: Sequence[str], files: Sequence[str], topk: int = 5
+    predictor: Predictor,
+    labels: Sequence[str],
+    files: Sequence[str],
+    topk: int = 5,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Answer]:
     """The answers for all files that can be read, in order; the others are reported.
 
@@ -30,9 +35,10 @@ def find_answers(
       labels: the classes' names, () where they are not known.
       files: of images.
       topk: classes of an answer, or as many as there are.
+      max_pixels: of an image as it is stored, above which it cannot be read.
     """
     answers = []
-    for batch, values in outputs(predictor, files):
+    for batch, values in outputs(predictor, files, max_pixels):
         probabilities = np.asarray(jax.nn.softmax(values["logits"]))
         best = np.argsort(-probabilities, kind="stable")[:, :topk]
         for file, numbers, row in zip(batch, best, probabilities, strict=True):

@@ -30,8 +30,11 @@ def picture(config: ConfigDict, title: str) -> Figure:
         seed=config.seed,
         image_size=config.image_size,
         augmentation=config.augmentation,
+        max_pixels=config.max_pixels,
     )
-    evaluation = images.evaluation_rows(open_eval_source(config), preprocessing(config), crops)
+    evaluation = images.evaluation_rows(
+        open_eval_source(config), preprocessing(config), crops, config.max_pixels
+    )
     size = f"{config.image_size} x {config.image_size}"
     how = f"{page.COLUMNS} of the {crops} crops"
     if crops == 1:
@@ -59,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(command_line.run(main, command_line.SMALLER_BATCH))
