@@ -181,7 +181,7 @@ def test_a_folder_that_is_removed_meanwhile_is_made_anew(tmp_path, capsys):
         saved.save(3, STATE)
         saved.save(4, STATE)
     assert _steps(tmp_path) == [3, 4]
-    assert "was removed" in capsys.readouterr().out
+    assert "was deleted" in capsys.readouterr().out
 
 
 TWO = """
