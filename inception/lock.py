@@ -132,7 +132,7 @@ class _BucketLock:
         else:
             self._create()
         if not self._is_mine(now := self._read()):
-            raise _refusal(self._workdir, now)
+            raise _refusal(self._workdir, now, there)
         self._read_at = time.time()
 
     def beat(self) -> None:

@@ -18,6 +18,7 @@ from inception.errors import TRY_AGAIN, CheckpointError, ConfigError
 from inception.logbook import read_anomalies, read_metrics
 from inception.preemption import Interrupted
 from inception.state import build
+from inception.train import Trainer
 from inception.watch import TrainingError
 from tests import processes
 
@@ -247,6 +248,17 @@ def test_a_run_ends_with_its_named_evaluations(tiny, digits, tmp_path, monkeypat
     mine = results["evaluations"]["mine"]
     assert (mine["split"], mine["examples"]) == ("few", 3)
     assert json.loads((tmp_path / "results_mine.json").read_text()) == mine
+
+
+@pytest.mark.slow
+def test_a_run_whose_workdir_is_anothers_by_now_writes_nothing(tiny, digits, tmp_path):
+    def check_lock():
+        raise CheckpointError("taken over")
+
+    config = tiny("num_epochs=0.4", "schedule=staircase", "augmentation=inception")
+    with pytest.raises(CheckpointError, match="taken over"):
+        Trainer(config, tmp_path, digits(TRAIN), digits(HELD_OUT)).run(check_lock)
+    assert (processes.saved_steps(tmp_path), read_metrics(tmp_path)) == ([], [])
 
 
 @pytest.mark.slow
