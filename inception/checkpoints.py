@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint import checkpoint_managers as policies
 
 from inception import config as config_lib
 from inception import digests, processes
 from inception.digests import DamagedCheckpoint
 from inception.errors import CheckpointError
+from inception.files import LiteralPath
 from inception.logbook import log
-from inception.retention import Keep, best_step
 from inception.sharding import is_main_process
 
 FORMAT = 3  # of what this version writes; 2, and 1 without a number, had no digests
@@ -58,23 +58,18 @@ class Checkpoints:
         self.directory = epath.Path(workdir) / "checkpoints"
         self._manager = self._open()
 
-    def _open(self, keep: Keep | None = None) -> ocp.CheckpointManager:
-        """Orbax's manager, to read, or to write and keep what `keep` says."""
-        policy: list[policies.PreservationPolicy] = []
-        if keep:
-            policy += [policies.LatestN(keep.newest)]
-            policy += [policies.EveryNSteps(keep.every_steps)] if keep.every_steps else []
-            policy += [_Best(self.directory.parent)] if keep.best else []
+    def _open(self, clean: bool = False) -> ocp.CheckpointManager:
+        """Orbax's manager, which removes no checkpoint; `clean` removes saves cut off midway."""
         options = ocp.CheckpointManagerOptions(
             create=False,
             # Where a folder cannot be made, Orbax's threads would wait for it for minutes.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
-            cleanup_tmp_directories=keep is not None,
-            preservation_policy=policies.AnyPreservationPolicy(policy) if keep else None,
+            cleanup_tmp_directories=clean,
             lightweight_initialize=True,  # damaged metadata of one must not hide the others
         )
         handlers = {"default": ocp.PyTreeCheckpointHandler(), "digests": _DigestsHandler()}
-        return ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        directory = LiteralPath(self.directory)  # Orbax looks for files of a save by patterns
+        return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
     def _start_save(self, step: int, state: Any) -> None:
         """Copies a state, and writes it in the background."""
@@ -133,6 +128,22 @@ class Checkpoints:
             f"{damaged[newest]}. "
             + (f"There are {others} besides" if others else "No other one is whole")
         )
+
+    def verify(self, step: int) -> None:
+        """Reads all of a checkpoint into the host's memory and compares it with its digests.
+
+        Raises:
+          DamagedCheckpoint: if it does not hold what was saved.
+          CheckpointError: if it cannot be read.
+        """
+        with self._explaining(step):
+            expected = self._digests(step)
+            stored = self._manager.item_metadata(step)["default"].tree
+            digests.verify_kinds(digests.describe(stored), expected)
+            on_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), stored)
+            how = ocp.args.PyTreeRestore(restore_args=on_host)
+            tree = self._manager.restore(step, args=ocp.args.Composite(default=how))["default"]
+            digests.verify(digests.by_name(tree), expected)
 
     def existing(self, step: int | None = None) -> int:
         """The newest step, or `step` if it is there.
@@ -233,17 +244,6 @@ class Checkpoints:
             damage, cause = f"checkpoint {checkpoint} is damaged: {what}", error
         if damage := first_of_all(damage):
             raise DamagedCheckpoint(damage) from cause
-
-
-@dataclass
-class _Best:
-    """An Orbax policy. Its own looks at what is known before a checkpoint is evaluated."""
-
-    workdir: epath.PathLike
-
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        best = best_step(self.workdir, [info.step for info in checkpoints])
-        return [info.step == best for info in checkpoints]
 
 
 class _DigestsHandler(ocp.AsyncCheckpointHandler):

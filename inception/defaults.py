@@ -126,10 +126,10 @@ def _evaluation(config: ConfigDict) -> None:
 def _output(config: ConfigDict) -> None:
     """What a run writes, and when."""
     config.log_every_steps = 100
-    config.checkpoint_every_steps = 1000
+    config.checkpoint_every_steps = 1000  # and before every evaluation
     config.keep_checkpoints = 3  # the newest ones
     config.keep_every_epochs = 0.0  # and, saved for this, one every so many epochs; 0: none
-    config.keep_best = False  # and the best by top-1 (EMA); then every evaluation saves one before
+    config.keep_best = False  # and the best by top-1 (EMA)
 
 
 def _watch(config: ConfigDict) -> None:

@@ -48,13 +48,18 @@ def describe(tree: Any) -> dict[str, str]:
 def on_host(tree: Any) -> dict[str, np.ndarray]:
     """Copies of the leaves of a replicated state, as this process has it, by their paths.
 
+    Leaves that are on the host already are returned as they are.
+
     All are on their way from the devices at once. On the CPU they share the state's memory, which
     JAX gives to nobody else while they live, whatever the next step is allowed to overwrite.
     """
-    copies = {name: leaf.addressable_data(0) for name, leaf in by_name(tree).items()}
+    leaves = by_name(tree)
+    copies = {
+        n: leaf.addressable_data(0) for n, leaf in leaves.items() if isinstance(leaf, jax.Array)
+    }
     for copy in copies.values():
         copy.copy_to_host_async()
-    return {name: np.asarray(copy) for name, copy in copies.items()}
+    return {name: np.asarray(copies.get(name, leaf)) for name, leaf in leaves.items()}
 
 
 def write(file: epath.Path, version: int, leaves: Mapping[str, np.ndarray]) -> None:

@@ -3,7 +3,7 @@
 The same code serves the training loop, `--mode=eval` and notebooks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -74,12 +74,18 @@ class Evaluator:
         """Number of images that config.eval.exclude names."""
         return len(self._excluded or ())
 
-    def __call__(self, members: Sequence[HasVariables], step: int) -> dict:
+    def __call__(
+        self,
+        members: Sequence[HasVariables],
+        step: int,
+        after_batch: Callable[[], None] = lambda: None,
+    ) -> dict:
         """Counts every example of the source once.
 
         Args:
           members: what holds the weights, one per model.
           step: that the results are said to be of.
+          after_batch: is called after every batch; what it raises ends the evaluation.
 
         Returns:
           {"step", "split", "examples" (those counted), "excluded" (the others: on the list of
@@ -92,6 +98,7 @@ class Evaluator:
             for weights in WEIGHTS:
                 parts = self._parts(predictors[weights], batch["image"])
                 totals[weights] = metrics.add(totals[weights], self._count(parts, batch))
+            after_batch()
         if not totals["ema"]["examples"]:
             raise DataError(
                 f"{self._config.eval.split}: none of {len(self._source):,} images is left to "

@@ -21,6 +21,7 @@ import numpy as np
 from inception import command_line
 from inception.data.decode import MAX_PIXELS
 from inception.errors import UserError
+from inception.files import local_path
 from inception.predict.files import (
     MEMORY_ADVICE,
     PIXELS_HELP,
@@ -55,9 +56,9 @@ def write_features(
       The shape of the features, [images, ...].
 
     Raises:
-      UserError: if `output` is there, or no file can be read.
+      UserError: if `output` is there or in a bucket, or no file can be read.
     """
-    output = Path(output)
+    output = local_path(output)
     if output.exists():
         raise UserError(f"{output} exists and is not overwritten: name another file")
     paths: list[str] = []
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("weights", metavar="WEIGHTS")
     parser.add_argument("images", metavar="IMAGE", nargs="+")
     parser.add_argument("--layer", default="pooled", help="whose outputs (%(default)s)")
-    parser.add_argument("--output", required=True, metavar="FILE.npz")
+    parser.add_argument("--output", required=True, metavar="FILE.npz", type=local_path)
     parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
     parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help=PIXELS_HELP)
     args, _ = command_line.parse(parser, argv)
@@ -112,8 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     except ValueError as error:
         raise UserError(f"--layer={args.layer}: {error}") from error
-    output = Path(args.output).expanduser()
-    shape = write_features(predictor, args.layer, files, output, args.max_pixels)
+    shape = write_features(predictor, args.layer, files, args.output, args.max_pixels)
     print(f"{args.output}: {args.layer} of {shape[0]:,} images, {'x'.join(map(str, shape[1:]))}")
 
 

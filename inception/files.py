@@ -3,9 +3,13 @@
 import json
 import math
 import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from etils import epath
+from etils.epath.gpath import PosixGPath
 
 from inception.errors import UserError
 from inception.sharding import is_main_process
@@ -14,6 +18,31 @@ from inception.sharding import is_main_process
 def is_local(path: epath.PathLike) -> bool:
     """Whether a path is on a disk, not in a bucket."""
     return "://" not in os.fspath(path)
+
+
+def local_path(path: epath.PathLike) -> Path:
+    """A path on a disk, with ~ expanded; also as the `type` of a command's argument.
+
+    Raises:
+      UserError: for an address, which would become a folder "gs:" here.
+    """
+    if not is_local(path):
+        raise UserError(f"{path} is in a bucket, where only runs can be; name a path on a disk")
+    return Path(path).expanduser()
+
+
+class LiteralPath(PosixGPath):
+    """A path that `glob` searches below, whatever characters the path itself has.
+
+    etils.epath takes all of it for a pattern, so that nothing is found below "runs/lr=[0.1]".
+    """
+
+    def glob(self, pattern: str) -> Iterator["LiteralPath"]:
+        """Finds what is called as `pattern` says, which may have * ? [ ] in its last part only."""
+        folder, _, name = pattern.rpartition("/")
+        inside = self / folder
+        paths = inside.iterdir() if inside.is_dir() else iter(())
+        return (path for path in paths if fnmatchcase(path.name, name))
 
 
 def write_text(file: epath.PathLike, text: str) -> None:

@@ -1,11 +1,15 @@
-"""Ctrl-C and SIGTERM (a machine that is taken back): finish the step, keep it, then stop.
+"""Ctrl-C and SIGTERM (a machine that is taken back): finish the step, save it, then stop.
+
+An evaluation is left after the batch at hand; its state was saved before it.
 
 A run that has stopped so exits with status 75, "run me again", or with 130, the shell's, after
 Ctrl-C. Of several processes it is enough that one is told: JAX's coordination service agrees on a
 step, at most a second later, after which all save and stop. Nothing is exchanged at other steps.
+What it counts is how often each process has asked, in steps and in evaluations.
 """
 
 import contextlib
+import itertools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +28,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def preemption() -> Iterator[Callable[[int], bool]]:
-    """Around the steps; yields a function that says after each, by its number, whether to stop.
+def preemption() -> Iterator[Callable[[], bool]]:
+    """Around the steps and evaluations; yields a function that says after each whether to stop.
+
+    Of several processes all must ask it equally often.
 
     A second signal interrupts at once. Outside of Python's main thread there are no signals: there
     they do what they did before. When another of several processes is lost, this one ends here.
@@ -39,11 +45,13 @@ def preemption() -> Iterator[Callable[[int], bool]]:
         received.append(number)
         if several:
             signal.raise_signal(signal.SIGTERM)  # JAX passes it on
-        line = "stopping after this step, which is saved; once more to stop at once"
+        line = "stopping as soon as the state is saved; once more to stop at once"
         print(f"\n{processes.name()}{line}", flush=True)
 
     # SIGTERM has been JAX's own since several processes were connected.
-    stop = multihost_utils.reached_preemption_sync_point if several else lambda _: bool(received)
+    asked = itertools.count(1)
+    agreed = lambda: multihost_utils.reached_preemption_sync_point(next(asked))  # noqa: E731
+    stop = agreed if several else lambda: bool(received)
     numbers = [signal.SIGINT] if several else [signal.SIGINT, signal.SIGTERM]
     try:
         with _handling(note, numbers):

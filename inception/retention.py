@@ -1,12 +1,15 @@
 """Which checkpoints of a run are kept, and where damaged ones go."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from etils import epath
 from ml_collections import ConfigDict
 
 from inception.logbook import read_metrics
+
+_SCORE = "eval/ema_top1"  # in metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,22 @@ class Keep:
     every_steps: int = 0
     best: bool = False
 
-    def needs(self, step: int, evaluated: bool) -> bool:
-        """Whether `step`, evaluated or not, has to be saved so that it can be kept."""
-        return (self.best and evaluated) or (self.every_steps > 0 and step % self.every_steps == 0)
+    def needs(self, step: int) -> bool:
+        """Whether `step` has to be saved so that it can be kept; what is evaluated always is."""
+        return self.every_steps > 0 and step % self.every_steps == 0
+
+    def surplus(self, steps: Sequence[int], best: int | None) -> list[int]:
+        """Which of the steps that are there, in order, need not be kept.
+
+        Args:
+          steps: of all checkpoints.
+          best: of them, see `best_step`.
+        """
+        return [
+            step
+            for step in steps[: -self.newest]
+            if not self.needs(step) and not (self.best and step == best)
+        ]
 
 
 def keep(config: ConfigDict, steps_per_epoch: float) -> Keep:
@@ -40,10 +56,13 @@ def best_step(workdir: epath.PathLike, steps: list[int]) -> int | None:
     None if none of them has been evaluated.
     """
     lines = read_metrics(workdir)
-    top1 = {
-        line["step"]: score for line in lines if (score := line.get("eval/ema_top1")) is not None
-    }
+    top1 = {line["step"]: score for line in lines if (score := line.get(_SCORE)) is not None}
     return max(top1.keys() & {*steps}, key=lambda step: (top1[step], step), default=None)
+
+
+def was_evaluated(workdir: epath.PathLike, step: int) -> bool:
+    """Whether metrics.jsonl has an evaluation of `step`."""
+    return any(line["step"] == step and _SCORE in line for line in read_metrics(workdir))
 
 
 def set_aside(checkpoint: epath.Path) -> epath.Path:

@@ -1,14 +1,14 @@
 """Training: the loop around the step, and what a run writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import agreement, finetune, overview, retention, sharding
+from inception import agreement, finetune, overview, processes, retention, sharding
 from inception import config as config_lib
 from inception.checkpoint_writer import CheckpointWriter
 from inception.data.sources import Source
@@ -26,6 +26,26 @@ from inception.train_step import Step, blocks
 from inception.watch import Watch
 from inception.weights import Pretrained
 from inception.workdir import check_classes, resolve_workdir, start_or_resume
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What a run writes to, and asks, from one start to its end.
+
+    Attributes:
+      saved: its checkpoints.
+      logbook: its metrics.
+      profiler: its traces.
+      stop: whether it is to stop, see preemption.py; every process has to ask equally often.
+      check_lock: raises CheckpointError if another run has the workdir by now; asked before
+        anything is written.
+    """
+
+    saved: CheckpointWriter
+    logbook: Logbook
+    profiler: Profiler
+    stop: Callable[[], bool]
+    check_lock: Callable[[], None]
 
 
 class Trainer:
@@ -56,6 +76,7 @@ class Trainer:
         self.steps_per_epoch = len(train_source) / config.batch_size
         self.training = build(config, train_source.num_classes, self.steps_per_epoch)
         self.num_steps = self.training.num_steps
+        self.eval_every = max(1, round(config.eval.every_epochs * self.steps_per_epoch))
         self.evaluator = self._make_evaluator(config, eval_source)
         evaluations = config_lib.named_evaluations(config)
         self.named_evaluators = {
@@ -74,8 +95,12 @@ class Trainer:
         check_classes(self.config.dataset, self.source.class_names, source)
         return Evaluator(config, source, [self.training.model], self.mesh)
 
-    def run(self) -> dict:
-        """Trains from the newest checkpoint, or from the start, to the end; then evaluates."""
+    def run(self, check_lock: Callable[[], None] = lambda: None) -> dict:
+        """Trains from the newest checkpoint, or from the start, to the end; then evaluates.
+
+        Args:
+          check_lock: see `lock.only_run`.
+        """
         with CheckpointWriter(
             self.workdir, retention.keep(self.config, self.steps_per_epoch)
         ) as saved:
@@ -88,11 +113,19 @@ class Trainer:
                 Profiler(self.config.profile_steps, self.workdir) as profiler,
                 preemption() as stop,
             ):
-                state, results = self._loop(state, first_step, saved, logbook, profiler, stop)
+                session = _Session(saved, logbook, profiler, stop, check_lock)
+                state, results = self._loop(state, first_step, session)
+                saved.wait()  # results of a state that could not be saved are nobody's
+                return self._finish(state, results, session)
+
+    def _finish(self, state: TrainState, results: dict, session: _Session) -> dict:
+        """Writes the final evaluation, and makes and writes those that are named."""
+        session.check_lock()
         write_results(self.workdir, "results", results, self.source.class_names)
         for name, evaluator in self.named_evaluators.items():
-            further = evaluator([state], self.num_steps)
+            further = self._evaluate(evaluator, state, self.num_steps, session)
             log(f"{name}: {summary(further)}")
+            session.check_lock()
             write_results(self.workdir, f"results_{name}", further, self.source.class_names)
             results.setdefault("evaluations", {})[name] = further
         return results
@@ -106,38 +139,33 @@ class Trainer:
         return saved.restore(self.training.abstract_state(self.mesh), fresh=create)[1]
 
     def _loop(
-        self,
-        state: TrainState,
-        first_step: int,
-        saved: CheckpointWriter,
-        logbook: Logbook,
-        profiler: Profiler,
-        stop: Callable[[int], bool],
+        self, state: TrainState, first_step: int, session: _Session
     ) -> tuple[TrainState, dict]:
-        config = self.config
+        config, saved, logbook = self.config, session.saved, session.logbook
+        results = self._make_up_evaluation(state, first_step, session)
         batches = train_batches(config, self.source, self.mesh, first_step)
-        eval_every = max(1, round(config.eval.every_epochs * self.steps_per_epoch))
-        watch = Watch(config, blocks(state.params), logbook)
-        to_log, results = 0, dict[str, Any]()
+        watch, to_log = Watch(config, blocks(state.params), logbook), 0
         for step in range(first_step + 1, self.num_steps + 1):
-            batch = next(batches)
-            profiler.before(step)
+            batch = self._next(batches, state, step, watch, session)
+            session.profiler.before(step)
             with guarded(step, config.debug.nans):
                 state, metrics = self.step(state, batch)
-            profiler.after(step, metrics)
+            session.profiler.after(step, metrics)
             if to_log:  # a step late: the devices go on while their metrics are fetched
                 logbook.train(to_log, config.batch_size, watch.look())
             watch.add(step, metrics, batch)
-            first, last, stop_now = step == first_step + 1, step == self.num_steps, stop(step)
-            log_now, save_now, evaluate_now = (
-                last or step % every == 0
-                for every in (config.log_every_steps, config.checkpoint_every_steps, eval_every)
-            )
-            save_now = save_now or stop_now or saved.keep.needs(step, evaluate_now)
-            to_log = step if log_now or save_now or evaluate_now else 0
+            first, last, stop_now = step == first_step + 1, step == self.num_steps, session.stop()
+            log_now = last or step % config.log_every_steps == 0
+            evaluate_now = self._is_evaluated(step)
+            # What is evaluated is saved before: it takes long, and it may fail.
+            save_now = evaluate_now or stop_now or saved.keep.needs(step)
+            save_now = save_now or step % config.checkpoint_every_steps == 0
+            to_log = step if log_now or save_now else 0
+            if to_log:
+                session.check_lock()
             # In this order: a run that is lost ends before it is saved as any other or evaluated; a
             # machine that is taken back gets its checkpoint before anything that takes long.
-            if to_log and (first or save_now or evaluate_now):
+            if to_log and (first or save_now):
                 logbook.train(step, config.batch_size, watch.look())
                 to_log = 0
             if error := watch.error(step):
@@ -148,14 +176,70 @@ class Trainer:
             if stop_now:
                 raise Interrupted(f"stopped at step {step}; the same command continues from there")
             if evaluate_now:
-                results = self.evaluator([self.step.unpack(state)], step)
+                results = self._evaluate(self.evaluator, state, step, session)
                 logbook.evaluation(step, results)
             if first:
                 jax.block_until_ready(metrics)
-            if first or save_now or evaluate_now:  # compiling, saving, evaluating
+            if first or save_now:  # compiling, saving, evaluating
                 logbook.restart_clock(step)
-        state = self.step.unpack(state)
-        return state, results or self.evaluator([state], first_step)
+        return state, results
+
+    def _is_evaluated(self, step: int) -> bool:
+        return step >= self.num_steps or step % self.eval_every == 0
+
+    def _next(
+        self, batches: Iterator, state: TrainState, step: int, watch: Watch, session: _Session
+    ) -> dict[str, jax.Array]:
+        """The batch of `step`. If it cannot be read, the state before it is saved first.
+
+        Of several processes the others do not know, and wait in the step: there nothing is saved.
+        """
+        try:
+            return next(batches)
+        except Exception:
+            if step > 1 and jax.process_count() == 1:
+                session.check_lock()
+                if watch.is_waiting:
+                    session.logbook.train(step - 1, self.config.batch_size, watch.look())
+                session.saved.save(step - 1, self.step.unpack(state))
+            raise
+
+    def _evaluate(
+        self, evaluator: Evaluator, state: TrainState, step: int, session: _Session
+    ) -> dict:
+        """Evaluates a state, which is saved as `step`.
+
+        Raises:
+          Interrupted: between two batches, if the run is to stop.
+        """
+
+        def look() -> None:
+            if session.stop():
+                raise Interrupted(
+                    f"stopped in an evaluation of step {step}, which is saved; the same command "
+                    "continues with this evaluation"
+                )
+
+        return evaluator([self.step.unpack(state)], step, look)
+
+    def _make_up_evaluation(self, state: TrainState, step: int, session: _Session) -> dict:
+        """Evaluates the state that the run continues with, if it should have been and was not.
+
+        Returns:
+          The results, which a run that is finished needs in any case; {} if nothing was due.
+        """
+        if not step or not self._is_evaluated(step):
+            return {}
+        known = "known" if retention.was_evaluated(self.workdir, step) else ""
+        known = processes.agree(known, lambda texts: texts[0])  # others may see an older file
+        if known and step < self.num_steps:
+            return {}
+        results = self._evaluate(self.evaluator, state, step, session)
+        if not known:
+            session.check_lock()
+            session.logbook.evaluation(step, results)
+        session.logbook.restart_clock(step)
+        return results
 
     def _log_what_runs(self, state: TrainState, first_step: int) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -213,8 +297,8 @@ def train_and_evaluate(
     }
     agreement.check(config, workdir, {**named, "training": train_source, "evaluation": eval_source})
     trainer = Trainer(config, workdir, train_source, eval_source, named, weights)
-    with only_run(workdir):
+    with only_run(workdir) as check_lock:
         start_or_resume(workdir, config, train_source)
-        results = trainer.run()
+        results = trainer.run(check_lock)
     log(summary(results))
     return results

@@ -50,6 +50,11 @@ class Watch:
         self._row: list[int] = []  # the steps up to the last one seen that were left out
         self._error = ""
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are steps that `look` would look at."""
+        return bool(self._waiting)
+
     def add(self, step: int, metrics: dict[str, jax.Array], batch: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that has been dispatched, and its batch's examples.
 

@@ -54,7 +54,8 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
     """A workdir's absolute path, with ~ expanded; a bucket's address, gs://BUCKET/RUN, is one too.
 
     Raises:
-      CheckpointError: for a bucket that cannot be reached, or that no installed package can read.
+      CheckpointError: for a bucket that cannot be reached, that no installed package can read, or
+        whose packages would take the path for a pattern.
     """
     text = os.fspath(path)
     scheme, is_address, _ = text.partition("://")
@@ -64,6 +65,11 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
         raise CheckpointError(
             f"workdir {text}: {scheme}:// is unknown. Use a local path or one of "
             + ", ".join(f"{known}://" for known in _FILE_SYSTEMS)
+        )
+    if patterns := sorted({*"*?[]"} & {*text}):
+        raise CheckpointError(
+            f"workdir {text} has {' '.join(patterns)} in it, which in a bucket stands for other "
+            "paths. Choose a --workdir without"
         )
     package = _FILE_SYSTEMS[scheme]
     logging.getLogger(package).setLevel(logging.CRITICAL)  # it prints the trace of what it raises
@@ -210,9 +216,13 @@ def check_classes(owner: object, class_names: Sequence[str], source: Source) -> 
 
 
 def resolve_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
-    """The workdir and the step that WORKDIR/checkpoints/STEP means; WORKDIR means the newest."""
+    """The workdir and the step that WORKDIR/checkpoints/STEP means; WORKDIR means the newest.
+
+    A folder with a config.json is a workdir, even if it is called checkpoints/12345.
+    """
     path = resolve_workdir(path)
-    if path.parent.name == "checkpoints" and path.name.isdecimal():
+    named = path.parent.name == "checkpoints" and path.name.isdecimal()
+    if named and not (path / "config.json").exists():
         return path.parent.parent, int(path.name)
     return path, None
 

@@ -8,6 +8,8 @@ told where the emulator is. TensorFlow's event writer knows no emulator: event f
 import json
 import os
 import socket
+import threading
+from http import HTTPStatus
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from inception.workdir import resolve_workdir
 pytest.importorskip("gcsfs", reason="gs:// needs gcsfs")
 server = pytest.importorskip("gcp_storage_emulator.server", reason="it stands in for the bucket")
 objects = pytest.importorskip("gcp_storage_emulator.handlers.objects")
+NotFound = pytest.importorskip("gcp_storage_emulator.exceptions").NotFound
 
 
 def _download(request, response, storage, *, plain=objects.download):
@@ -33,6 +36,20 @@ def _download(request, response, storage, *, plain=objects.download):
     if response.status < 300:
         file = storage.get_file_obj(request.params["bucket_name"], request.params["object_id"])
         response["x-goog-generation"] = file["generation"]
+
+
+def _upload(request, response, storage, *, plain=objects._multipart_upload):
+    """Refuses to write what exists where that is asked for, as GCS does."""
+    place = request.params["bucket_name"], request.data["meta"].get("name")
+    exists = True
+    try:
+        storage.get_file_obj(*place)
+    except NotFound:
+        exists = False
+    if exists and request.query.get("ifGenerationMatch") == ["0"]:
+        response.status = HTTPStatus.PRECONDITION_FAILED
+    else:
+        plain(request, response, storage)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +62,7 @@ def bucket():
     emulator.start()
     with pytest.MonkeyPatch.context() as environment:
         environment.setattr(objects, "download", _download)
+        environment.setattr(objects, "_multipart_upload", _upload)
         environment.setenv("STORAGE_EMULATOR_HOST", f"http://localhost:{port}")
         environment.setenv("TENSORSTORE_GCS_HTTP_URL", f"http://localhost:{port}")
         environment.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -117,3 +135,40 @@ def test_one_run_at_a_time_trains_in_a_bucket(bucket, monkeypatch):
     with lock.only_run(workdir):
         pass
     assert not (workdir / "run.lock").exists()
+
+
+def test_of_two_that_start_in_a_bucket_at_once_one_wins(bucket, monkeypatch):
+    """Both have looked, and found nobody, before either writes."""
+    workdir, both = resolve_workdir(f"{bucket}/runs/at_once"), threading.Barrier(2)
+    create = lock._BucketLock._create
+
+    def create_together(self):
+        both.wait(60)
+        create(self)
+
+    monkeypatch.setattr(lock._BucketLock, "_create", create_together)
+    held, refused, end = [], [], threading.Event()
+
+    def start():
+        try:
+            with lock.only_run(workdir):
+                held.append(workdir)
+                end.wait(60)
+        except CheckpointError as error:
+            refused.append(str(error))
+            end.set()
+
+    starters = [threading.Thread(target=start) for _ in range(2)]
+    for starter in starters:
+        starter.start()
+    for starter in starters:
+        starter.join()
+    assert (len(held), len(refused)) == (1, 1)
+    assert f"process {os.getpid()}" in refused[0]
+    assert not (workdir / "run.lock").exists()
+
+
+def test_a_bucket_takes_no_pattern_for_a_workdir():
+    for name in ("lr=[0.1]", "a*", "b?"):
+        with pytest.raises(CheckpointError, match="stands for other paths"):
+            resolve_workdir(f"gs://bucket/runs/{name}")

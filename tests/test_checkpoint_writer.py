@@ -88,6 +88,57 @@ def test_every_so_many_steps_and_the_best_are_kept_besides(tmp_path):
     assert _steps(tmp_path) == [2, 4, 7]
 
 
+@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b?", "[a-z]", "100% #1"])
+def test_a_path_is_no_pattern(tmp_path, name):
+    workdir = tmp_path / name
+    with CheckpointWriter(workdir, Keep(2)) as saved:
+        for step in (1, 2, 3):
+            saved.save(step, {**STATE, "step": jnp.int32(step)})
+    with CheckpointWriter(workdir) as saved:
+        assert saved.steps() == [2, 3]
+        assert saved.restore(_like())[1]["step"] == 3
+        assert saved.restore(_like(), step=2)[1]["step"] == 2
+
+
+def test_what_cannot_be_read_back_replaces_nothing(tmp_path, monkeypatch, capsys):
+    with CheckpointWriter(tmp_path, Keep(2)) as saved:
+        saved.save(1, STATE)
+        saved.save(2, STATE)
+
+    def run():
+        with CheckpointWriter(tmp_path, Keep(1)) as saved:
+            saved.save(3, STATE)
+            saved.save(4, STATE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inception.files.LiteralPath.glob", lambda *_: iter(()))  # nothing is found
+        with pytest.raises(CheckpointError) as error:
+            run()
+    assert "step 4 was saved and cannot be read back" in str(error.value)
+    assert "continues from 2" in str(error.value)
+    assert "step 3 was saved and cannot be read back" in capsys.readouterr().out
+    assert _steps(tmp_path) == [1, 2]
+    with CheckpointWriter(tmp_path, Keep(1)) as saved:
+        assert saved.restore(_like())[0] == 2
+        saved.save(5, STATE)
+    assert _steps(tmp_path) == [5]
+
+
+def test_an_error_removes_nothing(tmp_path):
+    """Of several processes the others would not know of it."""
+    with CheckpointWriter(tmp_path) as saved:
+        saved.save(1, STATE)
+
+    def crash():
+        with CheckpointWriter(tmp_path, Keep(1)) as saved:
+            saved.save(2, STATE)
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        crash()
+    assert _steps(tmp_path) == [1, 2]
+
+
 def test_a_damaged_checkpoint_is_set_aside_and_saved_again(tmp_path, capsys):
     with CheckpointWriter(tmp_path) as saved:
         for step in (1, 2, 3):
@@ -181,7 +232,7 @@ def test_a_folder_that_is_removed_meanwhile_is_made_anew(tmp_path, capsys):
         saved.save(3, STATE)
         saved.save(4, STATE)
     assert _steps(tmp_path) == [3, 4]
-    assert "was removed" in capsys.readouterr().out
+    assert "was deleted" in capsys.readouterr().out
 
 
 TWO = """

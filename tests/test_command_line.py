@@ -1,5 +1,7 @@
 """Flags and overrides in one style, and errors of one line."""
 
+import importlib
+
 import pytest
 from jax.errors import JaxRuntimeError
 
@@ -51,6 +53,33 @@ def test_the_rest_is_refused_by_name(parser, words, named, capsys):
         command_line.parse(parser, words)
     assert stopped.value.code == 2
     assert named in capsys.readouterr().err
+
+
+ADDRESS = "gs://bucket/out"
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("weights.__main__", ["import", "auto", "absent", f"--output={ADDRESS}"]),
+        ("weights.__main__", ["import", "auto", ADDRESS, "--output=w"]),
+        ("weights.__main__", ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"]),
+        ("weights.__main__", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
+        ("features", ["absent", "absent", f"--output={ADDRESS}"]),
+        ("predict.__main__", ["absent", "absent", f"--plot={ADDRESS}"]),
+        ("cost.__main__", ["--config=absent.py", f"--plot={ADDRESS}"]),
+        ("show.__main__", ["--config=absent.py", f"--output={ADDRESS}"]),
+        ("doctor.__main__", ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"]),
+    ],
+)
+def test_an_address_where_a_file_must_be_is_refused_before_any_work(
+    module, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"inception.{module}").main
+    assert command_line.run(lambda: main(words)) == 1
+    assert f"error: {ADDRESS} is in a bucket" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_command_without_a_config_takes_none_of_its_fields(capsys):

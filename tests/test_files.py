@@ -2,11 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from inception.errors import UserError
-from inception.files import is_local, read_json, write_json, write_text
+from inception.files import LiteralPath, is_local, local_path, read_json, write_json, write_text
 
 
 def test_what_is_not_finite_is_null_for_json_knows_no_nan(tmp_path):
@@ -24,6 +25,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(UserError, match=r"a\.txt.*Is a directory"):
         write_text(tmp_path / "new" / "a.txt", "new")
     assert (tmp_path / "new" / "a.txt").read_text() == "old"
+
+
+def test_a_path_is_searched_below_whatever_it_is_called(tmp_path):
+    folder = LiteralPath(tmp_path / "lr=[0.1]*")
+    (folder / "in").mkdir(parents=True)
+    for name in ("a_1", "a_2", "b"):
+        (folder / "in" / name).touch()
+    assert sorted(path.name for path in (folder / "in").glob("a_*")) == ["a_1", "a_2"]
+    assert sorted(path.name for path in folder.glob("in/a_[2]")) == ["a_2"]
+    assert list(folder.glob("absent/*")) == []
+    assert isinstance(next(iter(folder.glob("*"))), LiteralPath)
+
+
+def test_what_has_to_be_on_a_disk_is_no_address():
+    assert local_path("~/a") == Path.home() / "a"
+    with pytest.raises(UserError, match="gs://bucket/a is in a bucket"):
+        local_path("gs://bucket/a")
 
 
 def test_buckets_are_not_local():

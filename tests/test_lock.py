@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import time
 
 import pytest
 
@@ -82,6 +83,7 @@ def bucket(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "is_local", lambda _: False)
     monkeypatch.setattr(lock, "BEAT", 0.02)
     monkeypatch.setattr(lock, "PATIENCE", 0.4)
+    monkeypatch.setattr(lock, "SETTLE", 0.01)
     return tmp_path
 
 
@@ -96,6 +98,65 @@ def test_in_a_bucket_the_dead_are_waited_for(bucket, capsys):
     with lock.only_run(bucket):
         assert json.loads((bucket / "run.lock").read_text())["pid"] == os.getpid()
     assert "process 7 on gone" in capsys.readouterr().out
+
+
+OTHER = '{"pid": 7, "host": "other", "id": "x"}'
+
+
+def test_in_a_bucket_who_was_away_is_told_and_leaves_the_others_lock(bucket):
+    """Another run has entered while this one could not reach the bucket."""
+    with lock.only_run(bucket) as check:
+        check()
+        (bucket / "run.lock").write_text(OTHER)
+        with pytest.raises(CheckpointError, match=r"process 7 on other took over .*saved nothing"):
+            _until(check)
+    assert (bucket / "run.lock").read_text() == OTHER
+
+
+def _until(check):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        check()
+        time.sleep(0.01)
+
+
+def test_in_a_bucket_a_lock_that_is_gone_is_another_runs(bucket):
+    """It has entered, and ended, meanwhile."""
+    with lock.only_run(bucket) as check:
+        (bucket / "run.lock").unlink()
+        with pytest.raises(CheckpointError, match="another process took over"):
+            _until(check)
+    assert not (bucket / "run.lock").exists()
+
+
+def test_in_a_bucket_a_late_beat_is_made_up_before_anything_is_written(bucket, monkeypatch):
+    """A machine that was asleep: its heart has not beaten yet, and its run wants to save."""
+    monkeypatch.setattr(lock, "BEAT", 20.0)
+    with lock.only_run(bucket) as check:
+        (bucket / "run.lock").write_text(OTHER)
+        check()  # it was read a moment ago, and nobody is taken for dead so soon
+        now = time.time()
+        monkeypatch.setattr(lock.time, "time", lambda: now + 41)
+        with pytest.raises(CheckpointError, match="process 7 on other"):
+            check()
+        # The next beat, in 20 seconds, is not waited for.
+    assert (bucket / "run.lock").read_text() == OTHER
+
+
+def test_in_a_bucket_the_last_of_two_heirs_has_the_lock(bucket, monkeypatch):
+    """Both have waited for the same dead one, and the other writes last."""
+    (bucket / "run.lock").write_text('{"pid": 7, "host": "gone"}')
+    monkeypatch.setattr(lock, "SETTLE", 0.123)
+    sleep = time.sleep
+
+    def write_last(seconds):
+        sleep(seconds)
+        if seconds == 0.123:
+            (bucket / "run.lock").write_text(OTHER)
+
+    monkeypatch.setattr(lock.time, "sleep", write_last)
+    _refused(bucket, "process 7 on other trains in")
+    assert (bucket / "run.lock").read_text() == OTHER
 
 
 def test_a_name_that_is_half_written_is_taken_from_the_other_reading():

@@ -16,9 +16,9 @@ def test_a_signal_is_noted_and_decides_the_status(number, status):
 
     def run():
         with preemption() as stop:
-            assert not stop(1)
+            assert not stop()
             signal.raise_signal(number)
-            assert stop(2)
+            assert stop()
             raise Interrupted("stopped at step 2")
 
     with pytest.raises(Interrupted) as stopped:
@@ -43,7 +43,7 @@ def test_outside_of_the_main_thread_signals_are_left_alone():
 
     def run():
         with preemption() as stop:
-            answers.extend([stop(1), signal.getsignal(signal.SIGTERM) is before])
+            answers.extend([stop(), signal.getsignal(signal.SIGTERM) is before])
 
     thread = threading.Thread(target=run)
     thread.start()

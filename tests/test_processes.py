@@ -136,7 +136,7 @@ def main():
     with CheckpointWriter(sys.argv[1]) as saved, preemption() as stop:
         for step in range(1, 10**5):
             total = jax.block_until_ready(add(numbers))
-            if stop(step):
+            if stop():
                 saved.save(step, {"total": total})
                 raise Interrupted(f"{processes.name()}stopped at step {step}")
             if step == 3:

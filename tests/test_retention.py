@@ -16,17 +16,21 @@ def test_the_fields_of_the_config(tiny):
 
 
 @pytest.mark.parametrize(
-    ("keep", "steps", "evaluations"),
+    ("keep", "needed", "surplus"),
     [
-        (Keep(), [], False),
-        (Keep(every_steps=3), [3, 6], False),
-        (Keep(best=True), [4], True),
-        (Keep(every_steps=3, best=True), [3, 4, 6], True),
+        (Keep(), [], [1, 2, 3]),
+        (Keep(newest=1), [], [1, 2, 3, 4, 5]),
+        (Keep(newest=9), [], []),
+        (Keep(newest=1, every_steps=3), [3, 6], [1, 2, 4, 5]),
+        (Keep(newest=1, best=True), [], [1, 3, 4, 5]),
+        (Keep(newest=1, every_steps=3, best=True), [3, 6], [1, 4, 5]),
     ],
 )
-def test_what_is_to_be_kept_has_to_be_saved(keep, steps, evaluations):
-    """Step 4 is evaluated."""
-    assert [step for step in range(1, 7) if keep.needs(step, step == 4)] == steps
+def test_what_has_to_be_saved_and_what_need_not_be_kept(keep, needed, surplus):
+    """Of six checkpoints the second is the best."""
+    steps = [1, 2, 3, 4, 5, 6]
+    assert [step for step in steps if keep.needs(step)] == needed
+    assert keep.surplus(steps, best=2) == surplus
 
 
 def test_the_best_is_the_last_of_the_highest(tmp_path):
@@ -43,6 +47,8 @@ def test_the_best_is_the_last_of_the_highest(tmp_path):
     assert retention.best_step(tmp_path, [2, 4, 6, 8, 10]) == 4
     assert retention.best_step(tmp_path, [2, 6]) == 2
     assert retention.best_step(tmp_path, [8]) is None
+    assert retention.was_evaluated(tmp_path, 8)  # to a score that is not finite
+    assert not retention.was_evaluated(tmp_path, 1)
 
 
 def test_what_is_set_aside_is_never_overwritten(tmp_path):

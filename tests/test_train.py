@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,14 @@ import pytest
 import inception
 from inception import losses, sharding
 from inception.checkpoints import Checkpoints
-from inception.errors import CheckpointError, ConfigError
+from inception.data import DataError
+from inception.errors import TRY_AGAIN, CheckpointError, ConfigError
 from inception.logbook import read_anomalies, read_metrics
+from inception.preemption import Interrupted
 from inception.state import build
+from inception.train import Trainer
 from inception.watch import TrainingError
+from tests import processes
 
 TRAIN, HELD_OUT = slice(0, 40), slice(100, 120)
 STEPS_PER_EPOCH = 40 / 16  # epochs end inside batches
@@ -92,6 +98,63 @@ def test_a_finished_run_says_so_and_stays_as_it_is(whole_run, digits, capsys):
     assert _run(config, digits, workdir) == results
     assert "is finished" in capsys.readouterr().out
     assert _final_hashes(config, workdir) == before
+
+
+class _Faulty:
+    """A source that calls `fault` before it gives an image, with how many it has given."""
+
+    def __init__(self, source, fault):
+        self._source, self._fault, self._given = source, fault, 0
+
+    def __getattr__(self, name):
+        return getattr(self._source, name)
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, index):
+        self._fault(self._given)
+        self._given += 1
+        return self._source[index]
+
+
+def _unreadable(given):
+    """From the fifth image of the third batch on."""
+    if given > 36:
+        raise OSError("the disk is gone")
+
+
+def _terminate(given):
+    if given == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _evaluated_steps(workdir) -> list[int]:
+    return [line["step"] for line in read_metrics(workdir) if "eval/ema_top1" in line]
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_to_a_fault_or_a_signal(whole_run, digits, tmp_path):
+    """The first evaluation fails, and is interrupted when it is made up; then training fails."""
+    original, whole, results = whole_run
+    config = original.copy_and_resolve_references()
+    config.eval.every_epochs = 2 / STEPS_PER_EPOCH
+    train, held_out = digits(TRAIN), digits(HELD_OUT)
+    bad = _Faulty(held_out, lambda given: _unreadable(given + 30))
+    with pytest.raises((OSError, DataError), match="the disk is gone"):
+        inception.train_and_evaluate(config, tmp_path, train, bad)
+    assert (processes.saved_steps(tmp_path), _evaluated_steps(tmp_path)) == ([2], [])
+    with pytest.raises(Interrupted, match="evaluation of step 2") as stopped:
+        inception.train_and_evaluate(config, tmp_path, train, _Faulty(held_out, _terminate))
+    assert stopped.value.status == TRY_AGAIN
+    assert (processes.saved_steps(tmp_path), _evaluated_steps(tmp_path)) == ([2], [])
+    with pytest.raises((OSError, DataError), match="the disk is gone"):
+        inception.train_and_evaluate(config, tmp_path, _Faulty(train, _unreadable), held_out)
+    assert processes.saved_steps(tmp_path)[-1] > 2
+    assert read_metrics(tmp_path)[-1]["step"] == processes.saved_steps(tmp_path)[-1]
+    assert _run(config, digits, tmp_path) == results
+    assert _evaluated_steps(tmp_path) == [2, 4, 6]
+    assert _final_hashes(config, tmp_path) == _final_hashes(config, whole)
 
 
 def test_a_workdir_of_another_config_is_refused(whole_run, tiny, digits):
@@ -185,6 +248,46 @@ def test_a_run_ends_with_its_named_evaluations(tiny, digits, tmp_path, monkeypat
     mine = results["evaluations"]["mine"]
     assert (mine["split"], mine["examples"]) == ("few", 3)
     assert json.loads((tmp_path / "results_mine.json").read_text()) == mine
+
+
+@pytest.mark.slow
+def test_a_run_whose_workdir_is_anothers_by_now_writes_nothing(tiny, digits, tmp_path):
+    def check_lock():
+        raise CheckpointError("taken over")
+
+    config = tiny("num_epochs=0.4", "schedule=staircase", "augmentation=inception")
+    with pytest.raises(CheckpointError, match="taken over"):
+        Trainer(config, tmp_path, digits(TRAIN), digits(HELD_OUT)).run(check_lock)
+    assert (processes.saved_steps(tmp_path), read_metrics(tmp_path)) == ([], [])
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_last_evaluations_is_obeyed(tiny, digits, tmp_path, monkeypatch):
+    """Each start gets one evaluation further; the last one makes all."""
+    faults = {}
+    sources = {"validation": digits(HELD_OUT), "few": digits(slice(100, 103))}
+
+    def opened(dataset, split, data_dir):
+        return _Faulty(sources[split], faults[split])
+
+    monkeypatch.setattr("inception.datasets.open_source", opened)
+    config = tiny(
+        "num_epochs=0.4",
+        "schedule=staircase",
+        "augmentation=inception",
+        "evaluations.mine.split=few",
+    )
+    for fault in ("validation", "few"):
+        faults = dict.fromkeys(sources, lambda given: None) | {fault: _terminate}
+        with pytest.raises(Interrupted, match="evaluation of step 1"):
+            inception.train_and_evaluate(config, tmp_path, digits(TRAIN))
+        assert processes.saved_steps(tmp_path) == [1]
+        assert (tmp_path / "results.json").exists() == (fault == "few")
+        assert not (tmp_path / "results_mine.json").exists()
+    faults = dict.fromkeys(sources, lambda given: None)
+    results = inception.train_and_evaluate(config, tmp_path, digits(TRAIN))
+    assert (results["examples"], results["evaluations"]["mine"]["examples"]) == (20, 3)
+    assert _evaluated_steps(tmp_path) == [1]
 
 
 @pytest.mark.slow

@@ -141,6 +141,17 @@ def test_hdf5_does_not_reach_outside_its_file(tmp_path):
     assert set(read(tmp_path / "x.h5")[1]) == {"own"}
 
 
+@pytest.mark.parametrize("name", ["m[1].ckpt", "m*.ckpt", "m\\?.ckpt"])
+@pytest.mark.parametrize("v2", [False, True])
+def test_the_path_of_a_tensorflow_checkpoint_is_no_pattern(tmp_path, name, v2):
+    write_checkpoint(tmp_path / "plain", v2=v2)
+    for part in tmp_path.glob("plain*"):
+        part.rename(part.with_name(part.name.replace("plain", name)))
+    kind, arrays = read(tmp_path / name)
+    assert (kind, len(files.files_of(tmp_path / name))) == ("tensorflow", 1 + v2)
+    np.testing.assert_array_equal(arrays["b"], ARRAYS["b"])
+
+
 def test_the_hash_is_of_all_files(tmp_path):
     prefix = write_checkpoint(tmp_path / "y.ckpt", v2=True)
     before = files.sha256(prefix)

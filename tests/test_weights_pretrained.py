@@ -8,9 +8,23 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 import inception
+from inception.errors import UserError
 from inception.preprocessing import Preprocessing
 from inception.weights import Pretrained, WeightsError, load, load_pretrained, pretrained, save
+from inception.weights.export import export
 from inception.weights.pretrained import DESCRIPTION, WEIGHTS, shapes_of
+
+
+def test_a_bucket_is_refused_instead_of_a_folder_of_its_name(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for refused in (
+        lambda: save("gs://bucket/w", small),
+        lambda: load("gs://bucket/w"),
+        lambda: export(small, "safetensors", "gs://bucket/w"),
+    ):
+        with pytest.raises(UserError, match="gs://bucket/w is in a bucket"):
+            refused()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,14 @@ def test_a_damaged_checkpoint_is_passed_over_unless_it_is_asked_for(trained, dig
         shutil.rmtree(newest)
 
 
+def test_a_run_may_be_called_as_a_checkpoint_is(trained, tmp_path):
+    run = tmp_path / "checkpoints" / "77"
+    shutil.copytree(trained, run)
+    assert restore_run(run).workdir == run
+    assert load_any(run / "checkpoints" / "1").source == load_any(run).source
+    assert load_any(run).source == str(run / "checkpoints" / "1")
+
+
 def test_weights_are_restored_whatever_the_optimizer_was(trained):
     """A config.json that names another optimizer than the checkpoint's stands in for old code."""
     config = json.loads((trained / "config.json").read_text())
@@ -191,11 +199,17 @@ def test_named_evaluations_are_kept_and_may_change(workdir, tiny, data):
     check_resumable(workdir.parent / "new", tiny("evaluations.other.crops=12"), data)
 
 
-def test_paths_of_workdirs_and_checkpoints(monkeypatch):
+def test_paths_of_workdirs_and_checkpoints(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/me")
     assert str(resolve_workdir("~/run")) == "/home/me/run"
     assert resolve_checkpoint("runs/a/checkpoints/90") == (Path("runs/a").absolute(), 90)
     assert resolve_checkpoint("/runs/a") == (Path("/runs/a"), None)
+    run = tmp_path / "checkpoints" / "90"  # as Slurm's number of a job is
+    run.mkdir(parents=True)
+    assert resolve_checkpoint(run) == (tmp_path, 90)
+    (run / "config.json").touch()
+    assert resolve_checkpoint(run) == (run, None)
+    assert resolve_checkpoint(run / "checkpoints" / "7") == (run, 7)
     with pytest.raises(CheckpointError, match=r"ftp://host/run.*gs://"):
         resolve_workdir("ftp://host/run")
 

@@ -30,6 +30,7 @@ from inception.doctor.checks import STAGES, Check, Finding, PlannedRun
 from inception.doctor.table import write_table
 from inception.doctor.topology import Plan, rows
 from inception.errors import UserError
+from inception.files import local_path
 from inception.logbook import log
 
 
@@ -91,7 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--workdir", help="where the run will be kept; it may be in a bucket")
     parser.add_argument("--topology", help="plan for absent chips, such as v5e:4x4 or h100")
-    parser.add_argument("--table", help="a Markdown file for the plan's table; with --topology")
+    parser.add_argument(
+        "--table", type=local_path, help="a Markdown file for the plan's table; with --topology"
+    )
     args, overrides = command_line.parse(parser, argv)
     if args.table and not args.topology:
         parser.error("--table needs a --topology")

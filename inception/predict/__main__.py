@@ -10,11 +10,11 @@ leads to is looked through once.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from inception import command_line
 from inception.data.decode import MAX_PIXELS
 from inception.errors import UserError
+from inception.files import local_path
 from inception.predict.answers import find_answers, table
 from inception.predict.files import MEMORY_ADVICE, PIXELS_HELP, check_some, find_images
 from inception.predictor import Predictor
@@ -29,14 +29,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("weights", metavar="WEIGHTS")
     parser.add_argument("images", metavar="IMAGE", nargs="+")
     parser.add_argument("--topk", type=int, default=5, help="classes per image (%(default)s)")
-    parser.add_argument("--plot", metavar="FILE.png", help=f"draws up to {PICTURED} of the images")
+    parser.add_argument(
+        "--plot", metavar="FILE.png", type=local_path, help=f"draws up to {PICTURED} of the images"
+    )
     parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
     parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help=PIXELS_HELP)
     args, _ = command_line.parse(parser, argv)
     if min(args.topk, args.batch_size, args.max_pixels) < 1:
         parser.error("--topk, --batch_size and --max_pixels must be at least 1")
-    if args.plot and not Path(args.plot).absolute().parent.is_dir():
-        raise UserError(f"--plot={args.plot}: there is no folder {Path(args.plot).parent}")
+    if args.plot and not args.plot.absolute().parent.is_dir():
+        raise UserError(f"--plot={args.plot}: there is no folder {args.plot.parent}")
     files, loaded = find_images(args.images), load_any(args.weights)
     if loaded.model.num_classes == 1:
         raise UserError(f"{args.weights} has no classes: python -m inception.features can use it")

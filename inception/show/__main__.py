@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from inception import command_line
 from inception.config import load, preprocessing
 from inception.datasets import eval_data, open_eval_source, open_train_source
+from inception.files import local_path
 from inception.show import images, page
 
 
@@ -51,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Writes the picture that the command line asks for."""
     parser = command_line.parser("python -m inception.show", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
-    parser.add_argument("--output", default="augmented.png", help="PNG to write (%(default)s)")
+    parser.add_argument(
+        "--output", default="augmented.png", type=local_path, help="PNG to write (%(default)s)"
+    )
     args, overrides = command_line.parse(parser, argv)
     figure = picture(load(args.config, overrides), args.config)
     small = {"optimize": True}

@@ -10,6 +10,7 @@ needs another library, TensorFlow, for TensorFlow's checkpoints only.
 import os
 from typing import Any
 
+from inception.files import is_local
 from inception.network.model import Inception
 from inception.preprocessing import Preprocessing
 from inception.weights.files import WeightsError, files_of
@@ -63,7 +64,8 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     except WeightsError as error:
         kinds = f"{DESCRIPTION} (imported weights) or config.json and checkpoints/ (a run)"
         what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
-        raise WeightsError(f"{path} holds no weights: it is {what} {kinds}") from error
+        place = "" if is_local(path) else ". In a bucket only runs are looked for"
+        raise WeightsError(f"{path} holds no weights: it is {what} {kinds}{place}") from error
     return import_weights(os.fspath(path))
 
 

@@ -24,6 +24,7 @@ import jax
 
 from inception import command_line, weights
 from inception.errors import UserError
+from inception.files import local_path
 from inception.weights import verify
 from inception.weights.export import FORMATS, export
 
@@ -35,12 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     for name, run in (("import", _import), ("verify", _verify)):
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
-        command.add_argument("file", metavar="FILE")
+        command.add_argument("file", metavar="FILE", type=local_path)
         command.add_argument("--raw", action="store_true", help="not the running averages")
         command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
-        command.add_argument("--labels", metavar="FILE", help="the classes' names, one per line")
+        command.add_argument(
+            "--labels", metavar="FILE", type=local_path, help="class names, one per line"
+        )
         command.set_defaults(run=run)
-    commands.choices["import"].add_argument("--output", metavar="DIRECTORY", required=True)
+    commands.choices["import"].add_argument(
+        "--output", metavar="DIRECTORY", required=True, type=local_path
+    )
     _add_export(commands)
     args, _ = command_line.parse(parser, argv)
     return args.run(args)
@@ -50,7 +55,7 @@ def _add_export(commands: Any) -> None:
     command = commands.add_parser("export", help=_export.__doc__)
     command.add_argument("format", choices=FORMATS, metavar="FORMAT")
     command.add_argument("weights", metavar="WEIGHTS")
-    command.add_argument("--output", metavar="PATH", required=True)
+    command.add_argument("--output", metavar="PATH", required=True, type=local_path)
     command.add_argument("--raw", action="store_true", help="of a run, no running averages")
     command.add_argument(
         "--preprocessing", action="store_true", help="of a program: takes uint8, scales inside"
@@ -92,7 +97,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> weights.Pretrained:
-    labels = _read_labels(Path(args.labels)) if args.labels else []
+    labels = _read_labels(args.labels) if args.labels else []
     return weights.import_weights(
         args.file, args.source, ema=not args.raw, background=args.background, labels=labels
     )

@@ -4,10 +4,12 @@ A file's names and shapes are known before an array of it is read, so that a cal
 it expects, of the size that it expects.
 """
 
+import glob
 import hashlib
 import io
 import re
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -83,7 +85,7 @@ def files_of(path: str | Path) -> list[Path]:
     path = Path(path).expanduser()
     prefix = _V2_FILES.sub("", str(path))
     if Path(f"{prefix}.index").is_file():
-        parts = path.parent.glob(f"{Path(prefix).name}.data-*")
+        parts = path.parent.glob(f"{glob.escape(Path(prefix).name)}.data-*")
         return [Path(f"{prefix}.index"), *sorted(parts)]
     if path.is_file():
         return [path]
@@ -216,7 +218,12 @@ def _open_keras(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
 def _open_tensorflow(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(path).removesuffix(".index"))
+    # TensorFlow takes a checkpoint's path for a pattern, so it is given one without * ? [ \\.
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    prefix = _V2_FILES.sub("", path.name)
+    for file in files_of(path):
+        (folder / f"model{file.name.removeprefix(prefix)}").symlink_to(file.absolute())
+    reader = tf.train.load_checkpoint(str(folder / "model"))
     shapes = reader.get_variable_to_shape_map()
     return {name: tuple(shape) for name, shape in shapes.items()}, reader.get_tensor
 

@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from inception.files import local_path
 from inception.network.model import Inception
 from inception.preprocessing import Preprocessing
 from inception.weights.files import WeightsError, check_tensors, open_tensors
@@ -52,14 +53,15 @@ class Pretrained:
 
 
 def save(directory: str | Path, pretrained: Pretrained) -> None:
-    """Writes `directory`, all of it or nothing.
+    """Writes `directory`, on a disk, all of it or nothing.
 
     Raises:
+      UserError: when it is in a bucket.
       WeightsError: when there is a directory or file of that name.
     """
     import safetensors.numpy
 
-    directory = Path(directory).expanduser()
+    directory = local_path(directory)
     if directory.exists():
         raise WeightsError(f"{directory} exists and is not overwritten: name another directory")
     scratch = directory.with_name(f".{directory.name}-{os.getpid()}")
@@ -94,9 +96,10 @@ def load(directory: str | Path) -> Pretrained:
     """Reads what `save` wrote.
 
     Raises:
+      UserError: when it is in a bucket.
       WeightsError: when it is incomplete, damaged, or written by a newer version.
     """
-    directory = Path(directory).expanduser()
+    directory = local_path(directory)
     rest = _read_description(directory / DESCRIPTION)
     with open_tensors(directory / WEIGHTS) as tensors:
         shapes = shapes_of(rest["model"], rest["preprocessing"].image_size)

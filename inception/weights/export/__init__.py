@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 
+from inception.files import local_path
 from inception.weights.export import foreign, ours, programs
 from inception.weights.export.format import Format
 from inception.weights.files import WeightsError
@@ -34,10 +35,11 @@ def export(
       Sentences: how to read it, what it does not carry, and what was verified.
 
     Raises:
+      UserError: when `output` is in a bucket.
       WeightsError: when the format cannot carry the network, the name does not fit the format or is
         taken, a library is missing, or what was written does not compute the same.
     """
-    kind, output = FORMATS[format], Path(output).expanduser()
+    kind, output = FORMATS[format], local_path(output)
     if kind.suffixes and not output.name.endswith(kind.suffixes):
         raise WeightsError(
             f"{output} is no name for {format}: end it in {' or '.join(kind.suffixes)}"
