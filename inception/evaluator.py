@@ -165,9 +165,11 @@ def _log_probabilities(
 ) -> jax.Array:
     """Log of the class probabilities averaged over an image's crops, float32 [batch, classes].
 
-    `classes`, bool [classes], is False for those that cannot be the answer; None: all can.
+    `classes`, bool [classes], is False for those that cannot be the answer; None: all can. A crop
+    whose logits are not all finite makes all its image's NaN.
     """
     logits = outputs["logits"]
+    logits = jnp.where(jnp.isfinite(logits).all(axis=-1, keepdims=True), logits, jnp.nan)
     if classes is not None:
         logits = jnp.where(classes, logits, -jnp.inf)
     by_crop = jax.nn.log_softmax(logits).reshape(-1, crops, logits.shape[-1])

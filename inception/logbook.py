@@ -84,7 +84,7 @@ class Logbook:
             f"eval/{weights}_{name}": value
             for weights in ("ema", "raw")
             for name, value in results[weights].items()
-            if isinstance(value, float)
+            if isinstance(value, int | float)
         }
         self._write(step, scalars)
 
@@ -134,10 +134,12 @@ def summary(results: dict) -> str:
     """One line on an evaluation's results."""
     ema, raw = results["ema"], results["raw"]
     excluded = f", {results['excluded']:,} left out" if results["excluded"] else ""
+    lost = max(ema["not_finite"], raw["not_finite"])
+    warning = f"; WARNING: {lost:,} images have logits that are not finite" if lost else ""
     return (
         f"{results['split']} ({results['examples']:,} images{excluded}): top-1 {ema['top1']:.2%}, "
         f"top-5 {ema['top5']:.2%}, loss {ema['loss']:.4f} (EMA); "
-        f"top-1 {raw['top1']:.2%}, top-5 {raw['top5']:.2%}, loss {raw['loss']:.4f} (raw)"
+        f"top-1 {raw['top1']:.2%}, top-5 {raw['top5']:.2%}, loss {raw['loss']:.4f} (raw){warning}"
     )
 
 

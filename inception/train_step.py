@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from inception import augment, losses, packing, platforms, sharding
+from inception.metrics import has_answer
 from inception.state import Training, TrainState
 
 
@@ -126,8 +127,8 @@ def _gradients(
         )
         weight = training.config.aux_loss_weight
         loss, parts = losses.heads_loss(logits, endpoints, targets, weight)
-        top1 = (logits.argmax(axis=-1) == labels).mean()
-        return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": top1})
+        hits = (logits.argmax(axis=-1) == labels) & has_answer(logits)
+        return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": hits.mean()})
 
     grads, (new_statistics, metrics) = jax.grad(loss_function, has_aux=True)(params)
     if like:

@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -154,6 +155,21 @@ def test_only_present_classes_may_be_the_answer(two, tiny, digits):
     free = _evaluate(tiny(), source, [model], states[:1])
     assert results["ema"]["loss"] < free["ema"]["loss"]
     assert results["ema"]["top5"] == 1
+
+
+def test_weights_that_give_no_numbers_have_no_hit(two, tiny, digits):
+    """With every class allowed and with some; and one bad model makes the ensemble bad."""
+    model, states = two
+    nan = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), states[0].variables("ema"))
+    broken = types.SimpleNamespace(variables=lambda weights: nan)
+    for overrides in [(), ("eval.classes=present",)]:
+        for models, members in [([model], [broken]), ([model] * 2, [states[0], broken])]:
+            results = _evaluate(tiny(*overrides), digits(slice(0, 5)), models, members)
+            for weights in ("ema", "raw"):
+                assert (results[weights]["top1"], results[weights]["top5"]) == (0, 0)
+                assert results[weights]["not_finite"] == results["examples"] == 5
+    finite = _evaluate(tiny(), digits(slice(0, 5)), [model], states[:1])
+    assert finite["ema"]["not_finite"] == 0
 
 
 def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
