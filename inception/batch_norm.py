@@ -62,7 +62,8 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         ones = nn.initializers.ones
-        scale = self.param("scale", ones, (channels,)) if self.scale else jnp.ones(channels)
+        scale = jnp.ones(channels, jnp.float32)
+        scale = self.param("scale", ones, (channels,), jnp.float32) if self.scale else scale
         return scale, bias, running_mean, running_var
 
     def groups(self, x: jax.Array) -> jax.Array:
@@ -185,7 +186,9 @@ def _backward(epsilon, relu, pool, kept, gradients):
         gradient = gradient.astype(jnp.float32)
         if relu:
             gradient = jnp.where(_affine(x, factor, offset, False) > 0, gradient, 0)
-        return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
+        return gradient, gradient * (x.astype(jnp.float32) - _spread(mean)) * _spread(
+            inverse_deviation
+        )
 
     # A GPU would store the ReLU's mask in the forward pass, and the gradient behind it for its
     # second use, though all of it is computed from what is read anyway.
@@ -207,6 +210,7 @@ normalize.defvjp(_forward, _backward)
 
 
 def _factor_and_offset(mean, inverse_deviation, scale, bias):
+    scale, bias = (jnp.broadcast_to(each, mean.shape) for each in (scale, bias))
     factor = scale * inverse_deviation
     return factor, bias - mean * factor
 
@@ -219,7 +223,9 @@ def _affine(x: jax.Array, factor: jax.Array, offset: jax.Array, relu: bool) -> j
 
 def _spread(statistic: jax.Array) -> jax.Array:
     """Shapes [channels] or [groups, channels] to broadcast against what was normalized."""
-    return statistic if statistic.ndim == 1 else statistic[:, None, None, None]
+    if statistic.ndim == 1:
+        return statistic[None, None, None]
+    return statistic[:, None, None, None]
 
 
 def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -241,7 +247,7 @@ def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 # Functions of the module, not closures: JAX traces each once for arrays of a shape.
 def _together(*arrays: jax.Array, axes: tuple[int, ...] = (1, 2, 3)) -> tuple[jax.Array, ...]:
-    return tuple(lax.reduce(arrays, (0.0, 0.0), _add, axes))
+    return tuple(lax.reduce(arrays, (jnp.float32(0),) * 2, _add, axes))
 
 
 def _add(a: tuple, b: tuple) -> tuple:

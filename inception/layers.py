@@ -41,13 +41,15 @@ class Filter(nn.Module):
         shape = (*self.kernel, inputs, self.features)
         kernel = self.param("kernel", _truncated_normal(self.stddev), shape)
         zeros = nn.initializers.zeros
-        return kernel, self.param("bias", zeros, (self.features,)) if self.bias else None
+        return kernel, self.param(
+            "bias", zeros, (self.features,), jnp.float32
+        ) if self.bias else None
 
 
 @cache
 def _truncated_normal(stddev: float) -> Callable[..., jax.Array]:
     """The initializer, traced once for each shape: whenever it is used, Flax asks it for shapes."""
-    return jax.jit(nn.initializers.truncated_normal(stddev), static_argnums=(1, 2))
+    return jax.jit(nn.initializers.truncated_normal(stddev, jnp.float32), static_argnums=(1, 2))
 
 
 class ConvBN(nn.Module):
@@ -109,7 +111,7 @@ class ConvBN(nn.Module):
         x = self.pool(x) if self.pool else x
         kernel, bias = self.weights(x.shape[-1])
         if bias is not None:
-            y = self.convolve(x, kernel) + bias
+            y = self.convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
             y = nn.relu(y) if self.relu else y
             return [pool(y) if pool else y for pool in pools]
         norms: list[Any] = [self.bn]
@@ -164,7 +166,7 @@ def siblings(x: jax.Array, *convs: ConvBN) -> tuple[jax.Array, ...]:
         part, y = jnp.split(y, [ends[-1]], axis=-1)
         part = pool(part) if pool else part
         if group[0].batch_norm is None:
-            part += jnp.concatenate([bias_of[conv.name] for conv in group])
+            part += jnp.concatenate([bias_of[conv.name] for conv in group]).reshape(1, 1, 1, -1)
             part = nn.relu(part) if relu else part
         else:
             norms: list[Any] = [conv.bn for conv in group]

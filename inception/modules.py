@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from inception.layers import ConvBN, siblings
-from inception.pools import Pool, avg_pool_same, max_pool
+from inception.pools import Pool, avg_pool, avg_pool_same, max_pool
 
 MakeConv = Callable[..., ConvBN]
 PoolFunction = Callable[[jax.Array], jax.Array]
@@ -189,7 +189,7 @@ class Figure8(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 17, 17, 768] to float32 logits [batch, num_classes]."""
         window = _at_most(5, x)
-        x = nn.avg_pool(x, window, strides=(3, 3))  # 5x5x768
+        x = avg_pool(x, window, (3, 3))  # 5x5x768
         x = self.conv(128, name="conv0")(x)  # 5x5x128
         normalization = {} if self.kind == "bn" else {"batch_norm": None}
         fully_connected = partial(self.conv, padding="VALID", stddev=0.01, **normalization)

@@ -1,5 +1,6 @@
 """The pools of the network, and a gradient of the maximum that is cheap on every device."""
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -144,5 +145,25 @@ def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
       counts_padding: divide by 9 also at the border (torchvision, timm), or by the number of pixels
         that are there (TensorFlow, the released code).
     """
-    y = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=counts_padding)
-    return y.astype(x.dtype)  # the numbers of pixels are float32
+    if counts_padding:
+        return avg_pool(x, (3, 3), padding="SAME")
+    # Not Flax's: its numbers of pixels are float64 with JAX_ENABLE_X64.
+    pixels = nn.pool(jnp.ones((1, *x.shape[1:3], 1), jnp.float32), *_SUM, (3, 3), None, "SAME")
+    total = nn.pool(x, *_SUM, (3, 3), None, "SAME")
+    return (total.astype(jnp.float32) / pixels).astype(x.dtype)
+
+
+def avg_pool(
+    x: jax.Array,
+    window: tuple[int, int],
+    strides: tuple[int, int] | None = None,
+    padding: str = "VALID",
+) -> jax.Array:
+    """The average of [batch, height, width, channels] over windows, padding counted.
+
+    Flax's divides by an integer array, which jax_numpy_dtype_promotion=strict refuses.
+    """
+    return nn.pool(x, *_SUM, window, strides, padding) / math.prod(window)
+
+
+_SUM: tuple = (0.0, lax.add)  # what it starts from, and how it goes on

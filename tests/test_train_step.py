@@ -10,6 +10,7 @@ import pytest
 from inception import sharding
 from inception.state import build
 from inception.train_step import Step, blocks
+from tests import processes
 
 
 def _batch(size: int) -> dict:
@@ -120,3 +121,77 @@ def test_a_gpu_does_not_wait_for_the_host_to_see_whether_a_step_is_finite(progra
     }
     assert "stablehlo.case" in programs["cpu"]
     assert not {"stablehlo.case", "stablehlo.if"} & set(programs["cuda"].split())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("augmentation=inception", "mixup_alpha=0.2", "accumulation_steps=2"),
+        ("augmentation=inception_fast", "warmup_epochs=1", "schedule=staircase"),
+        ("dtype=bfloat16", "model.batch_norm_scale=true", "input_mean=0.4,0.5,0.5"),
+        ("optimizer=momentum", "body_learning_rate_factor=0.1", "model.aux_head=dropout"),
+    ],
+)
+def test_no_type_or_rank_is_promoted_by_the_way(tiny, overrides, packed):
+    """Whoever turns on JAX's checks of them can train."""
+    config, mesh = tiny(*overrides), sharding.make_mesh()
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        types = _types(config, mesh, packed)
+    assert types == ({"float32", "int32", "uint32"}, {"float32", "bool"})
+
+
+def _types(config, mesh, packed: bool) -> tuple[set[str], set[str]]:
+    """Of the state, before and after a step, and of the metrics; computes nothing."""
+    training = build(config, num_classes=10, steps_per_epoch=2.5)
+    step = Step(training, mesh, packed)
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _batch(16).items()}
+    before = jax.eval_shape(step.pack, training.abstract_state(mesh))
+    after, metrics = jax.eval_shape(step.jitted, before, batch)
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
+        lambda leaf: leaf.dtype, before
+    )
+    return tuple({x.dtype.name for x in jax.tree.leaves(tree)} for tree in (after, metrics))
+
+
+def test_state_and_metrics_are_float32_also_with_jax_enable_x64(tiny):
+    config = tiny("augmentation=inception", "mixup_alpha=0.2", "model.batch_norm_scale=true")
+    with jax.enable_x64(True):
+        types = _types(config, sharding.make_mesh(), packed=False)
+    assert types == ({"float32", "int32", "uint32"}, {"float32", "bool"})
+
+
+def test_a_step_transfers_nothing(program):
+    training, state, step = program
+    mesh = sharding.make_mesh()
+    batch = next(sharding.to_devices(mesh, [jax.tree.map(np.asarray, _batch(16))]))
+    state = jax.tree.map(jnp.copy, state)
+    with jax.transfer_guard("disallow"):
+        after, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+    assert after.step == 1
+
+
+_TWICE = """
+import json, sys
+import jax, numpy as np
+import inception
+from inception.data.sources import ArraySource
+from tests.conftest import TINY
+
+pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+source = ArraySource(pixels, np.arange(40) % 10)
+for steps in (1, 2):
+    overrides = ["augmentation=inception", f"num_epochs={steps * 16 / 40}"]
+    config = inception.load_config("configs/digits.py", [*TINY, *overrides])
+    results = inception.train_and_evaluate(config, sys.argv[1], source, source)
+run = inception.restore_run(sys.argv[1])
+types = {str(leaf.dtype) for leaf in jax.tree.leaves(run.weights)}
+print(json.dumps([jax.numpy.zeros(()).dtype.name, results["step"], run.step, sorted(types)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_and_its_checkpoints_are_float32_also_with_jax_enable_x64(tmp_path):
+    process = processes.start(_TWICE, tmp_path / "run", JAX_ENABLE_X64="1")
+    assert processes.result(process) == ["float64", 2, 2, ["float32"]]
