@@ -183,12 +183,10 @@ def _backward(epsilon, relu, pool, kept, gradients):
 
     def parts(x, gradient, mean, inverse_deviation, factor, offset):
         """The gradient behind the ReLU, and that times the normalized input."""
-        gradient = gradient.astype(jnp.float32)
+        x, gradient = x.astype(jnp.float32), gradient.astype(jnp.float32)
         if relu:
             gradient = jnp.where(_affine(x, factor, offset, False) > 0, gradient, 0)
-        return gradient, gradient * (x.astype(jnp.float32) - _spread(mean)) * _spread(
-            inverse_deviation
-        )
+        return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
 
     # A GPU would store the ReLU's mask in the forward pass, and the gradient behind it for its
     # second use, though all of it is computed from what is read anyway.

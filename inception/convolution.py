@@ -6,13 +6,11 @@ program that is taken to other machines must not have it: its batch is of any si
 convolutions are in it), or it is traced under `platforms.compiled_for(ANY)`.
 """
 
-import os
-
 import jax
 import jax.numpy as jnp
 
 from inception import onednn
-from inception.platforms import may_be
+from inception.platforms import cores, may_be
 
 # OpenMP has a team of as many threads as there are cores for each of XLA's, of which there are as
 # many: 1,024 threads, nearly all of them asleep.
@@ -73,7 +71,7 @@ def pack(
 
 def is_onednn_used(dtype: jax.typing.DTypeLike = jnp.float32) -> bool:
     """Whether convolutions of this type that are compiled for a CPU are oneDNN's."""
-    if dtype != jnp.float32 or not may_be("cpu") or (os.cpu_count() or 1) > _MAX_CORES:
+    if dtype != jnp.float32 or not may_be("cpu") or cores() > _MAX_CORES:
         return False
     # In this order: where it is not installed, no devices are looked for.
     return onednn.load() and jax.device_count() == 1 and jax.default_backend() == "cpu"

@@ -39,7 +39,7 @@ def _data(config: ConfigDict) -> None:
     config.input_std = [0.5, 0.5, 0.5]
     config.augmentation = "inception"  # "inception_fast", "resnet", "flip" or "none"
     config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
-    config.data_threads = 0  # threads that decode; 0: one per core
+    config.data_threads = 0  # threads that decode; 0: one per core that the process may use
 
 
 def _training(config: ConfigDict) -> None:

@@ -193,5 +193,4 @@ def present_classes(source: Source) -> np.ndarray:
     ImageNet-A and -R hold 200 of ImageNet's 1,000 classes, and their authors let a network choose
     among those alone.
     """
-    labels = np.concatenate([np.atleast_1d(source[index][1]) for index in range(len(source))])
-    return np.isin(np.arange(source.num_classes), labels)
+    return np.isin(np.arange(source.num_classes), source.labels())

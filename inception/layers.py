@@ -40,10 +40,10 @@ class Filter(nn.Module):
         """The float32 kernel [height, width, inputs, features], and the bias [features] if any."""
         shape = (*self.kernel, inputs, self.features)
         kernel = self.param("kernel", _truncated_normal(self.stddev), shape)
+        if not self.bias:
+            return kernel, None
         zeros = nn.initializers.zeros
-        return kernel, self.param(
-            "bias", zeros, (self.features,), jnp.float32
-        ) if self.bias else None
+        return kernel, self.param("bias", zeros, (self.features,), jnp.float32)
 
 
 @cache

@@ -1,5 +1,6 @@
-"""What a program does by the platform that it is compiled for."""
+"""What a program does by the platform that it is compiled for, and the cores it may use."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,12 @@ GPU = ("cuda", "rocm")
 TPU = ("tpu",)
 ANY = "any"  # for `compiled_for`: no platform in particular, so that `choose` takes the default
 _known: ContextVar[str | None] = ContextVar("_known", default=None)
+
+
+def cores() -> int:
+    """Processor cores that this process may use, which may be fewer than the machine has."""
+    limited = hasattr(os, "sched_getaffinity")  # on Linux; it knows of taskset and containers
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
 @contextmanager

@@ -5,17 +5,21 @@ optimizer state or running averages; only its number counts. Which it was is kno
 so nothing waits for it. (Weights stay finite then: the gradient's norm bounds their change.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from inception import augment, losses, packing, platforms, sharding
+from inception.errors import ConfigError
+from inception.layers import ConvBN
 from inception.metrics import has_answer
+from inception.model import Inception
 from inception.state import Training, TrainState
 
 
@@ -76,6 +80,50 @@ def train_step(
     state = _apply_if(metrics["finite"], apply, state, grads, batch_stats)
     metrics["weight_norm"] = optax.tree.norm(state.params)
     return state, metrics
+
+
+def check_normalization(training: Training) -> None:
+    """Refuses a run whose batch normalization would make every image the same.
+
+    A mean over one value is that value: one image in a group and one pixel in a grid are normalized
+    to 0 whatever the image, so no layer before is trained and the running variances go to 0.
+
+    Raises:
+      ConfigError: naming the layers, and the field to raise.
+    """
+    config, model = training.config, training.model
+    share = config.batch_size // config.accumulation_steps
+    if min(model.batch_norm_group or share, share) > 1:
+        return
+    pixels = _normalized_pixels(model, training.frozen, config.image_size)
+    if lonely := [layer for layer, count in pixels.items() if count == 1]:
+        name, value = (
+            ("model.batch_norm_group", 1) if share > 1 else ("batch_size", config.batch_size)
+        )
+        each = f" in {config.accumulation_steps} micro-batches" if name == "batch_size" else ""
+        raise ConfigError(
+            f"config.{name}={value}{each} leaves batch normalization one value per channel, which "
+            f"it makes 0 whatever the image is, in {', '.join(lonely[:3])}"
+            f"{' and others' if len(lonely) > 3 else ''}. Normalize at least 2 images together, "
+            "better 16: raise it"
+        )
+
+
+def _normalized_pixels(model: Inception, frozen: Sequence[str], size: int) -> dict[str, int]:
+    """The pixels of each grid that is normalized by its batch, by the convolution's name."""
+    pixels = {}
+
+    def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
+        y, layer = call(*args, **kwargs), context.module
+        if isinstance(layer, ConvBN) and context.method_name == "__call__" and layer.batch_norm:
+            if layer.path[0] not in frozen:
+                pixels["/".join(layer.path)] = y.shape[1] * y.shape[2]
+        return y
+
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    with nn.intercept_methods(note):
+        jax.eval_shape(model.clone(as_drawn=True).init, jax.random.key(0), image)
+    return pixels
 
 
 def blocks(params: dict) -> list[str]:

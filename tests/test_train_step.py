@@ -162,7 +162,7 @@ def test_state_and_metrics_are_float32_also_with_jax_enable_x64(tiny):
 
 
 def test_a_step_transfers_nothing(program):
-    training, state, step = program
+    _, state, step = program
     mesh = sharding.make_mesh()
     batch = next(sharding.to_devices(mesh, [jax.tree.map(np.asarray, _batch(16))]))
     state = jax.tree.map(jnp.copy, state)

@@ -15,7 +15,6 @@ import functools
 import itertools
 import logging
 import math
-import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -32,6 +31,7 @@ from inception.data.decode import BadImage
 from inception.data.exclude import Excluded
 from inception.data.readers import read_example
 from inception.data.sources import AnyImage, ArraySource, Label, Source
+from inception.platforms import cores
 from inception.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
@@ -68,7 +68,7 @@ def train_stream(
       batch_size: examples of a global batch.
       augmentation: a name of `crops.AUGMENTATIONS`; what it does on the host.
       on_bad_record: "fail", or "skip": log it and take the next of the permutation.
-      threads: that decode; 0: one per core.
+      threads: that decode; 0: one for each core that this process may use.
       start_step: number of the first batch.
       process_index: this process's place among those that share each batch.
       process_count: how many they are.
@@ -261,9 +261,10 @@ def _batches(
     of `padding`.
     """
     rows = shape[0]
-    chunk = max(1, _CHUNK // math.prod(shape[1:-3]))
+    threads = threads or cores()
+    # Work for every thread within two batches, however small a batch is.
+    chunk = max(1, min(_CHUNK // math.prod(shape[1:-3]), 2 * rows // threads))
     chunks = -(-rows // chunk)
-    threads = threads or os.cpu_count() or 1
     cv2.setNumThreads(1)  # the parallelism is over images
     unfinished: dict[int, Batch] = {}
     lock = threading.Lock()
@@ -284,8 +285,10 @@ def _batches(
                 batch[name][row] = value
         return step
 
-    # A whole batch ahead, so that no thread waits for another to finish the one before.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(chunks, 2 * threads))
+    # A whole batch ahead, so that no thread waits for another to finish the one before; and no more
+    # than two, however many threads there are.
+    ahead = min(max(chunks, 2 * threads), 2 * chunks)
+    options = grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead)
     steps = grain.MapDataset.range(-(-end // stride) * chunks)
     done = steps.map(work).to_iter_dataset(options)
     batches = done.batch(chunks, batch_fn=lambda steps: unfinished.pop(steps[0]))
