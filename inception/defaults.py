@@ -114,7 +114,8 @@ def _evaluation(config: ConfigDict) -> None:
     config.eval.preprocessing = "inception"  # or another method of inception/preprocessing.py
     config.eval.crop_fraction = 0.875  # released code
     config.eval.crops = 1  # 1, 12 or 144 of table 4
-    config.eval.ensemble = ""  # "DIR1,DIR2": these runs (or checkpoints) together, as in table 5
+    # "PATH1,PATH2": these together, as in table 5: runs, checkpoints or what `init_from` takes.
+    config.eval.ensemble = ""
     config.eval.exclude = ""  # a file that lists images to leave out, as the challenge's blacklist
     config.eval.classes = "all"  # "present": only those of the split, for imagenet_a and imagenet_r
 

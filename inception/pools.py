@@ -148,8 +148,10 @@ def avg_pool_same(x: jax.Array, counts_padding: bool = False) -> jax.Array:
     if counts_padding:
         return avg_pool(x, (3, 3), padding="SAME")
     # Not Flax's: its numbers of pixels are float64 with JAX_ENABLE_X64.
-    pixels = nn.pool(jnp.ones((1, *x.shape[1:3], 1), jnp.float32), *_SUM, (3, 3), None, "SAME")
-    total = nn.pool(x, *_SUM, (3, 3), None, "SAME")
+    pixels = nn.pool(
+        jnp.ones((1, *x.shape[1:3], 1), jnp.float32), 0.0, lax.add, (3, 3), None, "SAME"
+    )
+    total = nn.pool(x, 0.0, lax.add, (3, 3), None, "SAME")
     return (total.astype(jnp.float32) / pixels).astype(x.dtype)
 
 
@@ -163,7 +165,4 @@ def avg_pool(
 
     Flax's divides by an integer array, which jax_numpy_dtype_promotion=strict refuses.
     """
-    return nn.pool(x, *_SUM, window, strides, padding) / math.prod(window)
-
-
-_SUM: tuple = (0.0, lax.add)  # what it starts from, and how it goes on
+    return nn.pool(x, 0.0, lax.add, window, strides, padding) / math.prod(window)

@@ -19,7 +19,7 @@ from inception import augment, losses, packing, platforms, sharding
 from inception.errors import ConfigError
 from inception.layers import ConvBN
 from inception.metrics import has_answer
-from inception.model import Inception
+from inception.model import HEADS, Inception
 from inception.state import Training, TrainState
 
 
@@ -97,15 +97,17 @@ def check_normalization(training: Training) -> None:
         return
     pixels = _normalized_pixels(model, training.frozen, config.image_size)
     if lonely := [layer for layer, count in pixels.items() if count == 1]:
-        name, value = (
-            ("model.batch_norm_group", 1) if share > 1 else ("batch_size", config.batch_size)
+        steps = f" in {config.accumulation_steps} micro-batches"
+        batch = (
+            f"config.batch_size={config.batch_size}{steps if config.accumulation_steps > 1 else ''}"
         )
-        each = f" in {config.accumulation_steps} micro-batches" if name == "batch_size" else ""
+        field = "config.model.batch_norm_group=1" if share > 1 else batch
+        only = all(layer.startswith(HEADS) for layer in lonely)
         raise ConfigError(
-            f"config.{name}={value}{each} leaves batch normalization one value per channel, which "
-            f"it makes 0 whatever the image is, in {', '.join(lonely[:3])}"
-            f"{' and others' if len(lonely) > 3 else ''}. Normalize at least 2 images together, "
-            "better 16: raise it"
+            f"{field} leaves batch normalization one value per channel, which becomes 0 whatever "
+            f"the image is, in {', '.join(lonely[:3])}{' and others' if len(lonely) > 3 else ''}. "
+            "Let at least 2 images be normalized together, better 16"
+            + (", or set config.model.aux_head=none" if only else "")
         )
 
 
@@ -115,9 +117,9 @@ def _normalized_pixels(model: Inception, frozen: Sequence[str], size: int) -> di
 
     def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
         y, layer = call(*args, **kwargs), context.module
-        if isinstance(layer, ConvBN) and context.method_name == "__call__" and layer.batch_norm:
-            if layer.path[0] not in frozen:
-                pixels["/".join(layer.path)] = y.shape[1] * y.shape[2]
+        is_normalized = isinstance(layer, ConvBN) and layer.batch_norm is not None
+        if is_normalized and context.method_name == "__call__" and layer.path[0] not in frozen:
+            pixels["/".join(layer.path)] = y.shape[1] * y.shape[2]
         return y
 
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)

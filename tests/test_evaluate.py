@@ -19,6 +19,7 @@ from inception.data.sources import ArraySource, FakeSource
 from inception.errors import CheckpointError, ConfigError
 from inception.evaluator import Evaluator, crops_per_pass, present_classes
 from inception.preprocessing import Preprocessing
+from inception.weights import WeightsError
 from tests import processes
 from tests.conftest import TINY
 
@@ -180,7 +181,7 @@ def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
     stored = json.loads((tmp_path / "new" / "eval_validation_ensemble_of_2.json").read_text())
     assert stored == results
     assert (tmp_path / "new" / "eval_validation_ensemble_of_2_confusion.png").exists()
-    with pytest.raises(CheckpointError, match="nowhere holds no run"):
+    with pytest.raises(WeightsError, match="nowhere holds no weights"):
         inception.evaluate_run(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
         inception.evaluate_run(config_of(ensemble), tmp_path, step=1, source=source)

@@ -11,6 +11,8 @@ Grain's threads decode, crop and resize, each image to its place in the batch. A
 are in memory at a time, whatever the size of the data set.
 """
 
+import atexit
+import contextlib
 import functools
 import itertools
 import logging
@@ -43,6 +45,7 @@ Read = Callable[[int, np.ndarray], dict[str, Any]]
 _ENDLESS = 2**60  # examples; Grain wants a length
 _CHUNK = 16  # crops that a thread makes at a time
 _MOST_SKIPS = 100  # bad records in a row that are still an accident
+_open = weakref.WeakSet[Stream]()
 _NO_EXAMPLE = 2**32 - 1  # in place of an example's number in the key of an epoch's permutation
 
 
@@ -293,11 +296,18 @@ def _batches(
     done = steps.map(work).to_iter_dataset(options)
     batches = done.batch(chunks, batch_fn=lambda steps: unfinished.pop(steps[0]))
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
-    iterator = iter(prefetched)
-    stream = _hand_on(iterator)
-    weakref.finalize(stream, iterator.close)  # while Python still can, if the program ends first
+    stream = _hand_on(prefetched)
+    _open.add(stream)
     return stream
 
 
-def _hand_on(iterator: grain.DatasetIterator) -> Stream:
-    yield from iterator  # whose `close` is then the stream's
+def _hand_on(batches: grain.IterDataset) -> Stream:
+    yield from iter(batches)  # whose `close` is then the stream's
+
+
+@atexit.register
+def _close() -> None:
+    """Ends the threads of streams that a program leaves open: later Grain's modules are gone."""
+    for stream in [*_open]:
+        with contextlib.suppress(ValueError):  # another thread waits in it
+            stream.close()
