@@ -186,8 +186,12 @@ def classes_of(
         and num_classes - 1 == source.num_classes
     ):
         return np.arange(1, num_classes, dtype=np.int32)
-    which = f"no class for {missing[:5]}" if place and called else "no names to match them by"
+    reason = (
+        f"the first has none called {missing[:5]}"
+        if place and called
+        else "not both have names to match them by"
+    )
     raise CheckpointError(
-        f"{path} has {num_classes} classes, the data has {source.num_classes}, and there is "
-        f"{which}. Evaluate it on data of its classes, or import it with their names"
+        f"{path} has {num_classes} classes, the data has {source.num_classes}, and {reason}. "
+        "Evaluate it on data of its classes, or import it with their names"
     )

@@ -150,6 +150,8 @@ def test_only_present_classes_may_be_the_answer(two, tiny, digits):
     _, labels = zip(*digits(slice(0, 200)), strict=True)
     source = digits(np.flatnonzero(np.isin(labels, (2, 5)))[:9])
     assert np.flatnonzero(present_classes(source)).tolist() == [2, 5]
+    unread = ArraySource(["nowhere.png"] * 2, [2, 5], num_classes=10)
+    assert np.flatnonzero(present_classes(unread)).tolist() == [2, 5]
     results = _evaluate(tiny("eval.classes=present"), source, [model], states[:1])
     predicted = np.array(results["ema"]["confusion"]).sum(axis=0)
     assert np.flatnonzero(predicted).tolist() in ([2], [5], [2, 5])

@@ -133,9 +133,14 @@ def test_classes_are_found_by_their_names(labels, count, source, expected):
 @pytest.mark.parametrize(
     ("labels", "count", "source", "named"),
     [
-        (("a", "b", "c"), 3, _source(["c", "x"]), r"3 classes, the data has 2.*\['x'\]"),
-        ((), 1008, _source(classes=1000), "1008 classes, the data has 1000.*no names"),
-        ((), 3, _source("ab"), "no names"),
+        (
+            ("a", "b", "c"),
+            3,
+            _source(["c", "x"]),
+            r"3 classes, the data has 2, .*none called \['x'\]",
+        ),
+        ((), 1008, _source(classes=1000), "1008 classes, the data has 1000, .*names"),
+        ((), 3, _source("ab"), "3 classes, the data has 2, .*not both have names"),
     ],
 )
 def test_classes_that_cannot_be_found_are_named(labels, count, source, named):

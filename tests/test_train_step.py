@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from inception import sharding
+from inception.errors import ConfigError
 from inception.state import build
-from inception.train_step import Step, blocks
+from inception.train_step import Step, blocks, check_normalization
 from tests import processes
 
 
@@ -195,3 +196,44 @@ print(json.dumps([jax.numpy.zeros(()).dtype.name, results["step"], run.step, sor
 def test_a_run_and_its_checkpoints_are_float32_also_with_jax_enable_x64(tmp_path):
     process = processes.start(_TWICE, tmp_path / "run", JAX_ENABLE_X64="1")
     assert processes.result(process) == ["float64", 2, 2, ["float32"]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["batch_size=1"], r"config\.batch_size=1 leaves .* in Mixed_7a/"),
+        (["batch_size=1", "model.batch_norm_group=0"], r"config\.batch_size=1 "),
+        (["batch_size=4", "accumulation_steps=4"], "batch_size=4 in 4 micro-batches "),
+        (["model.batch_norm_group=1"], r"config\.model\.batch_norm_group=1 "),
+        (["batch_size=1", "image_size=107"], r"AuxLogits/conv0, AuxLogits/conv1\. .*aux_head=none"),
+        (["batch_size=1", "freeze_until=Mixed_7c"], "in AuxLogits/conv0"),
+    ],
+)
+def test_one_value_per_channel_is_refused(tiny, overrides, named):
+    with pytest.raises(ConfigError, match=named):
+        check_normalization(build(tiny(*overrides), num_classes=10, steps_per_epoch=2.5))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["batch_size=2"],
+        ["batch_size=4", "accumulation_steps=2", "model.batch_norm_group=0"],
+        ["batch_size=1", "image_size=107", "model.aux_head=none"],
+        ["batch_size=1", "freeze_until=Mixed_7c", "model.aux_head=none"],
+    ],
+)
+def test_more_than_one_value_per_channel_is_enough(tiny, overrides):
+    training = build(tiny(*overrides), num_classes=10, steps_per_epoch=2.5)
+    assert check_normalization(training) is None
+
+
+@pytest.mark.parametrize("group", [2, 3, 6])
+def test_mixup_goes_with_odd_groups_and_micro_batches(tiny, group):
+    overrides = ["batch_size=6", "accumulation_steps=1", f"model.batch_norm_group={group}"]
+    config = tiny(*overrides, "mixup_alpha=0.2")
+    config.accumulation_steps = 6 // group
+    training, mesh = build(config, num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _batch(6).items()}
+    _, metrics = jax.eval_shape(Step(training, mesh).jitted, training.abstract_state(mesh), batch)
+    assert metrics["loss"].shape == ()

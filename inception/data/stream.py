@@ -8,7 +8,7 @@ batch. Nothing else decides what a batch holds: not where a run was resumed, nor
 or threads there are. (Another version of NumPy may draw other numbers.)
 
 Grain's threads decode, crop and resize, each image to its place in the batch. About four batches
-are in memory at a time, whatever the size of the data set.
+are in memory at a time, whatever the size of the data set and the number of threads.
 """
 
 import atexit
