@@ -102,7 +102,8 @@ def _scale(colors: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
     """Scales what is in [0, 1]."""
     if tuple(mean) == tuple(std) == (0.5, 0.5, 0.5):
         return 2 * colors - 1
-    return (colors - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    center, scale = (np.asarray(each, np.float32).reshape(1, 1, 1, 3) for each in (mean, std))
+    return (colors - center) / scale
 
 
 def normalize(
@@ -115,13 +116,17 @@ def normalize(
     That is the device's half of a Preprocessing; its defaults scale to [-1, 1].
     """
     # In this form 0 and 255 become -1 and 1 exactly, however the compiler rounds.
-    centre, scale = (np.multiply(255, each).astype(np.float32) for each in (mean, std))
-    return (_uint8(images).astype(jnp.float32) - centre) / scale
+    images = _uint8(images)
+    shape = (1,) * (images.ndim - 1) + (3,)
+    center, scale = (
+        np.multiply(255, each).astype(np.float32).reshape(shape) for each in (mean, std)
+    )
+    return (images.astype(jnp.float32) - center) / scale
 
 
 def choose(keys: Array) -> Choices:
     """Draws what `augment` does to each image: uniform within the ranges above, flip with 1/2."""
-    u = jax.vmap(lambda key: jax.random.uniform(key, (6,)))(keys)
+    u = jax.vmap(lambda key: jax.random.uniform(key, (6,), jnp.float32))(keys)
     ranges = (BRIGHTNESS, SATURATION, HUE, CONTRAST)
     values = [low + (high - low) * u[:, 2 + i] for i, (low, high) in enumerate(ranges)]
     return Choices(u[:, 0] < 0.5, (4 * u[:, 1]).astype(jnp.int32), *values)
@@ -232,7 +237,7 @@ def _add(colors: Colors, brightness: Array) -> Colors:
 def _means(colors: Colors) -> Colors:
     """Over the image. One reduction of all three, so that a TPU stores none of them for it."""
     add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
-    rows = lax.reduce(tuple(colors), (0.0,) * len(colors), add, (2,))
+    rows = lax.reduce(tuple(colors), (jnp.float32(0),) * len(colors), add, (2,))
     return [_per_image(row.sum(axis=1)) / colors[0][0].size for row in rows]
 
 
@@ -267,7 +272,7 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
             f"mixup of a batch of {batch} with labels {labels.shape}: expected an even batch, and "
             "labels [batch, classes]"
         )
-    weight = jax.random.beta(key, alpha, alpha)
+    weight = jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
 
     def mix(x: Array) -> Array:
         pairs = x.reshape(batch // 2, 2, *x.shape[1:])

@@ -174,6 +174,9 @@ def validate(config: ConfigDict) -> None:
     shorter = f"shorter than the run, config.num_epochs={config.num_epochs}"
     _require(fields, ["warmup_epochs"], lambda value: value < config.num_epochs, shorter)
     check_batch_size(config)
+    if config.mixup_alpha:
+        pairs = f"even, for config.mixup_alpha={config.mixup_alpha} mixes images in pairs"
+        _require(fields, ["batch_size"], lambda value: value % 2 == 0, pairs)
     _check_memory(config)
     _warn_of_switches(fields, known)
     if config.freeze_until and not config.init_from:

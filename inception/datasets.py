@@ -7,6 +7,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from inception import sharding
+from inception.data import DataError
+from inception.data.folder import FolderSource
 from inception.data.sources import Source, open_source
 from inception.data.stream import train_stream
 
@@ -19,6 +21,27 @@ def open_train_source(config: ConfigDict) -> Source:
     """
     return open_source(
         config.dataset, config.split, config.data_dir, on_bad_record=config.on_bad_record
+    )
+
+
+def check_trainable(config: ConfigDict, source: Source) -> None:
+    """Refuses data that teach a network nothing.
+
+    Raises:
+      DataError: if they have fewer than two classes.
+    """
+    if source.num_classes > 1:
+        return
+    name = f" {source.class_names[0]!r}" if source.class_names else ""
+    advice = (
+        f". config.data_dir={config.data_dir!r} may be one folder too deep or too high: images "
+        f"belong into DATA_DIR/{config.split}/CLASS/"
+        if isinstance(source, FolderSource)
+        else ": name data of two classes or more"
+    )
+    raise DataError(
+        f"{config.dataset}:{config.split} has one class{name}, and there is nothing to tell it from"
+        + advice
     )
 
 

@@ -40,7 +40,7 @@ def _data(config: ConfigDict) -> None:
     config.augmentation = "inception"  # "inception_fast", "resnet", "flip" or "none"
     config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
     config.max_pixels = 178_956_970  # a larger image is a bad record; Pillow's limit, 537 MB
-    config.data_threads = 0  # threads that decode; 0: one per core
+    config.data_threads = 0  # threads that decode; 0: one per core that the process may use
 
 
 def _training(config: ConfigDict) -> None:
@@ -115,7 +115,8 @@ def _evaluation(config: ConfigDict) -> None:
     config.eval.preprocessing = "inception"  # or another method of inception/preprocessing.py
     config.eval.crop_fraction = 0.875  # released code
     config.eval.crops = 1  # 1, 12 or 144 of table 4
-    config.eval.ensemble = ""  # "DIR1,DIR2": these runs (or checkpoints) together, as in table 5
+    # "PATH1,PATH2": these together, as in table 5: runs, checkpoints or what `init_from` takes.
+    config.eval.ensemble = ""
     config.eval.exclude = ""  # a file that lists images to leave out, as the challenge's blacklist
     config.eval.classes = "all"  # "present": only those of the split, for imagenet_a and imagenet_r
 

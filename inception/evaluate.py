@@ -1,9 +1,11 @@
-"""Evaluates the checkpoints of runs, alone or together, and writes what came out.
+"""Evaluates checkpoints of runs and anybody's weights, alone or together, and writes the results.
 
 What is counted, and how, is evaluator.py.
 """
 
+import dataclasses
 import itertools
+import json
 from collections.abc import Sequence
 
 from etils import epath
@@ -13,18 +15,11 @@ from inception import config as config_lib
 from inception import sharding
 from inception.data.sources import Source
 from inception.datasets import eval_data, open_eval_source
-from inception.errors import CheckpointError, ConfigError
 from inception.evaluator import Evaluator
-from inception.files import read_json, write_json
+from inception.files import as_json, read_json, write_json
 from inception.logbook import log, summary
-from inception.workdir import (
-    TrainedRun,
-    check_classes,
-    check_model,
-    resolve_checkpoint,
-    resolve_workdir,
-    restore_run,
-)
+from inception.members import Member, find
+from inception.workdir import resolve_workdir
 
 
 def evaluate_run(
@@ -36,8 +31,9 @@ def evaluate_run(
     """Evaluates the newest checkpoint of a workdir, or that of `step`, raw and EMA weights.
 
     Prints a line and writes the results to WORKDIR/eval_SPLIT_STEP.json, with a picture of the
-    confusion matrix for up to 50 classes. With config.eval.ensemble, the runs or checkpoints that
-    it names are evaluated together instead, and the workdir only receives the results.
+    confusion matrix for up to 50 classes. With config.eval.ensemble, what it names is evaluated
+    together instead, runs, checkpoints or anybody's weights, and the workdir only receives the
+    results; so it does of config.init_from where it has no run.
 
     Args:
       config: as in training; eval.* may be others.
@@ -47,38 +43,34 @@ def evaluate_run(
 
     Returns:
       The results, see `Evaluator`, with the settings: "members" (the checkpoints), "dataset",
-      "data_dir", "image_size", "dtype" and "eval" (of the config).
+      "data_dir", "image_size", "dtype" and "eval" (of the config); with imported weights, the
+      members' "preprocessing" in place of "image_size".
 
     Raises:
       CheckpointError: if there is no such checkpoint, it holds another network, or its classes
         are not the data's.
+      WeightsError: if there are no such weights.
       ConfigError: for a config that makes no sense.
     """
     config_lib.validate(config)
     workdir = resolve_workdir(workdir)
-    located = _locate_members(config, workdir, step)
     source = source or open_eval_source(config)
     mesh = sharding.make_mesh()
-    members = [
-        restore_run(directory, number, dtype=config.dtype, mesh=mesh)
-        for directory, number in located
-    ]
-    for member in members:
-        if member.model.num_classes != source.num_classes:
-            raise CheckpointError(
-                f"the run in {member.workdir} has {member.model.num_classes} classes and the data "
-                f"has {source.num_classes}. Evaluate it on data of the same classes"
-            )
-        check_classes(member.workdir, member.class_names, source)
-    if len({(member.workdir, member.step) for member in members}) < len(members):
-        raise ConfigError(f"config.eval.ensemble={config.eval.ensemble!r} names a checkpoint twice")
-    models, scalings = zip(
-        *((member.model, member.preprocessing) for member in members), strict=True
+    members = find(config, workdir, step, source, mesh)
+    evaluator = Evaluator(
+        config,
+        source,
+        [member.model for member in members],
+        mesh,
+        [member.preprocessing for member in members],
+        [member.classes for member in members],
     )
-    evaluator = Evaluator(config, source, models, mesh, scalings)
     last = max(member.step for member in members)
     settings = _settings(config, members)
     results = settings | evaluator(members, last)
+    for member in members:
+        if member.has_own_preprocessing:
+            log(f"{member.path}: {member.preprocessing}")
     log(f"step {last}  {summary(results)}")
     if evaluator.listed > results["excluded"]:
         listed = f"of {evaluator.listed:,} images in {config.eval.exclude}"
@@ -88,43 +80,29 @@ def evaluate_run(
     return results
 
 
-def _locate_members(
-    config: ConfigDict, workdir: epath.Path, step: int | None
-) -> list[tuple[epath.Path, int | None]]:
-    """The workdirs and steps to evaluate together: config.eval.ensemble's, or this one alone."""
-    paths = [name.strip() for name in config.eval.ensemble.split(",") if config.eval.ensemble]
-    if not all(paths):
-        raise ConfigError(
-            f"config.eval.ensemble={config.eval.ensemble!r}; it must be DIR1,DIR2,... without gaps"
-        )
-    if paths and step is not None:
-        raise ConfigError(
-            f"--step={step} and config.eval.ensemble: name WORKDIR/checkpoints/{step} in it instead"
-        )
-    if paths:
-        return [resolve_checkpoint(path) for path in paths]
-    check_model(workdir, config)
-    return [(workdir, step)]
-
-
-def _settings(config: ConfigDict, members: Sequence[TrainedRun]) -> dict:
+def _settings(config: ConfigDict, members: Sequence[Member]) -> dict:
     """What a file of results is of."""
     dataset, data_dir = eval_data(config)
-    return {
-        "members": [str(member.workdir / "checkpoints" / str(member.step)) for member in members],
+    settings = {
+        "members": [member.path for member in members],
         "dataset": dataset,
         "data_dir": data_dir,
         "image_size": config.image_size,
         "dtype": config.dtype,
         "eval": config.eval.to_dict(),
     }
+    if any(member.has_own_preprocessing for member in members):
+        preprocessings = [dataclasses.asdict(member.preprocessing) for member in members]
+        settings["preprocessing"] = json.loads(as_json(preprocessings))
+        del settings["image_size"]
+    return settings
 
 
-def _results_name(config: ConfigDict, members: Sequence[TrainedRun]) -> str:
+def _results_name(config: ConfigDict, members: Sequence[Member]) -> str:
     """What a file of results is called: by data set, split, step or number of members, crops."""
     dataset, _ = eval_data(config)
-    other = [dataset] if dataset != members[0].config.dataset else []
-    which = str(members[0].step) if len(members) == 1 else f"ensemble_of_{len(members)}"
+    other = [dataset] if dataset != members[0].dataset else []
+    which = members[0].name if len(members) == 1 else f"ensemble_of_{len(members)}"
     crops = [f"{config.eval.crops}_crops"] if config.eval.crops > 1 else []
     words = "_".join(["eval", *other, config.eval.split, which, *crops])
     return "".join(c if c.isalnum() else "_" for c in words)

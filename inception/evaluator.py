@@ -27,7 +27,7 @@ from inception.state import WEIGHTS
 
 
 class HasVariables(Protocol):
-    """A `state.TrainState` or a `workdir.TrainedRun`."""
+    """A `state.TrainState`, a `workdir.TrainedRun` or a `members.Member`."""
 
     def variables(self, weights: str) -> dict:
         """Returns the model's variables with the "ema" or the "raw" weights."""
@@ -42,7 +42,10 @@ class Evaluator:
       source: the images and labels.
       models: one, or several whose probabilities are averaged (section 9, table 5).
       mesh: the devices.
-      scalings: each model's, for its `mean` and `std`; None: the config's.
+      preprocessings: each model's, of the images; None: the config's. Those that crop or resize
+        otherwise read every image once more.
+      classes: for each model, which of its classes each of the data's is, int32 [classes]; None
+        where they are the same.
 
     Raises:
       DataError: if config.eval.exclude names none of the images; when called, if nothing is left
@@ -55,14 +58,13 @@ class Evaluator:
         source: Source,
         models: Sequence[Inception],
         mesh: Mesh,
-        scalings: Sequence[Preprocessing] | None = None,
+        preprocessings: Sequence[Preprocessing] | None = None,
+        classes: Sequence[np.ndarray | None] | None = None,
     ):
-        crop = config_lib.preprocessing(config)
-        self._preprocessings = [
-            replace(crop, mean=own.mean, std=own.std) for own in scalings or [crop] * len(models)
-        ]
+        self._preprocessings = preprocessings or [config_lib.preprocessing(config)] * len(models)
+        self._crops = list(dict.fromkeys(map(_geometry, self._preprocessings)))
         self._config, self._source, self._mesh = config, source, mesh
-        self._models = tuple(models)
+        self._models, self._classes_of = tuple(models), classes or [None] * len(models)
         self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else None
         if self._excluded is not None:
             self._excluded.check(source)
@@ -92,12 +94,18 @@ class Evaluator:
           config.eval.exclude, or without a label), "ema": {...}, "raw": {...}}, see
           `metrics.summarize`.
         """
-        predictors = {weights: self._predictors(members, weights) for weights in WEIGHTS}
-        totals: dict[str, dict] = {weights: {} for weights in WEIGHTS}
-        for batch in sharding.to_devices(self._mesh, self._batches()):
-            for weights in WEIGHTS:
-                parts = self._parts(predictors[weights], batch["image"])
-                totals[weights] = metrics.add(totals[weights], self._count(parts, batch))
+        same = all(member.variables("ema") is member.variables("raw") for member in members)
+        kinds = WEIGHTS[:1] if same else WEIGHTS
+        predictors = {weights: self._predictors(members, weights) for weights in kinds}
+        totals: dict[str, dict] = {weights: {} for weights in kinds}
+        streams = [sharding.to_devices(self._mesh, self._batches(crop)) for crop in self._crops]
+        for batches in zip(*streams, strict=True):
+            images = {
+                crop: batch["image"] for crop, batch in zip(self._crops, batches, strict=True)
+            }
+            for weights in kinds:
+                parts = self._parts(predictors[weights], images)
+                totals[weights] = metrics.add(totals[weights], self._count(parts, batches[0]))
             after_batch()
         if not totals["ema"]["examples"]:
             raise DataError(
@@ -109,14 +117,17 @@ class Evaluator:
             "split": self._config.eval.split,
             "examples": int(totals["ema"]["examples"]),
             "excluded": int(totals["ema"]["seen"] - totals["ema"]["examples"]),
-            **{weights: metrics.summarize(total) for weights, total in totals.items()},
+            **{
+                weights: metrics.summarize(totals.get(weights, totals["ema"]))
+                for weights in WEIGHTS
+            },
         }
 
-    def _batches(self):
+    def _batches(self, crop: Preprocessing):
         config = self._config
         return eval_stream(
             self._source,
-            config_lib.preprocessing(config),
+            crop,
             batch_size=config.eval.batch_size,
             crops=config.eval.crops,
             exclude=self._excluded,
@@ -135,15 +146,22 @@ class Evaluator:
             )
         ]
 
-    def _parts(self, predictors: Sequence[Predictor], images: jax.Array) -> list[jax.Array]:
+    def _parts(
+        self, predictors: Sequence[Predictor], images: dict[Preprocessing, jax.Array]
+    ) -> list[jax.Array]:
         """Every model's log-probabilities, for as many crops at a time as eval.batch_size says."""
-        batch, crops = images.shape[:2]
+        batch, crops = images[self._crops[0]].shape[:2]
         size = crops_per_pass(batch, crops, self._config.eval.batch_size)
         return [
             _log_probabilities(
-                predict.on_devices(_some_crops(images, first, size)), self._classes, size
+                predict.on_devices(
+                    _some_crops(images[_geometry(predict.preprocessing)], first, size)
+                ),
+                classes,
+                self._classes,
+                size,
             )
-            for predict in predictors
+            for predict, classes in zip(predictors, self._classes_of, strict=True)
             for first in range(0, crops, size)
         ]
 
@@ -160,6 +178,11 @@ def crops_per_pass(images: int, crops: int, limit: int) -> int:
     return next(fits, 1)
 
 
+def _geometry(preprocessing: Preprocessing) -> Preprocessing:
+    """What the host does of it: all but the scaling."""
+    return replace(preprocessing, mean=Preprocessing.mean, std=Preprocessing.std)
+
+
 @partial(jax.jit, static_argnames="crops")
 def _some_crops(images: jax.Array, first: int, crops: int) -> jax.Array:
     """From [batch, all crops, height, width, 3] `crops` of each image, the batch's first axis."""
@@ -169,15 +192,27 @@ def _some_crops(images: jax.Array, first: int, crops: int) -> jax.Array:
 
 @partial(jax.jit, static_argnames="crops")
 def _log_probabilities(
-    outputs: dict[str, jax.Array], classes: np.ndarray | None, crops: int
+    outputs: dict[str, jax.Array],
+    classes: np.ndarray | None,
+    present: np.ndarray | None,
+    crops: int,
 ) -> jax.Array:
     """Log of the class probabilities averaged over an image's crops, float32 [batch, classes].
 
-    `classes`, bool [classes], is False for those that cannot be the answer; None: all can.
+    A crop whose logits are not all finite makes all its image's NaN.
+
+    Args:
+      outputs: of the network, its "logits" [batch * crops, classes of the network].
+      classes: which of the network's each of the data's is, int32 [classes]; None: the same.
+      present: bool [classes], False for those that cannot be the answer; None: all can.
+      crops: of each image.
     """
     logits = outputs["logits"]
+    logits = jnp.where(jnp.isfinite(logits).all(axis=-1, keepdims=True), logits, jnp.nan)
     if classes is not None:
-        logits = jnp.where(classes, logits, -jnp.inf)
+        logits = logits[:, classes]
+    if present is not None:
+        logits = jnp.where(present, logits, -jnp.inf)
     by_crop = jax.nn.log_softmax(logits).reshape(-1, crops, logits.shape[-1])
     return _log_mean(by_crop.swapaxes(0, 1))
 
@@ -199,5 +234,4 @@ def present_classes(source: Source) -> np.ndarray:
     ImageNet-A and -R hold 200 of ImageNet's 1,000 classes, and their authors let a network choose
     among those alone.
     """
-    labels = np.concatenate([np.atleast_1d(source[index][1]) for index in range(len(source))])
-    return np.isin(np.arange(source.num_classes), labels)
+    return np.isin(np.arange(source.num_classes), source.labels())

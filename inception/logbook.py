@@ -84,7 +84,7 @@ class Logbook:
             f"eval/{weights}_{name}": value
             for weights in ("ema", "raw")
             for name, value in results[weights].items()
-            if isinstance(value, float)
+            if isinstance(value, int | float)
         }
         self._write(step, scalars)
 
@@ -132,13 +132,16 @@ def read_anomalies(workdir: epath.PathLike) -> list[dict]:
 
 def summary(results: dict) -> str:
     """One line on an evaluation's results."""
+
+    def text(of: dict) -> str:
+        return f"top-1 {of['top1']:.2%}, top-5 {of['top5']:.2%}, loss {of['loss']:.4f}"
+
     ema, raw = results["ema"], results["raw"]
+    both = text(ema) if raw == ema else f"{text(ema)} (EMA); {text(raw)} (raw)"
     excluded = f", {results['excluded']:,} left out" if results["excluded"] else ""
-    return (
-        f"{results['split']} ({results['examples']:,} images{excluded}): top-1 {ema['top1']:.2%}, "
-        f"top-5 {ema['top5']:.2%}, loss {ema['loss']:.4f} (EMA); "
-        f"top-1 {raw['top1']:.2%}, top-5 {raw['top5']:.2%}, loss {raw['loss']:.4f} (raw)"
-    )
+    lost = max(ema["not_finite"], raw["not_finite"])
+    warning = f"; WARNING: {lost:,} images have logits that are not finite" if lost else ""
+    return f"{results['split']} ({results['examples']:,} images{excluded}): {both}{warning}"
 
 
 def _duration(seconds: float) -> str:

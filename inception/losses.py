@@ -1,6 +1,7 @@
 """The training loss: cross entropy with label smoothing on both heads (sections 4 and 7)."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -15,7 +16,7 @@ def smooth_targets(labels: jax.Array, num_classes: int, smoothing: float) -> jax
     Returns:
       float32 [batch, num_classes], every row sums to 1.
     """
-    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
+    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes, dtype=jnp.float32), smoothing)
 
 
 def heads_loss(

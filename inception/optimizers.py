@@ -7,6 +7,7 @@ towards zero does not fade when gradients are large.
 """
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -15,7 +16,7 @@ from inception.network.model import HEADS
 
 
 def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
-    """The learning rate of a step (0, 1, ...).
+    """The learning rate of a step (0, 1, ...), float32.
 
     Its peak is config.learning_rate for a batch of config.learning_rate_batch images and grows
     linearly with the batch. "staircase" multiplies it by decay_rate every decay_epochs; "cosine"
@@ -30,11 +31,11 @@ def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
         main = optax.cosine_decay_schedule(
             peak, max(1, num_steps(config, steps_per_epoch) - warmup_steps)
         )
-    if not warmup_steps:
-        return main
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, warmup_steps), main], [warmup_steps]
-    )
+    if warmup_steps:
+        warmup = optax.linear_schedule(0.0, peak, warmup_steps)
+        main = optax.join_schedules([warmup, main], [warmup_steps])
+    # Optax divides the step by numbers of steps: of integers that is float64 with JAX_ENABLE_X64.
+    return lambda step: jnp.asarray(main(jnp.asarray(step, jnp.float32)), jnp.float32)
 
 
 def num_steps(config: ConfigDict, steps_per_epoch: float) -> int:

@@ -56,14 +56,14 @@ class Predictor:
     ):
         self.model = model.clone(batch_norm_folded=True)
         self.preprocessing = preprocessing or Preprocessing()
+        self.mesh = mesh or sharding.make_mesh(local=True)
         self.variables, self._kernels = _prepare(
-            variables,
+            jax.device_put(variables, sharding.replicated(self.mesh)),  # once, not in every batch
             model=self.model,
             size=self.preprocessing.image_size,
             side_head="aux_logits" in endpoints,
         )
         self.endpoints = tuple(endpoints)
-        self.mesh = mesh or sharding.make_mesh(local=True)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}; it must be at least 1")
         self._limit = -(-batch_size // self.mesh.size) * self.mesh.size
@@ -127,7 +127,7 @@ class Predictor:
 
         Args:
           images: paths, encoded files (bytes) or pixels, uint8 [height, width, 3].
-          threads: that decode; 0: one per core.
+          threads: that decode; 0: one for each core that this process may use.
           max_pixels: of an image as it is stored, above which it cannot be read; None: 178,956,970,
             Pillow's limit.
           on_error: called with the index of an image that cannot be read and the reason; None
@@ -165,7 +165,8 @@ class Predictor:
         padded = np.zeros((size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
         outputs = self.on_devices(jax.device_put(padded, sharding.split(self.mesh)))
-        return {name: np.asarray(value)[: len(images)] for name, value in outputs.items()}
+        # Copies: what is taken from a device is read-only.
+        return {name: np.array(value)[: len(images)] for name, value in outputs.items()}
 
     def _known_endpoints(self) -> list[str]:
         size = self.preprocessing.image_size

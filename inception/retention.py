@@ -53,11 +53,15 @@ def keep(config: ConfigDict, steps_per_epoch: float) -> Keep:
 def best_step(workdir: epath.PathLike, steps: list[int]) -> int | None:
     """Which of `steps` has the highest top-1 (EMA) in metrics.jsonl, the last of equals.
 
-    None if none of them has been evaluated.
+    One whose logits were not finite for some image comes after all others. None if none of them
+    has been evaluated.
     """
-    lines = read_metrics(workdir)
-    top1 = {line["step"]: score for line in lines if (score := line.get(_SCORE)) is not None}
-    return max(top1.keys() & {*steps}, key=lambda step: (top1[step], step), default=None)
+    ranks = {
+        line["step"]: (not line.get("eval/ema_not_finite"), score, line["step"])
+        for line in read_metrics(workdir)
+        if (score := line.get(_SCORE)) is not None
+    }
+    return max(ranks.keys() & {*steps}, key=ranks.__getitem__, default=None)
 
 
 def was_evaluated(workdir: epath.PathLike, step: int) -> bool:

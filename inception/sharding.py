@@ -4,6 +4,7 @@ Training is data parallel: one mesh axis "data", the state on every device, the 
 Several processes run the same program, each feeding its slice of the global batch.
 """
 
+import contextlib
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,8 @@ from inception.errors import ConfigError
 def make_mesh(local: bool = False) -> Mesh:
     """Gathers all devices, and keeps compiled programs on disk for the next start.
 
-    They are kept in ~/.cache/inception, or where JAX_COMPILATION_CACHE_DIR says.
+    They are kept in ~/.cache/inception, or where JAX_COMPILATION_CACHE_DIR says; nowhere if there
+    is no home directory, as in a container whose user has none.
 
     Args:
       local: gathers only the devices of this process, one of several.
@@ -35,7 +37,9 @@ def make_mesh(local: bool = False) -> Mesh:
       ConfigError: if processes have different numbers of devices.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "inception"))
+        with contextlib.suppress(RuntimeError):
+            cache = Path.home() / ".cache" / "inception"
+            jax.config.update("jax_compilation_cache_dir", str(cache))
     devices = jax.local_devices() if local else jax.devices()
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:

@@ -66,7 +66,8 @@ class TrainState:
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
         params = keep(self.params, optax.apply_updates(self.params, updates))
         batch_stats = keep(self.batch_stats, batch_stats)
-        ramped = jnp.minimum(decay, (1.0 + self.step) / (10.0 + self.step))
+        step = self.step.astype(jnp.float32)
+        ramped = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
         def average(new: Any, old: Any) -> Any:
             return keep(old, optax.incremental_update(new, old, 1 - ramped))
@@ -188,7 +189,7 @@ def _keep(stages: Sequence[str], old: dict, new: dict) -> dict:
 
 
 def _images(size: int) -> jax.Array:
-    return jnp.zeros((1, size, size, 3))
+    return jnp.zeros((1, size, size, 3), jnp.float32)
 
 
 def _on(mesh: Mesh, shapes: Any) -> Any:

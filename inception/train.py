@@ -12,7 +12,12 @@ from inception import agreement, finetune, overview, processes, retention, shard
 from inception import config as config_lib
 from inception.checkpoint_writer import CheckpointWriter
 from inception.data.sources import Source
-from inception.datasets import open_eval_source, open_train_source, train_batches
+from inception.datasets import (
+    check_trainable,
+    open_eval_source,
+    open_train_source,
+    train_batches,
+)
 from inception.debugging import guarded
 from inception.errors import ConfigError
 from inception.evaluate import write_results
@@ -22,7 +27,7 @@ from inception.logbook import Logbook, log, summary
 from inception.preemption import Interrupted, preemption
 from inception.profiling import Profiler
 from inception.state import TrainState, build
-from inception.train_step import Step, blocks
+from inception.train_step import Step, blocks, check_normalization
 from inception.watch import Watch
 from inception.weights import Pretrained
 from inception.workdir import check_classes, resolve_workdir, start_or_resume
@@ -53,6 +58,7 @@ class Trainer:
 
     Raises:
       ConfigError: if the config does not fit the devices or the data; nothing is written before.
+      DataError: if the data cannot be learned from.
     """
 
     def __init__(
@@ -74,7 +80,9 @@ class Trainer:
                 "run trains one network"
             )
         self.steps_per_epoch = len(train_source) / config.batch_size
+        check_trainable(config, train_source)
         self.training = build(config, train_source.num_classes, self.steps_per_epoch)
+        check_normalization(self.training)
         self.num_steps = self.training.num_steps
         self.eval_every = max(1, round(config.eval.every_epochs * self.steps_per_epoch))
         self.evaluator = self._make_evaluator(config, eval_source)

@@ -5,16 +5,21 @@ optimizer state or running averages; only its number counts. Which it was is kno
 so nothing waits for it. (Weights stay finite then: the gradient's norm bounds their change.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from inception import augment, losses, packing, sharding
+from inception.errors import ConfigError
+from inception.metrics import has_answer
+from inception.network.layers import ConvBN
+from inception.network.model import HEADS, Inception
 from inception.ops import platforms
 from inception.state import Training, TrainState
 
@@ -78,6 +83,52 @@ def train_step(
     return state, metrics
 
 
+def check_normalization(training: Training) -> None:
+    """Refuses a run whose batch normalization would make every image the same.
+
+    A mean over one value is that value: one image in a group and one pixel in a grid are normalized
+    to 0 whatever the image, so no layer before is trained and the running variances go to 0.
+
+    Raises:
+      ConfigError: naming the layers, and the field to raise.
+    """
+    config, model = training.config, training.model
+    share = config.batch_size // config.accumulation_steps
+    if min(model.batch_norm_group or share, share) > 1:
+        return
+    pixels = _normalized_pixels(model, training.frozen, config.image_size)
+    if lonely := [layer for layer, count in pixels.items() if count == 1]:
+        steps = f" in {config.accumulation_steps} micro-batches"
+        batch = (
+            f"config.batch_size={config.batch_size}{steps if config.accumulation_steps > 1 else ''}"
+        )
+        field = "config.model.batch_norm_group=1" if share > 1 else batch
+        only = all(layer.startswith(HEADS) for layer in lonely)
+        raise ConfigError(
+            f"{field} leaves batch normalization one value per channel, which becomes 0 whatever "
+            f"the image is, in {', '.join(lonely[:3])}{' and others' if len(lonely) > 3 else ''}. "
+            "Let at least 2 images be normalized together, better 16"
+            + (", or set config.model.aux_head=none" if only else "")
+        )
+
+
+def _normalized_pixels(model: Inception, frozen: Sequence[str], size: int) -> dict[str, int]:
+    """The pixels of each grid that is normalized by its batch, by the convolution's name."""
+    pixels = {}
+
+    def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
+        y, layer = call(*args, **kwargs), context.module
+        is_normalized = isinstance(layer, ConvBN) and layer.norm is not None
+        if is_normalized and context.method_name == "__call__" and layer.path[0] not in frozen:
+            pixels["/".join(layer.path)] = y.shape[1] * y.shape[2]
+        return y
+
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    with nn.intercept_methods(note):
+        jax.eval_shape(model.clone(fuse=False).init, jax.random.key(0), image)
+    return pixels
+
+
 def blocks(params: dict) -> list[str]:
     """The names of the stages and heads that have weights, in the order of "block_grad_norms"."""
     return sorted(params)
@@ -127,8 +178,8 @@ def _gradients(
         )
         weight = training.config.aux_loss_weight
         loss, parts = losses.heads_loss(logits, endpoints, targets, weight)
-        top1 = (logits.argmax(axis=-1) == labels).mean()
-        return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": top1})
+        hits = (logits.argmax(axis=-1) == labels) & has_answer(logits)
+        return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": hits.mean()})
 
     grads, (new_statistics, metrics) = jax.grad(loss_function, has_aux=True)(params)
     if like:

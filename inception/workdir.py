@@ -227,6 +227,13 @@ def resolve_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
     return path, None
 
 
+def is_run(path: epath.PathLike) -> bool:
+    """Whether a path is a run's workdir or one of its checkpoints, WORKDIR/checkpoints/STEP."""
+    workdir, step = resolve_checkpoint(path)
+    has_both = (workdir / "config.json").exists() and (workdir / "checkpoints").is_dir()
+    return step is not None or has_both
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A run's network with the weights of one of its checkpoints.

@@ -21,6 +21,7 @@ def evaluation(errors: int) -> dict:
         "top5": EXAMPLES - errors // 10,
         "loss": 0.5 * EXAMPLES + errors,
         "confidence": 0.9 * EXAMPLES,
+        "not_finite": 0,
         "bin_examples": np.array([EXAMPLES]),
         "bin_correct": np.array([right]),
         "bin_confidence": np.array([0.9 * EXAMPLES]),

@@ -55,6 +55,14 @@ def test_reads_files_in_sorted_order(root):
     assert [image for image, _ in source] == [(root / name).read_bytes() for name in names]
 
 
+def test_labels_are_known_without_the_files(root):
+    source = FolderSource(root, "train")
+    expected = [source[index][1] for index in range(4)]
+    for index in range(4):
+        Path(source.name(index)).unlink()
+    assert source.labels().tolist() == expected == [0, 1, 2, 2]
+
+
 def test_validation_has_the_numbers_of_the_training_classes(root):
     source = open_source("folder", "validation", str(root))
     assert source.class_names == ("ant", "bee", "zebra")

@@ -48,6 +48,22 @@ def test_records_are_the_files_that_were_prepared(data_dir):
     assert sorted(source) == sorted(photograph(i) for i in range(NUM_TRAIN))
 
 
+@pytest.mark.parametrize("name", ["test_photos", "test_photos_real"])
+def test_labels_are_those_of_the_examples(data_dir, name):
+    source = RecordSource(name, "validation", data_dir)
+    expected = [source[index][1] for index in range(len(source))]
+    np.testing.assert_array_equal(source.labels(), expected)
+
+
+def test_without_a_home_directory_the_data_must_be_named(monkeypatch):
+    def nobody(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    with pytest.raises(DataError, match=r"no home directory.*data_dir"):
+        RecordSource("test_photos", "train")
+
+
 def test_a_damaged_description_is_one_error(data_dir, tmp_path):
     shutil.copytree(Path(data_dir, "test_photos"), tmp_path / "test_photos")
     (tmp_path / "test_photos" / "1.0.0" / "dataset_info.json").write_text("{")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -263,21 +264,67 @@ def test_closing_and_abandoning_end_the_threads(source):
     assert threading.active_count() <= before
 
 
-LEFT_OPEN = """
+OPEN = """
 import numpy as np
 from inception.data.sources import ArraySource
 from inception.data.stream import train_stream
 
 source = ArraySource(np.zeros((9, 40, 40, 3), np.uint8), np.zeros(9, int))
-next(train_stream(source, seed=0, image_size=32, batch_size=64, threads=2))
+stream = train_stream(source, seed=0, image_size=32, batch_size=64, threads=2)
+#
 print("done", flush=True)
 """
+HELD = {
+    "unnamed": "next(stream); del stream",
+    "named": "next(stream)",
+    "wrapped": "outer = (batch for batch in stream); next(outer)",
+    "not begun": "",
+}
 
 
-def test_a_program_can_end_with_a_stream_open():
-    root, code = Path(__file__).parent.parent, [sys.executable, "-c", LEFT_OPEN]
+@pytest.mark.parametrize("program", HELD)
+def test_a_program_can_end_with_a_stream_open(program):
+    begin, end = OPEN.split("#")
+    code = [sys.executable, "-c", begin + HELD[program] + end]
+    root = Path(__file__).parent.parent
     result = subprocess.run(code, cwd=root, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize("batch_size", [8, 48])
+def test_many_threads_hold_no_more_batches(files, batch_size):
+    """One that was handed out, and those ahead of it: as many images are read as fill them."""
+    read = []
+
+    class Counting(ArraySource):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    source = Counting([files[0]] * 2000, np.zeros(2000, int))
+    stream = evaluate(source, batch_size=batch_size, threads=64)
+    for _ in range(3):
+        next(stream)
+    before = -1
+    while before < len(read):  # until nothing more is read ahead
+        before = len(read)
+        time.sleep(0.5)
+    stream.close()
+    assert 3 * batch_size < len(read) <= (2 + 5) * batch_size
+
+
+def test_threads_are_as_many_as_the_cores_of_this_process(source, monkeypatch):
+    monkeypatch.setattr(sys.modules["inception.data.stream"], "cores", lambda: 1)
+    alone = set()
+
+    class Seen(ArraySource):
+        def __getitem__(self, index):
+            alone.add(threading.get_ident())
+            return super().__getitem__(index)
+
+    seen = Seen(source._images, np.zeros(N, int))
+    take(train(seen, threads=0), 3)
+    assert len(alone) == 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")

@@ -75,6 +75,16 @@ def test_what_training_refuses_the_doctor_refuses(found, digits, override):
     assert override.partition("=")[2] in finding.text
 
 
+def test_a_batch_and_data_that_teach_nothing(found, digits):
+    finding = found(checks.batch, "batch_size=1", eval_source=digits(slice(0, 9)))
+    assert finding.status == "FAIL"
+    assert "config.batch_size=1 leaves batch normalization one value" in finding.text
+    one = ArraySource([digits([0])[0][0]] * 64, [0] * 64, ["photos"])
+    finding = found(checks.batch, train_source=one, eval_source=one)
+    assert finding.status == "FAIL"
+    assert "one class 'photos'" in finding.text
+
+
 class Bucket:
     """Stands in for a path in a bucket: remembers what was written there and removed."""
 

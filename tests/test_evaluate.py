@@ -3,6 +3,7 @@
 import json
 import socket
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ from inception.data.sources import ArraySource, FakeSource
 from inception.errors import CheckpointError, ConfigError
 from inception.evaluator import Evaluator, crops_per_pass, present_classes
 from inception.preprocessing import Preprocessing
+from inception.weights import WeightsError
 from tests import processes
 from tests.conftest import TINY
 
@@ -148,12 +150,29 @@ def test_only_present_classes_may_be_the_answer(two, tiny, digits):
     _, labels = zip(*digits(slice(0, 200)), strict=True)
     source = digits(np.flatnonzero(np.isin(labels, (2, 5)))[:9])
     assert np.flatnonzero(present_classes(source)).tolist() == [2, 5]
+    unread = ArraySource(["nowhere.png"] * 2, [2, 5], num_classes=10)
+    assert np.flatnonzero(present_classes(unread)).tolist() == [2, 5]
     results = _evaluate(tiny("eval.classes=present"), source, [model], states[:1])
     predicted = np.array(results["ema"]["confusion"]).sum(axis=0)
     assert np.flatnonzero(predicted).tolist() in ([2], [5], [2, 5])
     free = _evaluate(tiny(), source, [model], states[:1])
     assert results["ema"]["loss"] < free["ema"]["loss"]
     assert results["ema"]["top5"] == 1
+
+
+def test_weights_that_give_no_numbers_have_no_hit(two, tiny, digits):
+    """With every class allowed and with some; and one bad model makes the ensemble bad."""
+    model, states = two
+    nan = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), states[0].variables("ema"))
+    broken = types.SimpleNamespace(variables=lambda weights: nan)
+    for overrides in [(), ("eval.classes=present",)]:
+        for models, members in [([model], [broken]), ([model] * 2, [states[0], broken])]:
+            results = _evaluate(tiny(*overrides), digits(slice(0, 5)), models, members)
+            for weights in ("ema", "raw"):
+                assert (results[weights]["top1"], results[weights]["top5"]) == (0, 0)
+                assert results[weights]["not_finite"] == results["examples"] == 5
+    finite = _evaluate(tiny(), digits(slice(0, 5)), [model], states[:1])
+    assert finite["ema"]["not_finite"] == 0
 
 
 def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
@@ -164,7 +183,7 @@ def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
     stored = json.loads((tmp_path / "new" / "eval_validation_ensemble_of_2.json").read_text())
     assert stored == results
     assert (tmp_path / "new" / "eval_validation_ensemble_of_2_confusion.png").exists()
-    with pytest.raises(CheckpointError, match="nowhere holds no run"):
+    with pytest.raises(WeightsError, match="nowhere holds no weights"):
         inception.evaluate_run(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
         inception.evaluate_run(config_of(ensemble), tmp_path, step=1, source=source)

@@ -14,8 +14,8 @@ RESULTS = {
     "split": "validation",
     "examples": 360,
     "excluded": 0,
-    "ema": {"top1": 0.5, "top5": 0.9, "loss": 1.0, "per_class": [0.1]},
-    "raw": {"top1": 0.4, "top5": 0.8, "loss": 1.2, "per_class": [0.1]},
+    "ema": {"top1": 0.5, "top5": 0.9, "loss": 1.0, "not_finite": 0, "per_class": [0.1]},
+    "raw": {"top1": 0.4, "top5": 0.8, "loss": 1.2, "not_finite": 0, "per_class": [0.1]},
 }
 
 
@@ -43,6 +43,7 @@ def test_metrics_can_be_read_without_tensorflow(tmp_path):
     assert train["train/images_per_second"] > 0
     assert evaluation["eval/ema_top1"] == 0.5
     assert evaluation["eval/raw_loss"] == 1.2
+    assert evaluation["eval/ema_not_finite"] == 0
     assert not any("per_class" in name for name in evaluation)
 
 
@@ -81,6 +82,9 @@ def test_the_summary_names_both_weights():
     assert "top-1 50.00%" in summary(RESULTS)
     assert "top-1 40.00%" in summary(RESULTS)
     assert "360 images" in summary(RESULTS)
+    assert "not finite" not in summary(RESULTS)
+    broken = RESULTS | {"raw": RESULTS["raw"] | {"not_finite": 1234}}
+    assert "1,234 images have logits that are not finite" in summary(broken)
 
 
 def test_a_full_disk_loses_no_line_and_no_run(tmp_path, capsys):

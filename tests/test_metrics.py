@@ -79,3 +79,22 @@ def test_a_class_without_images_has_no_accuracy_and_many_classes_no_confusion():
     )
     assert "confusion" not in result
     assert result["per_class"][:3] == [1.0, 0.0, None]
+
+
+def test_what_is_not_finite_is_no_hit_and_is_counted():
+    """Rows of NaN, with one NaN, of -inf, with +inf, masked; then two that are right."""
+    log_p = np.full((7, 10), np.log(0.1), np.float32)
+    log_p[[0, 4]], log_p[1, 9], log_p[2], log_p[3, 9] = np.nan, np.nan, -np.inf, np.inf
+    log_p[5, 0] = log_p[6, 0] = np.log(0.2)
+    log_p[6, 9] = -np.inf  # a class that cannot be the answer
+    labels, mask = np.zeros(7, np.int32), np.arange(7) != 4
+    sums = metrics.count(log_p, labels, mask)
+    assert (sums["examples"], sums["top1"], sums["top5"], sums["not_finite"]) == (6, 2, 2, 4)
+    assert (sums["class_correct"][0], sums["confusion"].sum(), sums["bin_correct"].sum()) == (
+        2,
+    ) * 3
+    result = metrics.summarize(metrics.add({}, sums))
+    np.testing.assert_allclose(
+        [result["top1"], result["not_finite"], result["confidence"]], [2 / 6, 4, 0.4 / 6], rtol=1e-6
+    )
+    assert not np.isfinite(result["loss"])

@@ -1,5 +1,7 @@
 """platforms.py: which way is traced, and which is compiled."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,6 +11,7 @@ from inception.ops.platforms import (
     barrier,
     by_platform,
     compiled_for,
+    cores,
     is_reference,
     may_be,
     reference,
@@ -23,6 +26,12 @@ def _program(platform: str, known: str | None = None) -> str:
 
     jitted = jax.jit(compiled_for(known)(function) if known else function)
     return jitted.trace(jnp.ones(())).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux's")
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7})
+    assert cores() == 3
 
 
 @pytest.mark.parametrize(("platform", "way"), [("cpu", "sine"), ("tpu", "cosine"), ("cuda", "tan")])

@@ -121,6 +121,8 @@ def test_files_bytes_and_pixels_stream_and_the_unreadable_is_reported(
     assert reported == [2]
     assert np.concatenate([index for index, _ in parts]).tolist() == [0, 1, 3]
     logits = np.concatenate([outputs["logits"] for _, outputs in parts])
+    whole_batches = predict(images[:3])
+    assert all(each.flags.writeable for each in (whole_batches["logits"], parts[0][1]["logits"]))
     _close(logits, predict(images[:3])["logits"])
     with pytest.raises(BadImage, match=r"bad\.png"):
         list(predict.stream(mixed))
@@ -128,12 +130,13 @@ def test_files_bytes_and_pixels_stream_and_the_unreadable_is_reported(
 
 _PROGRAM = """
 import json, sys
-import numpy as np
+import jax, numpy as np
 import inception
 from tests.test_predictor import MODEL, PREPROCESSING, make_variables
 
 predict = inception.Predictor(MODEL, make_variables(MODEL), PREPROCESSING, batch_size=4)
-logits = predict(np.load(sys.argv[1]))["logits"]
+with jax.transfer_guard_device_to_device("disallow"):  # the weights are on each already
+    logits = predict(np.load(sys.argv[1]))["logits"]
 print(json.dumps({"devices": predict.mesh.size, "logits": logits.tolist()}))
 """
 

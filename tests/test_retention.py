@@ -51,6 +51,16 @@ def test_the_best_is_the_last_of_the_highest(tmp_path):
     assert not retention.was_evaluated(tmp_path, 1)
 
 
+def test_one_with_logits_that_are_not_finite_is_the_best_of_nothing_else(tmp_path):
+    lines = [
+        {"step": 2, "eval/ema_top1": 0.1, "eval/ema_not_finite": 0},
+        {"step": 4, "eval/ema_top1": 0.9, "eval/ema_not_finite": 1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert retention.best_step(tmp_path, [2, 4]) == 2
+    assert retention.best_step(tmp_path, [4]) == 4
+
+
 def test_what_is_set_aside_is_never_overwritten(tmp_path):
     for content in "abc":
         (tmp_path / "7").mkdir()

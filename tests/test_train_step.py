@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from inception import sharding
+from inception.errors import ConfigError
 from inception.state import build
-from inception.train_step import Step, blocks
+from inception.train_step import Step, blocks, check_normalization
+from tests import processes
 
 
 def _batch(size: int) -> dict:
@@ -120,3 +122,118 @@ def test_a_gpu_does_not_wait_for_the_host_to_see_whether_a_step_is_finite(progra
     }
     assert "stablehlo.case" in programs["cpu"]
     assert not {"stablehlo.case", "stablehlo.if"} & set(programs["cuda"].split())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("augmentation=inception", "mixup_alpha=0.2", "accumulation_steps=2"),
+        ("augmentation=inception_fast", "warmup_epochs=1", "schedule=staircase"),
+        ("dtype=bfloat16", "model.batch_norm_scale=true", "input_mean=0.4,0.5,0.5"),
+        ("optimizer=momentum", "body_learning_rate_factor=0.1", "model.aux_head=dropout"),
+    ],
+)
+def test_no_type_or_rank_is_promoted_by_the_way(tiny, overrides, packed):
+    """Whoever turns on JAX's checks of them can train."""
+    config, mesh = tiny(*overrides), sharding.make_mesh()
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        types = _types(config, mesh, packed)
+    assert types == ({"float32", "int32", "uint32"}, {"float32", "bool"})
+
+
+def _types(config, mesh, packed: bool) -> tuple[set[str], set[str]]:
+    """Of the state, before and after a step, and of the metrics; computes nothing."""
+    training = build(config, num_classes=10, steps_per_epoch=2.5)
+    step = Step(training, mesh, packed)
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _batch(16).items()}
+    before = jax.eval_shape(step.pack, training.abstract_state(mesh))
+    after, metrics = jax.eval_shape(step.jitted, before, batch)
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
+        lambda leaf: leaf.dtype, before
+    )
+    return tuple({x.dtype.name for x in jax.tree.leaves(tree)} for tree in (after, metrics))
+
+
+def test_state_and_metrics_are_float32_also_with_jax_enable_x64(tiny):
+    config = tiny("augmentation=inception", "mixup_alpha=0.2", "model.batch_norm_scale=true")
+    with jax.enable_x64(True):
+        types = _types(config, sharding.make_mesh(), packed=False)
+    assert types == ({"float32", "int32", "uint32"}, {"float32", "bool"})
+
+
+def test_a_step_transfers_nothing(program):
+    _, state, step = program
+    mesh = sharding.make_mesh()
+    batch = next(sharding.to_devices(mesh, [jax.tree.map(np.asarray, _batch(16))]))
+    state = jax.tree.map(jnp.copy, state)
+    with jax.transfer_guard("disallow"):
+        after, metrics = step(state, batch)
+        jax.block_until_ready(metrics)
+    assert after.step == 1
+
+
+_TWICE = """
+import json, sys
+import jax, numpy as np
+import inception
+from inception.data.sources import ArraySource
+from tests.conftest import TINY
+
+pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+source = ArraySource(pixels, np.arange(40) % 10)
+for steps in (1, 2):
+    overrides = ["augmentation=inception", f"num_epochs={steps * 16 / 40}"]
+    config = inception.load_config("configs/digits.py", [*TINY, *overrides])
+    results = inception.train_and_evaluate(config, sys.argv[1], source, source)
+run = inception.restore_run(sys.argv[1])
+types = {str(leaf.dtype) for leaf in jax.tree.leaves(run.weights)}
+print(json.dumps([jax.numpy.zeros(()).dtype.name, results["step"], run.step, sorted(types)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_and_its_checkpoints_are_float32_also_with_jax_enable_x64(tmp_path):
+    process = processes.start(_TWICE, tmp_path / "run", JAX_ENABLE_X64="1")
+    assert processes.result(process) == ["float64", 2, 2, ["float32"]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["batch_size=1"], r"config\.batch_size=1 leaves .* in Mixed_7a/"),
+        (["batch_size=1", "model.batch_norm_group=0"], r"config\.batch_size=1 "),
+        (["batch_size=4", "accumulation_steps=4"], "batch_size=4 in 4 micro-batches "),
+        (["model.batch_norm_group=1"], r"config\.model\.batch_norm_group=1 "),
+        (["batch_size=1", "image_size=107"], r"AuxLogits/conv0, AuxLogits/conv1\. .*aux_head=none"),
+        (["batch_size=1", "freeze_until=Mixed_7c"], "in AuxLogits/conv0"),
+    ],
+)
+def test_one_value_per_channel_is_refused(tiny, overrides, named):
+    with pytest.raises(ConfigError, match=named):
+        check_normalization(build(tiny(*overrides), num_classes=10, steps_per_epoch=2.5))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["batch_size=2"],
+        ["batch_size=4", "accumulation_steps=2", "model.batch_norm_group=0"],
+        ["batch_size=1", "image_size=107", "model.aux_head=none"],
+        ["batch_size=1", "freeze_until=Mixed_7c", "model.aux_head=none"],
+    ],
+)
+def test_more_than_one_value_per_channel_is_enough(tiny, overrides):
+    training = build(tiny(*overrides), num_classes=10, steps_per_epoch=2.5)
+    assert check_normalization(training) is None
+
+
+@pytest.mark.parametrize("group", [2, 3, 6])
+def test_mixup_goes_with_odd_groups_and_micro_batches(tiny, group):
+    overrides = ["batch_size=6", "accumulation_steps=1", f"model.batch_norm_group={group}"]
+    config = tiny(*overrides, "mixup_alpha=0.2")
+    config.accumulation_steps = 6 // group
+    training, mesh = build(config, num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
+    batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _batch(6).items()}
+    _, metrics = jax.eval_shape(Step(training, mesh).jitted, training.abstract_state(mesh), batch)
+    assert metrics["loss"].shape == ()

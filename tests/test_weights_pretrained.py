@@ -1,6 +1,7 @@
 """The directory of imported weights: whole, once, and read back as it was."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -113,3 +114,11 @@ def test_an_incomplete_directory_is_refused(small, tmp_path, file):
     (tmp_path / "weights" / file).unlink()
     with pytest.raises(WeightsError, match=file):
         load(tmp_path / "weights")
+
+
+def test_arrays_of_another_precision_become_float32(small, tmp_path):
+    half = jax.tree.map(lambda array: array.astype(np.float16), small.variables)
+    save(tmp_path / "weights", replace(small, variables=half))
+    back = load(tmp_path / "weights").variables
+    assert {array.dtype.name for array in jax.tree.leaves(back)} == {"float32"}
+    jax.tree.map(np.testing.assert_array_equal, back, half)

@@ -15,6 +15,7 @@ from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import numpy as np
 from etils import epath
 
 from inception.data import DataError
@@ -93,12 +94,18 @@ class FolderSource:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        label = bisect.bisect_left(self.class_names, self._files[index].split("/")[0])
-        return read_file(self.name(index)), label
+        return read_file(self.name(index)), self._label(self._files[index])
+
+    def labels(self) -> np.ndarray:
+        """Returns the labels of all images, int32 [n]; opens none."""
+        return np.array([*map(self._label, self._files)], np.int32)
 
     def name(self, index: int) -> str:
         """Returns the path of the image."""
         return f"{self._folder}/{self._files[index]}"
+
+    def _label(self, file: str) -> int:
+        return bisect.bisect_left(self.class_names, file.split("/")[0])
 
 
 def check_files(source: FolderSource, max_pixels: int = MAX_PIXELS) -> list[str]:

@@ -8,14 +8,15 @@ batch. Nothing else decides what a batch holds: not where a run was resumed, nor
 or threads there are. (Another version of NumPy may draw other numbers.)
 
 Grain's threads decode, crop and resize, each image to its place in the batch. About four batches
-are in memory at a time, whatever the size of the data set.
+are in memory at a time, whatever the size of the data set and the number of threads.
 """
 
+import atexit
+import contextlib
 import functools
 import itertools
 import logging
 import math
-import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -32,6 +33,7 @@ from inception.data.decode import MAX_PIXELS, BadImage
 from inception.data.exclude import Excluded
 from inception.data.readers import as_bad_image, naming, read_example
 from inception.data.sources import AnyImage, ArraySource, Label, Source
+from inception.ops.platforms import cores
 from inception.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
@@ -43,6 +45,7 @@ Read = Callable[[int, np.ndarray], dict[str, Any]]
 _ENDLESS = 2**60  # examples; Grain wants a length
 _CHUNK = 16  # crops that a thread makes at a time
 _MOST_SKIPS = 100  # bad records in a row that are still an accident
+_open = weakref.WeakSet[Stream]()
 _NO_EXAMPLE = 2**32 - 1  # in place of an example's number in the key of an epoch's permutation
 
 
@@ -70,7 +73,7 @@ def train_stream(
       augmentation: a name of `crops.AUGMENTATIONS`; what it does on the host.
       on_bad_record: "fail", or "skip": log it and take the next of the permutation.
       max_pixels: of an image as it is stored; a larger one counts as bad.
-      threads: that decode; 0: one per core.
+      threads: that decode; 0: one for each core that this process may use.
       start_step: number of the first batch.
       process_index: this process's place among those that share each batch.
       process_count: how many they are.
@@ -272,9 +275,10 @@ def _batches(
     of `padding`.
     """
     rows = shape[0]
-    chunk = max(1, _CHUNK // math.prod(shape[1:-3]))
+    threads = threads or cores()
+    # Work for every thread within two batches, however small a batch is.
+    chunk = max(1, min(_CHUNK // math.prod(shape[1:-3]), 2 * rows // threads))
     chunks = -(-rows // chunk)
-    threads = threads or os.cpu_count() or 1
     cv2.setNumThreads(1)  # the parallelism is over images
     unfinished: dict[int, Batch] = {}
     lock = threading.Lock()
@@ -295,17 +299,26 @@ def _batches(
                 batch[name][row] = value
         return step
 
-    # A whole batch ahead, so that no thread waits for another to finish the one before.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(chunks, 2 * threads))
+    # A whole batch ahead, so that no thread waits for another to finish the one before; and no more
+    # than two, however many threads there are.
+    ahead = min(max(chunks, 2 * threads), 2 * chunks)
+    options = grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead)
     steps = grain.MapDataset.range(-(-end // stride) * chunks)
     done = steps.map(work).to_iter_dataset(options)
     batches = done.batch(chunks, batch_fn=lambda steps: unfinished.pop(steps[0]))
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
-    iterator = iter(prefetched)
-    stream = _hand_on(iterator)
-    weakref.finalize(stream, iterator.close)  # while Python still can, if the program ends first
+    stream = _hand_on(prefetched)
+    _open.add(stream)
     return stream
 
 
-def _hand_on(iterator: grain.DatasetIterator) -> Stream:
-    yield from iterator  # whose `close` is then the stream's
+def _hand_on(batches: grain.IterDataset) -> Stream:
+    yield from iter(batches)  # whose `close` is then the stream's
+
+
+@atexit.register
+def _close() -> None:
+    """Ends the threads of streams that a program leaves open: later Grain's modules are gone."""
+    for stream in [*_open]:
+        with contextlib.suppress(ValueError):  # another thread waits in it
+            stream.close()

@@ -14,6 +14,7 @@ from inception import sharding
 from inception.cost.counting import count_network
 from inception.data.sources import Source
 from inception.data.stream import train_stream
+from inception.ops.platforms import cores
 from inception.state import build
 from inception.train_step import Step
 
@@ -103,12 +104,6 @@ def threads(config: ConfigDict) -> int:
     return min(config.data_threads or cores(), cores())
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    limited = hasattr(os, "sched_getaffinity")  # on Linux; it knows of taskset and containers
-    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
-
-
 def on_cpu() -> bool:
     """Whether the step runs on the cores that the input needs."""
     return jax.default_backend() == "cpu"
@@ -141,6 +136,7 @@ def measurable(config: ConfigDict, num_classes: int) -> ConfigDict:
     if not on_cpu() or config.batch_size <= most:
         return config
     devices, group = jax.device_count(), config.model.batch_norm_group or most
+    devices = math.lcm(devices, 2 if config.mixup_alpha else 1)  # mixup takes images in pairs
     whole = math.lcm(group, devices)
     small = config.copy_and_resolve_references()
     small.accumulation_steps = 1

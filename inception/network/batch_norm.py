@@ -58,7 +58,8 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         ones = nn.initializers.ones
-        scale = self.param("scale", ones, (channels,)) if self.scale else jnp.ones(channels)
+        scale = jnp.ones(channels, jnp.float32)
+        scale = self.param("scale", ones, (channels,), jnp.float32) if self.scale else scale
         return Weights(scale, bias, mean.value, var.value)
 
     @nn.nowrap

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from inception.network import layers
 from inception.network.batch_norm import Weights
-from inception.network.layers import Branch, ConvBN, activation, sequence
+from inception.network.layers import Branch, ConvBN, activation, add_bias, sequence
 from inception.network.pools import AvgPool, Pool
 from inception.ops.convolution import conv
 from inception.ops.normalize import Pool as PoolFunction
@@ -70,7 +70,8 @@ def _together(x: jax.Array, heads: Sequence[Head]) -> list[jax.Array]:
         part = pool(part) if pool else part
         names = [head.name for head in group]
         if group[0].norm is None:
-            part = activation(part + jnp.concatenate([bias_of[name] for name in names]), relu)
+            bias = jnp.concatenate([bias_of[name] for name in names])
+            part = activation(add_bias(part, bias), relu)
         else:
             (part,) = _normalize(part, group, [None])
         outputs |= zip(names, jnp.split(part, ends[:-1], axis=-1), strict=True)

@@ -40,7 +40,7 @@ class Conv(nn.Module):
         """Maps [batch, height, width, channels] to [batch, height', width', features]."""
         kernel, bias = self.weights(x.shape[-1])
         y = conv(x, kernel, self.stride, self.padding)
-        return y if bias is None else y + bias
+        return y if bias is None else add_bias(y, bias)
 
     @nn.compact
     def weights(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
@@ -49,14 +49,19 @@ class Conv(nn.Module):
         kernel = self.param("kernel", _truncated_normal(self.stddev), shape).astype(self.dtype)
         if not self.use_bias:
             return kernel, None
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return kernel, bias.astype(self.dtype)
 
 
 @cache
 def _truncated_normal(stddev: float) -> Callable[..., jax.Array]:
     """The initializer, traced once for each shape: Flax asks it for shapes at every use."""
-    return jax.jit(nn.initializers.truncated_normal(stddev), static_argnums=(1, 2))
+    return jax.jit(nn.initializers.truncated_normal(stddev, jnp.float32), static_argnums=(1, 2))
+
+
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds [features] to [batch, height, width, features]."""
+    return y + bias.reshape(1, 1, 1, -1)
 
 
 class ConvBN(nn.Module):

@@ -15,7 +15,7 @@ import jax
 
 from inception.network import layers
 from inception.network.layers import Branch, ConvBN, Layer
-from inception.network.pools import AvgPool, Pool
+from inception.network.pools import AvgPool, Pool, avg_pool
 from inception.ops.max_pool import max_pool
 from inception.ops.precision import at_least_float32
 
@@ -181,7 +181,7 @@ class Figure8(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, 17, 17, 768] to float32 logits [batch, num_classes]."""
-        x = nn.avg_pool(x, _at_most(5, x), strides=(3, 3))  # 5x5x768
+        x = avg_pool(x, _at_most(5, x), (3, 3))  # 5x5x768
         x = self.conv(128, name="conv0")(x)  # 5x5x128
         norm = {} if self.kind == "bn" else {"norm": None}
         fully_connected = partial(self.conv, padding="VALID", stddev=0.01, **norm)

@@ -1,10 +1,15 @@
 """The pools that keep the grid, and the name of a pool that is a stage."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax import lax
+
+from inception.ops.precision import at_least_float32
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,26 @@ class AvgPool:
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Averages [batch, height, width, channels]."""
-        y = nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=self.count_include_pad)
-        return y.astype(x.dtype)  # the numbers of pixels are float32
+        if self.count_include_pad:
+            return avg_pool(x, (3, 3), padding="SAME")
+        total = nn.pool(x, 0.0, lax.add, (3, 3), None, "SAME")
+        wide = at_least_float32(total)
+        # Not Flax's: its numbers of pixels are float64 with JAX_ENABLE_X64.
+        ones = jnp.ones((1, *x.shape[1:3], 1), wide.dtype)
+        return (wide / nn.pool(ones, 0.0, lax.add, (3, 3), None, "SAME")).astype(x.dtype)
+
+
+def avg_pool(
+    x: jax.Array,
+    window: tuple[int, int],
+    strides: tuple[int, int] | None = None,
+    padding: str = "VALID",
+) -> jax.Array:
+    """The average of [batch, height, width, channels] over windows; the padding counts.
+
+    Flax's divides by an integer array, which jax_numpy_dtype_promotion=strict refuses.
+    """
+    return nn.pool(x, 0.0, lax.add, window, strides, padding) / math.prod(window)
 
 
 def max_pool_same(x: jax.Array) -> jax.Array:

@@ -6,7 +6,6 @@ other machines must not contain it: either its batch has an unknown size (then i
 is traced under `platforms.compiled_for(ANY)`.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from inception.ops import onednn
-from inception.ops.platforms import is_reference, may_be
+from inception.ops.platforms import cores, is_reference, may_be
 
 # OpenMP has a team of as many threads as there are cores for each of XLA's, of which there are as
 # many: 1,024 threads, nearly all of them asleep.
@@ -57,9 +56,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME"
 
 def is_onednn_used(dtype: jax.typing.DTypeLike = jnp.float32) -> bool:
     """Whether convolutions of this type that are compiled for a CPU are oneDNN's."""
-    if dtype != jnp.float32 or is_reference("conv") or not may_be("cpu"):
-        return False
-    if (os.cpu_count() or 1) > _MAX_CORES:
+    if dtype != jnp.float32 or is_reference("conv") or not may_be("cpu") or cores() > _MAX_CORES:
         return False
     # In this order: where it is not installed, no devices are looked for.
     return onednn.load() and jax.device_count() == 1 and jax.default_backend() == "cpu"

@@ -26,7 +26,7 @@ def reference(
     """The formula, with the gradient that JAX derives."""
     wide = at_least_float32(x)
     mean, var = wide.mean((1, 2, 3), keepdims=True), wide.var((1, 2, 3), keepdims=True)
-    y = (wide - mean) * lax.rsqrt(var + epsilon) * scale + bias
+    y = (wide - mean) * lax.rsqrt(var + epsilon) * _broadcast(scale) + _broadcast(bias)
     y = pooled(pool, (jax.nn.relu(y) if relu else y).astype(x.dtype))
     mean, var = lax.stop_gradient((mean[:, 0, 0, 0], var[:, 0, 0, 0]))
     return y, mean, var
@@ -62,6 +62,7 @@ def normalize(
 
 def scale_and_shift(mean, inv_std, scale, bias) -> tuple[jax.Array, jax.Array]:
     """Normalization as `x * factor + offset`: the factor and the offset of each channel."""
+    scale, bias = (jnp.broadcast_to(each, mean.shape) for each in (scale, bias))
     factor = scale * inv_std
     return factor, bias - mean * factor
 
@@ -106,7 +107,7 @@ def _backward(epsilon, relu, pool, residuals, gradients):
 
     def parts(x, dy, mean, inv_std, factor, offset):
         """The gradient of the ReLU's input, and that times the normalized input."""
-        dy = at_least_float32(dy)
+        x, dy = at_least_float32(x), at_least_float32(dy)
         if relu:
             dy = jnp.where(affine(x, factor, offset, False) > 0, dy, 0)
         return dy, dy * (x - _broadcast(mean)) * _broadcast(inv_std)
@@ -132,7 +133,9 @@ _normalize.defvjp(_forward, _backward)
 
 def _broadcast(statistic: jax.Array) -> jax.Array:
     """Shapes [channels] or [groups, channels] to broadcast against what is normalized."""
-    return statistic if statistic.ndim == 1 else statistic[:, None, None, None]
+    if statistic.ndim == 1:
+        return statistic[None, None, None]
+    return statistic[:, None, None, None]
 
 
 def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -156,7 +159,8 @@ def _sums(first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 # Functions of the module, not closures: JAX traces each once for arrays of a shape.
 def _together(*arrays: jax.Array, axes: tuple[int, ...] = (1, 2, 3)) -> tuple[jax.Array, ...]:
-    return tuple(lax.reduce(arrays, (0.0, 0.0), _add, axes))
+    zero = jnp.zeros((), arrays[0].dtype)
+    return tuple(lax.reduce(arrays, (zero, zero), _add, axes))
 
 
 def _add(a: tuple, b: tuple) -> tuple:

@@ -1,5 +1,6 @@
-"""Which platform a program is traced for, and whether an operation is its reference there."""
+"""Which platform a program is traced for, which references it uses, and the cores there are."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,6 +16,12 @@ OPERATIONS = ("conv", "normalize", "max_pool", "barrier")
 
 _platform: ContextVar[str | None] = ContextVar("_platform", default=None)
 _references: ContextVar[frozenset[str]] = ContextVar("_references", default=frozenset())
+
+
+def cores() -> int:
+    """Number of processor cores that this process may use, perhaps fewer than the machine has."""
+    limited = hasattr(os, "sched_getaffinity")  # on Linux; it knows of taskset and containers
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
 @contextmanager

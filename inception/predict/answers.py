@@ -1,5 +1,6 @@
 """Answers: the most probable classes of images, as data and as a table."""
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from tabulate import tabulate
 
 from inception.data.decode import MAX_PIXELS
 from inception.data.folder import printable
+from inception.metrics import has_answer
 from inception.predict.files import outputs
 from inception.predictor import Predictor
 
@@ -28,7 +30,9 @@ def find_answers(
     topk: int = 5,
     max_pixels: int = MAX_PIXELS,
 ) -> list[Answer]:
-    """The answers for all files that can be read, in order; the others are reported.
+    """The answers for all files that have one, in order; the others are reported.
+
+    A file that can be read has none where the network's logits are not finite.
 
     Args:
       predictor: the network.
@@ -42,6 +46,9 @@ def find_answers(
         probabilities = np.asarray(jax.nn.softmax(values["logits"]))
         best = np.argsort(-probabilities, kind="stable")[:, :topk]
         for file, numbers, row in zip(batch, best, probabilities, strict=True):
+            if not has_answer(row):
+                print(f"error: {file}: the network's logits are not finite", file=sys.stderr)
+                continue
             classes = [printable(labels[n]) if labels else f"class {n}" for n in numbers]
             answers.append(Answer(file, classes, row[numbers].tolist()))
     return answers

@@ -51,12 +51,11 @@ def load_any(path: str | os.PathLike) -> Pretrained:
       WeightsError: when it is none of these, or cannot be read.
       CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
-    from inception.workdir import resolve_checkpoint  # Orbax takes seconds and serves only this
+    from inception.workdir import is_run, resolve_workdir  # Orbax takes seconds and serves this
 
-    workdir, step = resolve_checkpoint(path)
-    is_run = (workdir / "config.json").exists() and (workdir / "checkpoints").is_dir()
-    if step is not None or is_run:
+    if is_run(path):
         return from_run(path)
+    workdir = resolve_workdir(path)
     if (workdir / DESCRIPTION).exists():
         return load(os.fspath(path))
     try:

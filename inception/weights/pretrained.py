@@ -104,7 +104,7 @@ def load(directory: str | Path) -> Pretrained:
     with open_tensors(directory / WEIGHTS) as tensors:
         shapes = shapes_of(rest["model"], rest["preprocessing"].image_size)
         check_tensors(directory / WEIGHTS, tensors.shapes, shapes)
-        arrays = {name: tensors.read(name) for name in tensors.shapes}
+        arrays = {name: np.asarray(tensors.read(name), np.float32) for name in tensors.shapes}
     return Pretrained(variables=unflatten_dict(arrays, sep="/"), **rest)
 
 
