@@ -171,7 +171,7 @@ class AuxLogits(nn.Module):
         x = self.conv(128, name="conv0")(x)
         window = tuple(min(5, size) for size in x.shape[1:3])
         x = self.conv(768, window, padding="VALID", stddev=0.01, name="conv1")(x)
-        x = x.astype(jnp.float32).mean(axis=(1, 2))
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
         init = nn.initializers.truncated_normal(0.001)
         return nn.Dense(self.num_classes, kernel_init=init, name="fc")(x)
 
@@ -230,7 +230,7 @@ class Network(nn.Module):
         x = Mixed7a(conv, name="Mixed_7a")(x)
         x = Mixed7(conv, pool, name="Mixed_7b")(x)
         x = Mixed7(conv, pool, name="Mixed_7c")(x)
-        x = x.astype(jnp.float32).mean(axis=(1, 2))
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean(axis=(1, 2))
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         init = nn.initializers.truncated_normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, name="Logits")(x), aux

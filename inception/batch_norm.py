@@ -29,7 +29,7 @@ class BatchNorm(nn.Module):
     A batch of N images is N / group batches of `group` images, each normalized by its own mean and
     variance, as 50 replicas with 32 images each would do. Groups are consecutive images, so the
     result does not depend on the number of devices. The running averages take the mean over the
-    groups. The result has the input's type; statistics are float32 whatever that is.
+    groups. The result has the input's type; statistics are float32, or float64 for such an input.
 
     Attributes:
       decay: of the running averages.
@@ -163,7 +163,7 @@ def normalize(
 
 def _forward(x, scale, bias, epsilon, relu, pool):
     count = x[0, ..., 0].size
-    wide = x.astype(jnp.float32)
+    wide = at_least_float32(x)
     total, total_of_squares = _sums(wide, jnp.square(wide))
     mean = total / count
     var = jnp.maximum(total_of_squares / count - jnp.square(mean), 0)
@@ -182,7 +182,7 @@ def _backward(epsilon, relu, pool, kept, gradients):
 
     def parts(x, gradient, mean, inverse_deviation, factor, offset):
         """The gradient behind the ReLU, and that times the normalized input."""
-        gradient = gradient.astype(jnp.float32)
+        gradient = at_least_float32(gradient)
         if relu:
             gradient = jnp.where(_affine(x, factor, offset, False) > 0, gradient, 0)
         return gradient, gradient * (x - _spread(mean)) * _spread(inverse_deviation)
@@ -206,14 +206,19 @@ def _backward(epsilon, relu, pool, kept, gradients):
 normalize.defvjp(_forward, _backward)
 
 
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """The array in the precision of statistics: float64 stays, every smaller type is widened."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _factor_and_offset(mean, inverse_deviation, scale, bias):
     factor = scale * inverse_deviation
     return factor, bias - mean * factor
 
 
 def _affine(x: jax.Array, factor: jax.Array, offset: jax.Array, relu: bool) -> jax.Array:
-    """Returns x * factor + offset in float32, one of each per channel, or per group and channel."""
-    y = x.astype(jnp.float32) * _spread(factor) + _spread(offset)
+    """Returns x * factor + offset, one of each per channel, or per group and channel."""
+    y = at_least_float32(x) * _spread(factor) + _spread(offset)
     return jnp.maximum(y, 0) if relu else y
 
 

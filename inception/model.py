@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from inception import modules
-from inception.batch_norm import BatchNorm
+from inception.batch_norm import BatchNorm, at_least_float32
 from inception.layers import ConvBN
 from inception.modules import (
     Figure5,
@@ -86,7 +86,8 @@ class Inception(nn.Module):
         counting and pictures; otherwise some are computed together or in another order, to the same
         result but faster (`layers.siblings`, `ConvBN.with_max_pool`).
       batch_norm_folded: the network for inference whose variables `layers.fold_batch_norm` makes.
-      dtype: of activations; parameters and statistics stay float32.
+      dtype: of activations; parameters and statistics stay float32. With float64, for comparisons
+        under `jax.enable_x64`, nothing is rounded to float32 on the way.
 
     Raises:
       ValueError: for a choice that is not listed above or does not go with another.
@@ -185,7 +186,7 @@ class Inception(nn.Module):
                 self._conv(train), self.num_classes, self.aux_head, train, name="AuxLogits"
             )
             endpoints["aux_logits"] = head(endpoints["Mixed_6e"])
-        x = endpoints["pooled"] = x.astype(jnp.float32).mean(axis=(1, 2))  # 2048
+        x = endpoints["pooled"] = at_least_float32(x).mean(axis=(1, 2))  # 2048
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         init = nn.initializers.truncated_normal(0.01)
         logits = nn.Dense(self.num_classes, kernel_init=init, name="Logits")(x)

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from inception.batch_norm import at_least_float32
 from inception.layers import ConvBN, siblings
 from inception.pools import Pool, avg_pool_same, max_pool
 
@@ -194,7 +195,7 @@ class Figure8(nn.Module):
         normalization = {} if self.kind == "bn" else {"batch_norm": None}
         fully_connected = partial(self.conv, padding="VALID", stddev=0.01, **normalization)
         x = fully_connected(768, _at_most(5, x), name="conv1")(x)  # 1x1x768
-        x = x.astype(jnp.float32).mean(axis=(1, 2))
+        x = at_least_float32(x).mean(axis=(1, 2))
         if self.kind == "dropout":
             x = nn.Dropout(0.7, deterministic=not self.train)(x)
         init = nn.initializers.truncated_normal(0.001)

@@ -15,6 +15,8 @@ from inception.data.crops import AUGMENTATIONS
 from tests import processes
 from tests.oracles import SLIM_COLOUR_ORDERS
 
+pytestmark = pytest.mark.rounding
+
 TOLERANCE = 2 / 255
 RANGES = {
     "brightness": (-32 / 255, 32 / 255),

@@ -12,6 +12,8 @@ from inception.batch_norm import BatchNorm
 from inception.layers import ConvBN, fold_batch_norm
 from inception.pools import avg_pool_same, max_pool, max_pool_same
 
+pytestmark = pytest.mark.rounding
+
 
 def _images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(1.0, 2.0, shape).astype(np.float32)

@@ -11,6 +11,8 @@ from inception import sharding
 from inception.state import build
 from inception.train_step import Step, blocks
 
+pytestmark = pytest.mark.rounding
+
 
 def _batch(size: int) -> dict:
     rng = np.random.default_rng(0)

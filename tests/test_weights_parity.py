@@ -19,6 +19,8 @@ from inception.weights.__main__ import main
 from tests import oracles
 from tests.oracles import random_images
 
+pytestmark = pytest.mark.rounding
+
 SLOW = pytest.mark.slow
 OUTPUTS, GRADIENTS = 1e-5, 1e-4
 # Normalizing by the batch magnifies rounding from layer to layer: torchvision's own float32 is
