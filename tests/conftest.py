@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item.nodeid in skipped]
 
 
-class _Skips:
+class Skips:
     """Keeps in pytest's cache which tests were skipped; one that has run since is forgotten."""
 
     def __init__(self, cache):
@@ -58,7 +58,7 @@ class _Skips:
 
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):  # pytest-xdist's workers report to this process
-        config.pluginmanager.register(_Skips(config.cache))
+        config.pluginmanager.register(Skips(config.cache))
 
 
 # The digits run shrunk: 16 channels nearly everywhere, a batch of two groups, a step in 0.1 s.
