@@ -15,7 +15,12 @@ from inception.data.crops import AUGMENTATIONS
 from tests import processes
 from tests.oracles import SLIM_COLOUR_ORDERS
 
+pytestmark = pytest.mark.rounding
+
 TOLERANCE = 2 / 255
+# Between two programs for the same numbers: a compiler may round each of some thirty operations
+# once or not at all, by half of 2^-23 of values up to 2. A grey level is a thousand times as much.
+ROUNDING = 30 * 2**-23
 RANGES = {
     "brightness": (-32 / 255, 32 / 255),
     "saturation": (0.5, 1.5),
@@ -182,7 +187,7 @@ def test_range_dtype_and_jit(crops, augmentation):
     assert jitted.shape == crops.shape
     assert jitted.min() >= -1
     assert jitted.max() <= 1
-    np.testing.assert_allclose(jitted, aug.augment(keys, crops, augmentation), atol=1e-6)
+    np.testing.assert_allclose(jitted, aug.augment(keys, crops, augmentation), atol=ROUNDING)
     if augmentation == "none":
         np.testing.assert_array_equal(jitted, aug.normalize(crops))
 
@@ -219,7 +224,7 @@ def test_batch_does_not_matter(crops, augmentation):
         some_choices, images = part(of)
         for some, every in zip(some_choices, choices, strict=True):
             np.testing.assert_array_equal(some, np.asarray(every)[of])
-        np.testing.assert_allclose(images, whole[of], atol=1e-6)
+        np.testing.assert_allclose(images, whole[of], atol=ROUNDING)
 
 
 ON_EIGHT_DEVICES = """
@@ -244,7 +249,7 @@ for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute
     assert collective not in compiled.as_text(), collective
 eight, one = compiled(*arrays), jax.jit(step)(examples, images, labels)
 assert len(eight[0].sharding.device_set) == 8 and len(one[0].sharding.device_set) == 1
-jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6), eight, one)
+jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=4e-6), eight, one)
 print('"same"')
 """
 

@@ -55,10 +55,7 @@ def test_unknown_opponents_are_refused(mode, side, word):
 
 
 def test_a_missing_package_is_one_sentence(monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "timm" else found(name)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "timm" else name)
     check("train", "flax-naive")
     with pytest.raises(UserError, match=r"--against=timm needs timm: pip install"):
         check("train", "timm")

@@ -14,6 +14,8 @@ from inception.ops import convolution
 from inception.ops.convolution import conv, prepare_kernels, with_kernels
 from inception.ops.platforms import ANY, compiled_for, reference
 
+pytestmark = pytest.mark.rounding
+
 GEOMETRIES = {  # x, kernel, stride, padding: every kind of the network, small
     "1x1": ((2, 8, 8, 48), (1, 1, 48, 32), 1, "SAME"),
     "64 channels": ((2, 8, 8, 64), (3, 3, 64, 64), 1, "SAME"),

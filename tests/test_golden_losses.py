@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 import inception
 from inception import sharding
@@ -16,6 +17,8 @@ from inception.datasets import train_batches
 from inception.state import build
 from inception.train_step import Step
 from tests.conftest import TINY, digits_source
+
+pytestmark = pytest.mark.rounding
 
 GOLDEN = Path(__file__).parent / "golden_losses.txt"
 STEPS = 20

@@ -14,6 +14,8 @@ from inception.network.layers import ConvBN
 from inception.network.pools import AvgPool, max_pool_same
 from inception.ops.max_pool import max_pool
 
+pytestmark = pytest.mark.rounding
+
 
 def _images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(1.0, 2.0, shape).astype(np.float32)

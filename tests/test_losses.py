@@ -6,6 +6,8 @@ import pytest
 
 from inception import losses
 
+pytestmark = pytest.mark.rounding
+
 
 def _logits(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 3, (6, 10)).astype(np.float32)

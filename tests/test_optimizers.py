@@ -9,6 +9,8 @@ import pytest
 import inception
 from inception import optimizers
 
+pytestmark = pytest.mark.rounding
+
 SHAPE = (20, 7)
 STEPS = 50
 
@@ -19,7 +21,7 @@ def _config(*overrides: str):
 
 def _gradients() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    return [rng.normal(0, 3, SHAPE).astype(np.float32) for _ in range(STEPS)]
+    return [rng.normal(0, 3, SHAPE) for _ in range(STEPS)]
 
 
 def _schedule(step):
@@ -28,7 +30,7 @@ def _schedule(step):
 
 
 def _ours(config) -> np.ndarray:
-    params = {"bias": jnp.ones(SHAPE)}
+    params = {"bias": jnp.ones(SHAPE, jnp.float64)}
     optimizer = optimizers.make_optimizer(config, _schedule)
     state = optimizer.init(params)
     for gradient in _gradients():
@@ -37,40 +39,43 @@ def _ours(config) -> np.ndarray:
     return np.asarray(params["bias"])
 
 
+# In float64: fifty steps add up float32's rounding.
+@pytest.mark.usefixtures("x64")
 def test_rmsprop_is_tensorflows_over_a_change_of_learning_rate():
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is the oracle")
-    variable = tf.Variable(np.ones(SHAPE, np.float32))
-    mean_square = tf.Variable(np.ones(SHAPE, np.float32))  # TF1 starts the mean square at 1
-    momentum = tf.Variable(np.zeros(SHAPE, np.float32))
+    variable = tf.Variable(np.ones(SHAPE))
+    mean_square = tf.Variable(np.ones(SHAPE))  # TF1 starts the mean square at 1
+    momentum = tf.Variable(np.zeros(SHAPE))
     for step, gradient in enumerate(_gradients()):
         tf.raw_ops.ResourceApplyRMSProp(
             var=variable.handle,
             ms=mean_square.handle,
             mom=momentum.handle,
-            lr=float(_schedule(step)),
-            rho=0.9,
-            momentum=0.9,
-            epsilon=1.0,
+            lr=np.float64(_schedule(step)),
+            rho=np.float64(0.9),
+            momentum=np.float64(0.9),
+            epsilon=np.float64(1.0),
             grad=gradient,
         )
     ours = _ours(_config("clip_norm=0.0"))
-    np.testing.assert_allclose(ours, variable.numpy(), atol=1e-6, rtol=1e-6)
+    np.testing.assert_allclose(ours, variable.numpy(), rtol=1e-12)
 
 
+@pytest.mark.usefixtures("x64")
 def test_momentum_is_tensorflows_over_a_change_of_learning_rate():
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is the oracle")
-    variable = tf.Variable(np.ones(SHAPE, np.float32))
-    accumulator = tf.Variable(np.zeros(SHAPE, np.float32))
+    variable = tf.Variable(np.ones(SHAPE))
+    accumulator = tf.Variable(np.zeros(SHAPE))
     for step, gradient in enumerate(_gradients()):
         tf.raw_ops.ResourceApplyMomentum(
             var=variable.handle,
             accum=accumulator.handle,
-            lr=float(_schedule(step)),
+            lr=np.float64(_schedule(step)),
             grad=gradient,
-            momentum=0.9,
+            momentum=np.float64(0.9),
         )
     ours = _ours(_config("clip_norm=0.0", "optimizer=momentum"))
-    np.testing.assert_allclose(ours, variable.numpy(), atol=2e-6, rtol=2e-6)
+    np.testing.assert_allclose(ours, variable.numpy(), rtol=1e-12)
 
 
 def _first_update(config, params, grads):

@@ -9,6 +9,8 @@ from inception import packing, sharding
 from inception.state import build
 from inception.train_step import Step
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.fixture(scope="module")
 def training(tiny):

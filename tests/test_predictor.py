@@ -14,6 +14,8 @@ from inception.predictor import Predictor
 from inception.preprocessing import Preprocessing
 from tests import processes
 
+pytestmark = pytest.mark.rounding
+
 PREPROCESSING = Preprocessing(75, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
 
 

@@ -125,6 +125,7 @@ def _train(devices: int, count: int, group: int) -> dict:
     return results[0] | {"examples": [[*itertools.chain(*parts)] for parts in slices]}
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("devices", "count", "group", "tolerance"),
     [

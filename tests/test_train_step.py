@@ -13,6 +13,8 @@ from inception.state import build
 from inception.train_step import Step, blocks, check_normalization
 from tests import processes
 
+pytestmark = pytest.mark.rounding
+
 
 def _batch(size: int) -> dict:
     rng = np.random.default_rng(0)

@@ -97,6 +97,7 @@ def test_tensors_that_change_on_the_way_are_noticed(tmp_path, no_library, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("name", ["x.weights.h5", "x.h5"])
 def test_keras_loads_and_computes_the_same(tmp_path, name):
     keras = pytest.importorskip("keras", reason="Keras is the reader")
@@ -118,6 +119,7 @@ def test_keras_loads_and_computes_the_same(tmp_path, name):
     )
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("format", "name", "size", "fields"),
     [
