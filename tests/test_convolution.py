@@ -164,7 +164,7 @@ def test_only_float32_on_a_cpu_is_onednns():
 @needs_onednn
 @pytest.mark.parametrize(
     ("module", "name", "value"),
-    [(jax, "device_count", 2), (jax, "default_backend", "gpu"), (os, "cpu_count", 64)],
+    [(jax, "device_count", 2), (jax, "default_backend", "gpu"), (convolution, "cores", 64)],
 )
 def test_it_is_xlas_with_several_devices_on_accelerators_and_with_many_cores(
     module, name, value, monkeypatch
