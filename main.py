@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 import inception
-from inception import command_line, processes
+from inception import command_line
+from inception.distributed import processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:

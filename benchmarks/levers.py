@@ -5,7 +5,7 @@
     python -m benchmarks.levers --on=v5e:2x2 --images=128 [--without="packed state"]
 
 On a CPU the steps are timed in turns, float32. For a GPU or TPU, which need not be there, they are
-compiled, bfloat16: memory traffic as inception/cost/traffic.py counts it, and a GPU's kernels.
+compiled, bfloat16: memory traffic as inception/plan/traffic.py counts it, and a GPU's kernels.
 """
 
 import argparse
@@ -17,14 +17,16 @@ from typing import Any, NamedTuple
 import jax
 from tabulate import tabulate
 
-from inception import config, processes, sharding, state
-from inception.benchmark.ours import made_up_batch
-from inception.benchmark.work import OURS, Work
+from benchmarks.ours import made_up_batch
+from benchmarks.work import OURS, Work
+from inception import config
 from inception.config import flatten
-from inception.doctor import absent
+from inception.distributed import processes, sharding
 from inception.errors import UserError
 from inception.ops.platforms import reference
-from inception.train_step import Step
+from inception.plan import absent
+from inception.training import state
+from inception.training.step import Step
 
 CLASSES, STEPS_PER_EPOCH = 1000, 1000.0
 GIB = 2**30
@@ -121,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--on", default="cpu", help="cpu, or chips as the doctor's --topology")
+    parser.add_argument("--on", default="cpu", help="cpu, or a --topology of inception.plan")
     parser.add_argument("--without", help="one of the optimizations; default: each of them")
     parser.add_argument("--images", type=int, default=16, help="on each chip (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from inception import processes
+from inception.distributed import processes
 from inception.errors import UserError
 
 OVERRIDE = "--config."

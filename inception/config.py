@@ -16,9 +16,9 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from inception import defaults
+from inception.data.preprocessing import Preprocessing
 from inception.errors import ConfigError
 from inception.network.model import STEMS, Inception
-from inception.preprocessing import Preprocessing
 
 Value = bool | int | float | str | list[float]
 Fields = dict[str, Value]  # by full name: "seed", "model.stem"

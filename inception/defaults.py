@@ -10,8 +10,6 @@ a new field must be what was done before there was one.
 
 from ml_collections import ConfigDict
 
-from inception.preprocessing import METHODS
-
 
 def get_config() -> ConfigDict:
     """Returns the defaults of every field."""
@@ -112,7 +110,7 @@ def _evaluation(config: ConfigDict) -> None:
     config.eval.split = "validation"
     config.eval.batch_size = 256  # crops that go through the devices at once, over all of them
     config.eval.every_epochs = 1.0
-    config.eval.preprocessing = "inception"  # or another method of inception/preprocessing.py
+    config.eval.preprocessing = "inception"  # or another method of inception/data/preprocessing.py
     config.eval.crop_fraction = 0.875  # released code
     config.eval.crops = 1  # 1, 12 or 144 of table 4
     # "PATH1,PATH2": these together, as in table 5: runs, checkpoints or what `init_from` takes.
@@ -171,7 +169,7 @@ CHOICES = {
     "on_bad_record": ("fail", "skip"),
     "optimizer": ("rmsprop", "momentum"),
     "schedule": ("staircase", "cosine"),
-    "eval.preprocessing": METHODS,
+    "eval.preprocessing": ("inception", "resize_crop", "resize"),
     "eval.crops": (1, 12, 144),
     "eval.classes": ("all", "present"),
 }

@@ -7,7 +7,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import metrics, optimizers
+from inception.evaluation import metrics
+from inception.training import optimizers
 
 TRAINING_EXAMPLES, EXAMPLES, CLASSES = 1437, 360, 10
 

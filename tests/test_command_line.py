@@ -6,9 +6,9 @@ import pytest
 from jax.errors import JaxRuntimeError
 
 from inception import command_line
+from inception.distributed.preemption import Interrupted
+from inception.distributed.processes import ProcessStopped
 from inception.errors import TRY_AGAIN, ConfigError
-from inception.preemption import Interrupted
-from inception.processes import ProcessStopped
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from inception import command_line
 from inception.config import load
 from inception.cost.counting import NetworkCost, count_network, format_shape
 from inception.errors import UserError
-from inception.files import local_path
 from inception.paper import COSTS, ReportedCost
+from inception.workdir.files import local_path
 
 
 def reported_cost(path: str, config: ConfigDict) -> ReportedCost | None:

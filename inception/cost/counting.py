@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 from ml_collections import ConfigDict
 
+from inception.network.model import make_model
 from inception.ops.platforms import ANY, compiled_for
-from inception.state import make_model
 
 # What is said of a figure with a field of another value than the paper draws.
 VARIANTS = {

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from inception.preprocessing import Preprocessing
+from inception.data.preprocessing import Preprocessing
 
 Box = tuple[int, int, int, int]  # y, x, height, width in pixels
 

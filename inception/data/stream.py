@@ -31,10 +31,10 @@ from inception.data import DataError
 from inception.data.crops import eval_crops, train_box, train_resize
 from inception.data.decode import MAX_PIXELS, BadImage
 from inception.data.exclude import Excluded
+from inception.data.preprocessing import Preprocessing
 from inception.data.readers import as_bad_image, naming, read_example
 from inception.data.sources import AnyImage, ArraySource, Label, Source
 from inception.ops.platforms import cores
-from inception.preprocessing import Preprocessing
 
 Batch = dict[str, np.ndarray]
 # `close` it, or let go of it, to end its threads.

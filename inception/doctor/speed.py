@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import sharding
 from inception.cost.counting import count_network
 from inception.data.sources import Source
 from inception.data.stream import train_stream
+from inception.distributed import sharding
 from inception.ops.platforms import cores
-from inception.state import build
-from inception.train_step import Step
+from inception.training.state import build
+from inception.training.step import Step
 
 SECONDS = 5.0  # that a measurement takes at least
 CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network

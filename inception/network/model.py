@@ -1,12 +1,13 @@
 """Inception-v2 and Inception-v3: the stages in order, the grid of a 299x299 input beside each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from inception.network import fused, layers, modules
 from inception.network.batch_norm import BatchNorm
@@ -45,6 +46,7 @@ STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
 }
 
 HEADS = ("Logits", "AuxLogits")  # what follows the stages
+WEIGHTS = ("ema", "raw")  # the running averages of a run's weights, and the weights themselves
 
 NETWORK_CHOICES = {
     "outline": ("released", "table1"),
@@ -257,3 +259,19 @@ class Inception(nn.Module):
                 f"images of {height}x{width} pixels are too small: with stem={self.stem!r} the "
                 f"network needs at least {smallest}x{smallest}"
             )
+
+
+def make_model(config: ConfigDict, num_classes: int) -> Inception:
+    """The config's network for a data set of `num_classes`."""
+    return Inception(num_classes=num_classes, dtype=jnp.dtype(config.dtype), **config.model)
+
+
+def variables_of(weights: str, leaves: Mapping[str, Any]) -> dict:
+    """The model's variables with the "raw" or the "ema" weights, out of a state's leaves."""
+    prefix = {"raw": "", "ema": "ema_"}[weights]
+    return {name: leaves[prefix + name] for name in ("params", "batch_stats")}
+
+
+def blank_image(size: int) -> jax.Array:
+    """An image to initialize with, [1, size, size, 3]."""
+    return jnp.zeros((1, size, size, 3), jnp.float32)

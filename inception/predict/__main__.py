@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from inception import command_line
 from inception.data.decode import MAX_PIXELS
 from inception.errors import UserError
-from inception.files import local_path
 from inception.predict.answers import find_answers, table
 from inception.predict.files import MEMORY_ADVICE, PIXELS_HELP, check_some, find_images
-from inception.predictor import Predictor
+from inception.predict.predictor import Predictor
 from inception.weights import load_any
+from inception.workdir.files import local_path
 
 PICTURED = 24  # images that a plot shows at most
 
@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--plot={args.plot}: there is no folder {args.plot.parent}")
     files, loaded = find_images(args.images), load_any(args.weights)
     if loaded.model.num_classes == 1:
-        raise UserError(f"{args.weights} has no classes: python -m inception.features can use it")
+        raise UserError(
+            f"{args.weights} has no classes: python -m inception.predict.features can use it"
+        )
     predictor = Predictor(
         loaded.model, loaded.variables, loaded.preprocessing, batch_size=args.batch_size
     )

@@ -10,9 +10,8 @@ from tabulate import tabulate
 
 from inception.data.decode import MAX_PIXELS
 from inception.data.folder import printable
-from inception.metrics import has_answer
 from inception.predict.files import outputs
-from inception.predictor import Predictor
+from inception.predict.predictor import Predictor, has_answer
 
 
 class Answer(NamedTuple):

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from inception.data.decode import MAX_PIXELS, SUFFIXES
 from inception.data.folder import images_below
 from inception.errors import UserError
-from inception.predictor import Outputs, Predictor
+from inception.predict.predictor import Outputs, Predictor
 
 # Of the commands that read images, about the two flags that decide how much memory they need.
 MEMORY_ADVICE = "A smaller --batch_size or --max_pixels needs less"

@@ -9,13 +9,13 @@ from itertools import islice
 
 import numpy as np
 
-from inception import augment
+from inception.data import augment
 from inception.data.decode import MAX_PIXELS
 from inception.data.folder import printable
+from inception.data.preprocessing import Preprocessing
 from inception.data.readers import read_example
 from inception.data.sources import ArraySource, Source
 from inception.data.stream import eval_stream, train_stream
-from inception.preprocessing import Preprocessing
 from inception.show.page import COLUMNS, Row
 
 EXAMPLES = 4  # training images

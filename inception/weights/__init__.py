@@ -10,9 +10,8 @@ needs another library, TensorFlow, for TensorFlow's checkpoints only.
 import os
 from typing import Any
 
-from inception.files import is_local
+from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
-from inception.preprocessing import Preprocessing
 from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import (
@@ -24,6 +23,7 @@ from inception.weights.pretrained import (
     save,
 )
 from inception.weights.sources import SOURCES
+from inception.workdir.files import is_local
 
 __all__ = [
     "SOURCES",
@@ -51,7 +51,10 @@ def load_any(path: str | os.PathLike) -> Pretrained:
       WeightsError: when it is none of these, or cannot be read.
       CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
-    from inception.workdir import is_run, resolve_workdir  # Orbax takes seconds and serves this
+    from inception.workdir.identity import (  # Orbax takes seconds and serves this
+        is_run,
+        resolve_workdir,
+    )
 
     if is_run(path):
         return from_run(path)

@@ -24,9 +24,9 @@ import jax
 
 from inception import command_line, weights
 from inception.errors import UserError
-from inception.files import local_path
 from inception.weights import verify
 from inception.weights.export import FORMATS, export
+from inception.workdir.files import local_path
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:

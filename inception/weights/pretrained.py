@@ -18,10 +18,10 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inception.files import local_path
+from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
-from inception.preprocessing import Preprocessing
 from inception.weights.files import WeightsError, check_tensors, open_tensors
+from inception.workdir.files import local_path
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
@@ -148,7 +148,7 @@ def from_run(path: epath.PathLike, ema: bool = True) -> Pretrained:
     Raises:
       CheckpointError: if it is not there, or cannot be read.
     """
-    from inception.workdir import restore_run  # Orbax takes seconds and serves only this
+    from inception.workdir.restore import restore_run  # Orbax takes seconds and serves only this
 
     run = restore_run(path)
     return Pretrained(

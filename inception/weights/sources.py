@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from inception.preprocessing import Preprocessing
+from inception.data.preprocessing import Preprocessing
 from inception.weights import names
 from inception.weights.files import Tensors, WeightsError
 from inception.weights.names import Naming
