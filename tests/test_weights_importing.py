@@ -167,6 +167,6 @@ def test_the_differences_that_change_results_are_set(source):
     fields = origin.model
     assert fields["batch_norm_epsilon"] == 1e-3
     assert fields.get("batch_norm_scale", False) == (origin.naming is names.TORCH)
-    counts = source == "torchvision" or source.startswith("timm.")
+    counts = source == "torchvision" or source.startswith("timm")
     assert fields.get("avg_pool_counts_padding", False) == counts
     assert fields.get("mixed_7c_pool", "average") == ("max" if source == "fid" else "average")

@@ -35,13 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.plot and not Path(args.plot).absolute().parent.is_dir():
         raise UserError(f"--plot={args.plot}: there is no folder {Path(args.plot).parent}")
     files, loaded = find_images(args.images), load_any(args.weights)
-    if loaded.model.num_classes == 1:
+    if loaded.model.num_classes == 1 and loaded.activation == "softmax":
         raise UserError(f"{args.weights} has no classes: python -m inception.features can use it")
     predictor = Predictor(
         loaded.model, loaded.variables, loaded.preprocessing, batch_size=args.batch_size
     )
-    answers = find_answers(predictor, loaded.labels, files, args.topk)
+    answers = find_answers(predictor, loaded.labels, files, args.topk, loaded.activation)
     check_some(len(answers), files)
+    if loaded.activation == "sigmoid":
+        print("each class has a probability of its own (sigmoid): they do not add up to 1")
     print(table(answers))
     if args.plot:
         from inception.predict import picture  # matplotlib takes a second and serves only this

@@ -21,7 +21,11 @@ class Answer(NamedTuple):
 
 
 def find_answers(
-    predictor: Predictor, labels: Sequence[str], files: Sequence[str], topk: int = 5
+    predictor: Predictor,
+    labels: Sequence[str],
+    files: Sequence[str],
+    topk: int = 5,
+    activation: str = "softmax",
 ) -> list[Answer]:
     """The answers for all files that can be read, in order; the others are reported.
 
@@ -30,10 +34,12 @@ def find_answers(
       labels: the classes' names, () where they are not known.
       files: of images.
       topk: classes of an answer, or as many as there are.
+      activation: What makes probabilities of logits, of `Pretrained.activation`.
     """
     answers = []
+    probability_of = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[activation]
     for batch, values in outputs(predictor, files):
-        probabilities = np.asarray(jax.nn.softmax(values["logits"]))
+        probabilities = np.asarray(probability_of(values["logits"]))
         best = np.argsort(-probabilities, kind="stable")[:, :topk]
         for file, numbers, row in zip(batch, best, probabilities, strict=True):
             classes = [printable(labels[n]) if labels else f"class {n}" for n in numbers]

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inception.model import Inception
 from inception.preprocessing import Preprocessing
+from inception.weights.description import ACTIVATIONS
 from inception.weights.files import WeightsError, check_tensors, open_tensors
 
 FORMAT = 1
@@ -38,6 +39,10 @@ class Pretrained:
       labels: the classes' names, or () where they are not known.
       source: of `sources.SOURCES`, or the checkpoint of a run.
       sha256: of the file that they were imported from; "" for a run.
+      activation: What makes probabilities of the logits: "softmax" over the classes, or "sigmoid"
+        of each, where an image can have several labels.
+      provenance: Of an import, where the fields of the preprocessing, of the model, the labels and
+        the activation come from ("preprocessing.mean": "config.json", "given" or "assumed").
     """
 
     model: Inception
@@ -46,6 +51,8 @@ class Pretrained:
     labels: tuple[str, ...]
     source: str
     sha256: str
+    activation: str = "softmax"
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
 def save(directory: str | Path, pretrained: Pretrained) -> None:
@@ -75,7 +82,7 @@ def save(directory: str | Path, pretrained: Pretrained) -> None:
 def describe(pretrained: Pretrained) -> dict[str, Any]:
     """Everything but the arrays, as plain data: the content of model.json."""
     model = pretrained.model
-    fields = [field.name for field in dataclasses.fields(model) if field.name not in _NOT_SAVED]
+    fields = [each.name for each in dataclasses.fields(model) if each.name not in _NOT_SAVED]
     return {
         "format": FORMAT,
         "source": pretrained.source,
@@ -83,6 +90,8 @@ def describe(pretrained: Pretrained) -> dict[str, Any]:
         "model": {name: getattr(model, name) for name in fields},
         "preprocessing": dataclasses.asdict(pretrained.preprocessing),
         "labels": list(pretrained.labels),
+        "activation": pretrained.activation,
+        "provenance": pretrained.provenance,
     }
 
 
@@ -113,6 +122,9 @@ def _read_description(file: Path) -> dict[str, Any]:
         preprocessing = content["preprocessing"]
         scaling = {name: tuple(preprocessing[name]) for name in ("mean", "std")}
         model, labels = Inception(**content["model"]), content["labels"]
+        activation = content.get("activation", "softmax")  # older files do not say
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r}")
         if labels and len(labels) != model.num_classes:
             raise ValueError(f"{len(labels)} labels for {model.num_classes} classes")
         return {
@@ -121,6 +133,8 @@ def _read_description(file: Path) -> dict[str, Any]:
             "labels": tuple(labels),
             "source": content["source"],
             "sha256": content["sha256"],
+            "activation": activation,
+            "provenance": dict(content.get("provenance", {})),
         }
     except WeightsError:
         raise
