@@ -36,17 +36,18 @@ def read_head(path: str | Path, layers: list[Layer], image_size: int) -> Head:
       WeightsError: If they are not a pool of averages and at most one Dense layer.
     """
     head, pooled = Head(), False
+    dense = [layer for layer in layers if layer.kind == "Dense"]
+    if len(dense) > 1:
+        raise refused(path, dense[1], "is a second Dense layer")
     for layer, pools in _pooling(path, layers, image_size):
         if pools:
             pooled = True
         elif layer.kind == "Dropout" and pooled and not head.found:
             head.model["dropout_rate"] = float(layer.config["rate"])
-        elif layer.kind == "Dense" and pooled and not head.found:
+        elif layer.kind == "Dense" and pooled:
             head.found, head.activation = True, _activation(path, layer, head)
         elif layer.kind in ("Activation", "Softmax") and head.found and not is_idle(layer):
             head.activation = _activation(path, layer, head)
-        elif layer.kind == "Dense" and pooled:
-            raise refused(path, layer, "is a second Dense layer")
         elif not is_idle(layer):
             raise refused(path, layer, "follows the network")
     return head
@@ -69,7 +70,7 @@ def _pooling(
                 "averages. Train the head again after GlobalAveragePooling2D"
             )
         average = average or (
-            kind == "AveragePooling2D" and {*layer.config["pool_size"]} == {_grid(image_size)}
+            kind == "AveragePooling2D" and {*layer.config["pool_size"]} == {last_grid(image_size)}
         )
         flattens = kind == "Flatten" and (average or pooled)
         pools = kind == "GlobalAveragePooling2D" or flattens
@@ -78,7 +79,7 @@ def _pooling(
         pooled = pooled or pools
 
 
-def _grid(image_size: int) -> int:
+def last_grid(image_size: int) -> int:
     """Height and width of the last features: 8 for 299."""
     size = (image_size - 3) // 2 + 1 - 2
     for smaller in (0, 2, 0, 0):  # the pools and reductions, and a convolution's border
