@@ -5,6 +5,7 @@ import json
 import pytest
 
 from inception.weights import WeightsError, load, load_any, save, timm_config
+from inception.weights.files import open_tensors
 from inception.weights.importing import import_weights
 from inception.weights.sources import IMAGENET_MEAN, IMAGENET_STD, SOURCES, recognize
 from tests.weight_files import torch_shapes, write_safetensors
@@ -183,7 +184,5 @@ def test_a_config_decides_before_the_number_of_classes_does(config):
     """pytorch-fid's network has 1008 classes, and so may anybody's."""
     path = config({"architecture": "inception_v3", "pretrained_cfg": OWN})
     write_safetensors(path, torch_shapes(1008))
-    from inception.weights.files import open_tensors
-
     with open_tensors(path) as tensors:
         assert recognize(tensors, path) == "timm"
