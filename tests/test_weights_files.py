@@ -1,10 +1,7 @@
 """Files: recognized by content, read without executing anything, refused when damaged or absurd."""
 
 import contextlib
-import importlib.util
 import struct
-import subprocess
-import sys
 import zipfile
 
 import h5py
@@ -13,58 +10,10 @@ import pytest
 import safetensors.numpy
 
 from inception.weights import WeightsError, files
+from tests.pth_files import write_pth
 from tests.weight_files import write_hdf5
 
 ARRAYS = {"a/weights": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float32)}
-
-TORCH = """
-import sys, torch, torch.nn
-state = {"a/weights": torch.arange(6.).reshape(2, 3), "b": torch.ones(2)}
-torch.save(state, "new.pth")
-torch.save(state, "old.pth", _use_new_zipfile_serialization=False)
-run = {f"module.{name}": array for name, array in state.items()}
-torch.save({"epoch": 3, "model": run}, "run.pth")
-torch.save({"b": torch.ones(2).bfloat16()}, "half.pth")
-torch.save({"b": torch.ones(2), "module.b": torch.zeros(2)}, "twice.pth")
-torch.save({"b": torch.ones(2), "lr": 0.1}, "mixed.pth")
-torch.save([torch.ones(2)], "list.pth")
-torch.save({1: torch.ones(2)}, "number.pth")
-
-class Evil:
-    def __reduce__(self):
-        return (open, ("executed", "w"))
-torch.save({"b": Evil()}, "evil.pth")
-torch.save({"b": Evil()}, "evil_old.pth", _use_new_zipfile_serialization=False)
-"""
-
-READ = """
-import sys
-from inception.weights import WeightsError, files
-for path in sys.argv[1:]:
-    try:
-        with files.open_tensors(path) as tensors:
-            arrays = {n: (tensors.shapes[n], tensors.read(n).tolist()) for n in tensors.shapes}
-            print(tensors.format, arrays)
-    except WeightsError as error:
-        print("refused", path in str(error), "damaged" in str(error))
-"""
-
-
-@pytest.fixture
-def pytorch(tmp_path):
-    """Reads PyTorch's files in a process of its own, since this one may have TensorFlow."""
-    if not importlib.util.find_spec("torch"):
-        pytest.skip("PyTorch is not installed: requirements-oracles.txt")
-    subprocess.run([sys.executable, "-c", TORCH], cwd=tmp_path, check=True)
-
-    def read(*names: str) -> list[str]:
-        paths = [str(tmp_path / name) for name in names]
-        done = subprocess.run(
-            [sys.executable, "-c", READ, *paths], capture_output=True, text=True, check=True
-        )
-        return done.stdout.splitlines()
-
-    return read
 
 
 def read(path) -> tuple[str, dict]:
@@ -85,15 +34,22 @@ def write_checkpoint(prefix, *, v2: bool):
     return prefix
 
 
-@pytest.fixture(params=["x.safetensors", "x.h5", "x.ckpt", "y.ckpt", "y.ckpt.index"])
+KINDS = {".safetensors": "safetensors", ".h5": "keras", ".pth": "pytorch", ".pt": "pytorch"}
+
+
+@pytest.fixture(
+    params=["x.safetensors", "x.h5", "x.pth", "x.pt", "x.ckpt", "y.ckpt", "y.ckpt.index"]
+)
 def file(request, tmp_path):
-    """One file of each format that is read without PyTorch, by any name."""
+    """One file of each format, by any name."""
     path = tmp_path / request.param
     if path.suffix == ".safetensors":
         safetensors.numpy.save_file(ARRAYS, path)
     elif path.suffix == ".h5":
         with h5py.File(path, "w") as hdf5:
             hdf5["a/weights"], hdf5["b"] = ARRAYS.values()
+    elif path.suffix in (".pth", ".pt"):
+        write_pth(path, ARRAYS, stream=path.suffix == ".pt")
     else:
         write_checkpoint(tmp_path / f"{path.name[0]}.ckpt", v2=path.name[0] == "y")
     return path
@@ -101,7 +57,7 @@ def file(request, tmp_path):
 
 def test_every_format_gives_names_shapes_and_arrays(file):
     kind, arrays = read(file)
-    assert kind == {".safetensors": "safetensors", ".h5": "keras"}.get(file.suffix, "tensorflow")
+    assert kind == KINDS.get(file.suffix, "tensorflow")
     assert arrays.keys() == ARRAYS.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(array, ARRAYS[name])
@@ -111,31 +67,6 @@ def test_the_suffix_does_not_matter(tmp_path):
     safetensors.numpy.save_file(ARRAYS, tmp_path / "x.safetensors")
     renamed = (tmp_path / "x.safetensors").rename(tmp_path / "x.bin")
     assert read(renamed)[0] == "safetensors"
-
-
-def test_pytorchs_files(pytorch):
-    whole = {name: (array.shape, array.tolist()) for name, array in ARRAYS.items()}
-    half = {"b": whole["b"]}
-    lines = pytorch("new.pth", "old.pth", "run.pth", "half.pth")
-    assert lines == [f"pytorch {arrays}" for arrays in (whole, whole, whole, half)]
-
-
-def test_what_is_no_state_dict_is_refused(pytorch):
-    names = ("twice.pth", "mixed.pth", "list.pth", "number.pth")
-    assert pytorch(*names) == ["refused True False"] * 4
-
-
-def test_nothing_in_a_pytorch_file_is_executed(pytorch, tmp_path):
-    assert pytorch("evil.pth", "evil_old.pth") == ["refused True True"] * 2
-    assert not (tmp_path / "executed").exists()
-
-
-def test_without_pytorch_its_files_are_refused_with_advice(tmp_path, monkeypatch):
-    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
-        archive.writestr("archive/data.pkl", b"")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"x\.pth.*pip install torch"):
-        read(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("kept", [0, 1, 9, 60, 0.5, -1])
@@ -159,13 +90,6 @@ def test_random_damage_is_refused_or_changes_nothing_but_values(file):
         data.write_bytes(damaged)
         with contextlib.suppress(WeightsError):
             read(file)
-
-
-def test_pytorch_files_cut_off_are_refused(pytorch, tmp_path):
-    for name in ("new.pth", "old.pth"):
-        content = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2])
-    assert pytorch("new.pth", "old.pth") == ["refused True True"] * 2
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x00" * 100, b"GIF89a" + b"\x00" * 50])

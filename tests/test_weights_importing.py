@@ -12,7 +12,7 @@ from inception.weights.files import Tensors
 from inception.weights.importing import import_weights
 from inception.weights.labels import imagenet_labels
 from inception.weights.pretrained import shapes_of
-from inception.weights.sources import recognize
+from inception.weights.sources import recognize, timm_tag
 from tests.weight_files import keras_shapes, write_hdf5
 
 
@@ -148,7 +148,7 @@ def test_another_network_is_refused(tmp_path):
     safetensors.numpy.save_file({"layer1.conv1.weight": np.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match=r"no Inception-v3 of torchvision.*layer1\.conv1"):
         import_weights(tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match=r"472 missing(.*\n)*.*Conv2d_1a_3x3\.bn\.bias"):
+    with pytest.raises(WeightsError, match=r"470 missing(.*\n)*.*Conv2d_1a_3x3\.bn\.bias"):
         import_weights(tmp_path / "x.safetensors", "torchvision")
 
 
@@ -244,6 +244,34 @@ def test_hugging_faces_config_names_timms_tag(tmp_path):
     config = {"architecture": "inception_v3", "pretrained_cfg": {"tag": "gluon_in1k"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert recognize(tensors, tmp_path / "model.safetensors") == "timm.gluon_in1k"
+
+
+@pytest.mark.parametrize(
+    ("path", "tag"),
+    [
+        ("tf_in1k/inception_v3.gluon_in1k.safetensors", "gluon_in1k"),
+        ("tf_adv_in1k/tf_inception_v3-e0069de4.pth", "tf_in1k"),
+        ("tv_in1k/tf_in1k/model.safetensors", "tf_in1k"),
+        ("models--timm--inception_v3.tv_in1k/snapshots/8e0/model.safetensors", "tv_in1k"),
+        ("inception_v3.pth", ""),
+    ],
+)
+def test_the_nearest_name_gives_timms_tag(path, tag):
+    assert timm_tag(f"/data/gluon_in1k/{path}") == (tag or "gluon_in1k")
+    assert timm_tag(f"/data/{path}") == tag
+
+
+def test_two_tags_in_one_name_are_refused(tmp_path):
+    for path in ("tf_in1k_or_gluon_in1k.safetensors", "tf_in1k_or_gluon_in1k/x.safetensors"):
+        with pytest.raises(WeightsError, match=r"names gluon_in1k and tf_in1k\. Name the source"):
+            timm_tag(tmp_path / path)
+
+
+def test_a_file_and_a_config_of_two_tags_are_refused(tmp_path):
+    config = {"architecture": "inception_v3", "pretrained_cfg": {"tag": "gluon_in1k"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match=r"names tf_in1k, and config\.json beside it gluon_in1k"):
+        timm_tag(tmp_path / "inception_v3.tf_in1k.safetensors")
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from inception import command_line
-from inception.weights import load_pretrained, originals, verify
+from inception.weights import load, load_pretrained, originals, verify
 from inception.weights.__main__ import main
+from tests.pth_files import network, write_pth
 from tests.weight_files import keras_shapes, write_hdf5
 
 
@@ -52,6 +53,15 @@ def test_numbers_that_are_none_are_usage(file):
     assert raised.value.code == 2
 
 
+def test_import_says_which_weights_it_took(tmp_path, capsys):
+    content = {"model": network(1, side_head=False), "model_ema": network(2, side_head=False)}
+    file = write_pth(tmp_path / "x.pth", content)
+    assert main(["import", "auto", str(file), f"--output={tmp_path}/w", "--raw"]) is None
+    said = "model/, not the running averages"
+    assert f"({said})" in capsys.readouterr().out
+    assert load(tmp_path / "w").provenance["parameters"] == said
+
+
 def test_a_refused_file_leaves_no_directory(file, tmp_path, capsys):
     file.write_bytes(file.read_bytes()[:1000])
     arguments = ["import", "keras", str(file), f"--output={tmp_path / 'weights'}"]
@@ -64,7 +74,7 @@ def test_verify_fails_where_the_networks_differ(file, monkeypatch, capsys):
     ours = {"Mixed_5b": 1.0, "logits": 1.0}
     monkeypatch.setattr(verify, "our_endpoints", lambda *_: ours)
     for other in (1.1, math.nan):
-        monkeypatch.setattr(originals, "endpoints", lambda *_, x=other: ours | {"logits": x})
+        monkeypatch.setattr(originals, "endpoints", lambda *_, x=other, **__: ours | {"logits": x})
         assert main(["verify", "auto", str(file)]) == 1
         assert "DIFFERENT" in capsys.readouterr().out.splitlines()[-1]
 

@@ -4,7 +4,7 @@ model, variables, preprocessing = inception.load_pretrained("inception_v3_google
 
 `load_any` gives all there is to know, also about a run's weights, as a `Pretrained`; `save` keeps
 it. On the command line: python -m inception.weights import auto FILE --output=DIRECTORY. Reading
-needs PyTorch for .pth files only, and TensorFlow for its checkpoints.
+needs another library, TensorFlow, for TensorFlow's checkpoints only.
 """
 
 import os

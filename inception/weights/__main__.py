@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
         command.add_argument("file", metavar="FILE")
-        command.add_argument("--raw", action="store_true", help="no running averages (TensorFlow)")
+        command.add_argument("--raw", action="store_true", help="not the running averages")
         command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
         command.add_argument("--labels", metavar="FILE", help="the classes' names, one per line")
         _add_preprocessing(command)
@@ -95,7 +95,7 @@ def _import(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> int:
     """Compare with the original library."""
     pretrained = _read(args)
-    differences = verify.verify(pretrained, args.file)
+    differences = verify.verify(pretrained, args.file, ema=not args.raw)
     print(verify.table(differences))
     worst = max(differences, key=lambda difference: difference.relative)
     same = worst.relative <= verify.TOLERANCE

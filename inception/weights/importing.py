@@ -31,6 +31,7 @@ from inception.weights.sources import (
     timm_tag,
     unclear_tag,
 )
+from inception.weights.unwrapping import unwrap
 
 _LOGITS = "params/Logits/bias"
 _MAX_CLASSES = 100_000
@@ -53,7 +54,7 @@ def import_weights(
       path: as `files.open_tensors` takes it.
       source: of `sources.SOURCES`; "timm" also takes the tag that the file's path or the
         config.json beside it names; "auto" finds it out.
-      ema: takes the running averages of TensorFlow's checkpoints, where they have them.
+      ema: Takes the running averages of the weights, where the file has them.
       background: keeps class 0 of 1001.
       labels: The classes' names; by default those that the file states, or ImageNet's if there
         are 1000.
@@ -61,20 +62,20 @@ def import_weights(
       activation: "softmax" or "sigmoid", likewise.
 
     Returns:
-      The network. A file without a head, as Keras's include_top=False, gives one of one class
-      whose logit is 0: its features can be used, and its head replaced.
+      The network. A file without a head, as Keras's include_top=False or an Identity in its place,
+      gives one of one class whose logit is 0: its features can be used, and its head replaced.
 
     Raises:
       WeightsError: when the file cannot be read, or holds anything but this network.
     """
     given = dict(preprocessing or {})
-    with files.open_tensors(path) as tensors:
+    with files.open_tensors(path) as wrapped:
+        tensors, chosen = unwrap(wrapped, path, ema)
         name = _source_name(source, tensors, path)
         origin = SOURCES[name]
         described = _describe(name, tensors, path, given)
         origin = replace(origin, model={**origin.model, **described.model})
-        own = described.without_its(_averages(tensors, ema))
-        model, arrays, has_head = _read(origin, own, path)
+        model, arrays, has_head = _read(origin, described.without_its(tensors), path)
     if origin.background and model.num_classes == _WITH_BACKGROUND and not background:
         model = model.clone(num_classes=model.num_classes - 1)
         heads = origin.naming.heads
@@ -95,7 +96,7 @@ def import_weights(
         source=name,
         sha256=files.sha256(path),
         activation=after[0],
-        provenance=provenance | left_out,
+        provenance=chosen | provenance | left_out,
     )
 
 
@@ -141,23 +142,13 @@ def _source_name(source: str, tensors: Tensors, path: str | Path) -> str:
     raise WeightsError(f"source {source!r} is not known: name auto, {', '.join(SOURCES)}")
 
 
-def _averages(tensors: Tensors, ema: bool) -> Tensors:
-    """The tensors, each replaced by its running average where there is one, if `ema`."""
-    stored = {name: name for name in tensors.shapes if not name.endswith(names.EMA)}
-    if ema:
-        averaged = (name for name in tensors.shapes if name.endswith(names.EMA))
-        stored |= {name.removesuffix(names.EMA): name for name in averaged}
-    shapes = {name: tensors.shapes[place] for name, place in stored.items()}
-    return replace(tensors, shapes=shapes, read=lambda name: tensors.read(stored[name]))
-
-
 def _read(
     source: Source, tensors: Tensors, path: str | Path
 ) -> tuple[Inception, dict[str, np.ndarray], bool]:
     """The network, its arrays by our names, and whether the file has a head."""
     naming = source.naming
     found = {name: s for name, s in tensors.shapes.items() if not re.search(naming.extras, name)}
-    has_head = naming is not names.KERAS or any(head in found for head in naming.heads.values())
+    has_head = any(naming.heads[head] in found for head in names.KERAS.heads)
     model = _model(source, found, has_head, path)
     shapes = shapes_of(model)
     theirs = names.table(naming, [name for name in shapes if has_head or name not in naming.heads])

@@ -20,9 +20,11 @@ import numpy as np
 from inception.preprocessing import Preprocessing
 from inception.weights import keras_config, keras_graph, names
 from inception.weights.files import WeightsError, files_of, open_tensors
+from inception.weights.unwrapping import unwrap
 
 Endpoints = dict[str, np.ndarray]
 
+_BIAS = "fc.bias"
 _STEM_POOLS = ("MaxPool_3a_3x3", "MaxPool_5a_3x3")
 _TORCH_MODULES = {
     **{name: name for name in (*names.STEM, *names.BLOCKS)},
@@ -34,7 +36,12 @@ _TORCH_MODULES = {
 
 
 def endpoints(
-    source: str, path: str | Path, images: np.ndarray, scaling: Preprocessing | None = None
+    source: str,
+    path: str | Path,
+    images: np.ndarray,
+    scaling: Preprocessing | None = None,
+    *,
+    ema: bool = True,
 ) -> Endpoints:
     """What the original network of a source puts out at every stage, and "logits".
 
@@ -45,6 +52,7 @@ def endpoints(
       path: of a file of its weights.
       images: float32 [batch, height, width, 3].
       scaling: The preprocessing that made the images, for models that scale pixels themselves.
+      ema: Takes the running averages of the weights, as `import_weights` does.
 
     Raises:
       WeightsError: when there is no library with the network, or it is not installed.
@@ -57,7 +65,7 @@ def endpoints(
                 f"no package holds the original network of source {source}: convert the weights "
                 "and verify those of another source"
             )
-        return _torch_endpoints(source, path, images)
+        return _torch_endpoints(source, path, images, ema)
     except ImportError as error:
         raise WeightsError(
             f"the original network of source {source} is not installed ({error}): "
@@ -65,20 +73,29 @@ def endpoints(
         ) from error
 
 
-def _torch_endpoints(source: str, path: str | Path, images: np.ndarray) -> Endpoints:
+def _torch_endpoints(source: str, path: str | Path, images: np.ndarray, ema: bool) -> Endpoints:
     import torch
 
-    with open_tensors(path) as tensors:
-        state = {name: torch.from_numpy(tensors.read(name)) for name in tensors.shapes}
+    with open_tensors(path) as wrapped:
+        tensors, _ = unwrap(wrapped, path, ema)
+        arrays = {name: tensors.read(name) for name in tensors.shapes}
+    counts = {name: array for name, array in arrays.items() if array.dtype == np.int64}
+    weights = {name: arrays[name].astype(np.float32) for name in arrays.keys() - counts}
+    state = {name: torch.from_numpy(array) for name, array in (counts | weights).items()}
     network = torch_network(source, state).eval()
     with torch.no_grad(), recorded(network) as found:
         network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
         run_side_head(network, found)
+    if _BIAS not in state:
+        del found["logits"]
     return {name: channels_last(tensor) for name, tensor in found.items()}
 
 
 def torch_network(source: str, state: dict[str, Any]) -> Any:
-    """The module of torchvision, timm or pytorch-fid with a state dict loaded, all of it."""
+    """The module of torchvision, timm or pytorch-fid with a state dict loaded, all of it.
+
+    Without a head in the state dict, its features are what it puts out.
+    """
     if source == "fid":
         from pytorch_fid import inception
 
@@ -86,7 +103,7 @@ def torch_network(source: str, state: dict[str, Any]) -> Any:
         with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
             return inception.fid_inception_v3()
     head: dict[str, Any] = {
-        "num_classes": len(state["fc.bias"]),
+        "num_classes": len(state[_BIAS]) if _BIAS in state else 1,
         "aux_logits": any(name.startswith(names.TORCH.side_head) for name in state),
     }
     if source == "torchvision":
@@ -97,6 +114,10 @@ def torch_network(source: str, state: dict[str, Any]) -> Any:
         import timm
 
         network = timm.create_model("inception_v3", **head)
+    if _BIAS not in state:
+        import torch
+
+        network.fc = torch.nn.Identity()
     network.load_state_dict(state)
     return network
 

@@ -42,7 +42,8 @@ class Pretrained:
       activation: What makes probabilities of the logits: "softmax" over the classes, or "sigmoid"
         of each, where an image can have several labels.
       provenance: Of an import, where the fields of the preprocessing, of the model, the labels and
-        the activation come from ("preprocessing.mean": "config.json", "given" or "assumed").
+        the activation come from ("preprocessing.mean": "config.json", "given" or "assumed"), and
+        what was chosen or left out ("parameters": "running averages, state_dict_ema/").
     """
 
     model: Inception

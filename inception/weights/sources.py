@@ -76,6 +76,7 @@ SOURCES: dict[str, Source] = {
 
 FID_CLASSES = 1008
 _TAG = re.compile(r"(tf|tf_adv|tv|gluon)_in1k|(tf|adv|gluon)_inception_v3")
+_OLD = {"adv": "tf_adv"}  # timm's names before it had tags
 
 
 def recognize(tensors: Tensors, path: str | Path) -> str:
@@ -117,10 +118,28 @@ def timm_tag(path: str | Path) -> str:
     tag = timm_config.tag(path)
     if tag and f"timm.{tag}" not in SOURCES:
         return ""
-    for found in _TAG.finditer(str(Path(path).absolute())):
-        old = {"adv": "tf_adv"}.get(found[2], found[2])
-        tag = tag or f"{found[1] or old}_in1k"
+    own = _nearest_tag(Path(Path(path).name))
+    if tag and own and tag != own:
+        raise _ambiguous_tag(
+            path, f"{Path(path).name} names {own}, and config.json beside it {tag}"
+        )
+    tag = tag or own or _nearest_tag(Path(path).absolute().parent)
     return tag if f"timm.{tag}" in SOURCES else ""
+
+
+def _nearest_tag(path: Path) -> str:
+    """The tag in the last part of a path that has one, or ""."""
+    for part in reversed(path.parts):
+        tags = {f"{_OLD.get(m[2], m[2] or m[1])}_in1k" for m in _TAG.finditer(part)}
+        if len(tags) > 1:
+            raise _ambiguous_tag(path, f"{part!r} names {' and '.join(sorted(tags))}")
+        if tags:
+            return tags.pop()
+    return ""
+
+
+def _ambiguous_tag(path: str | Path, why: str) -> WeightsError:
+    return WeightsError(f"{path}: {why}. Name the source, such as timm.tf_in1k")
 
 
 def unclear_tag(path: str | Path) -> WeightsError:
