@@ -40,16 +40,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.plot and not args.plot.absolute().parent.is_dir():
         raise UserError(f"--plot={args.plot}: there is no folder {args.plot.parent}")
     files, loaded = find_images(args.images), load_any(args.weights)
-    if loaded.model.num_classes == 1:
+    if loaded.model.num_classes == 1 and loaded.activation == "softmax":
         raise UserError(
             f"{args.weights} has no classes: python -m inception.predict.features can use it"
         )
     predictor = Predictor(
         loaded.model, loaded.variables, loaded.preprocessing, batch_size=args.batch_size
     )
-    answers = find_answers(predictor, loaded.labels, files, args.topk, max_pixels=args.max_pixels)
+    answers = find_answers(
+        predictor,
+        loaded.labels,
+        files,
+        args.topk,
+        activation=loaded.activation,
+        max_pixels=args.max_pixels,
+    )
     check_some(len(answers), files)
     print(table(answers))
+    if loaded.activation == "sigmoid":
+        print("each class has a probability of its own (sigmoid): they do not add up to 1")
     if args.plot:
         from inception.predict import picture  # matplotlib takes a second and serves only this
 

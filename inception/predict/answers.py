@@ -27,6 +27,8 @@ def find_answers(
     labels: Sequence[str],
     files: Sequence[str],
     topk: int = 5,
+    *,
+    activation: str = "softmax",
     max_pixels: int = MAX_PIXELS,
 ) -> list[Answer]:
     """The answers for all files that have one, in order; the others are reported.
@@ -38,11 +40,13 @@ def find_answers(
       labels: the classes' names, () where they are not known.
       files: of images.
       topk: classes of an answer, or as many as there are.
+      activation: What makes probabilities of logits, see `Pretrained.activation`.
       max_pixels: of an image as it is stored, above which it cannot be read.
     """
     answers = []
+    probability_of = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[activation]
     for batch, values in outputs(predictor, files, max_pixels):
-        probabilities = np.asarray(jax.nn.softmax(values["logits"]))
+        probabilities = np.asarray(probability_of(values["logits"]))
         best = np.argsort(-probabilities, kind="stable")[:, :topk]
         for file, numbers, row in zip(batch, best, probabilities, strict=True):
             if not has_answer(row):

@@ -44,8 +44,9 @@ def load_any(path: str | os.PathLike) -> Pretrained:
 
     Args:
       path: a directory that `save` wrote; a file of torchvision, timm, Keras, slim,
-        research/inception or pytorch-fid; or a run's workdir or WORKDIR/checkpoints/STEP, on a disk
-        or in a bucket, whose running averages are taken.
+        research/inception or pytorch-fid; a folder of timm's or Keras's as Hugging Face has it,
+        config.json and model.safetensors or model.weights.h5; or a run's workdir or
+        WORKDIR/checkpoints/STEP, on a disk or in a bucket, whose running averages are taken.
 
     Raises:
       WeightsError: when it is none of these, or cannot be read.
@@ -64,7 +65,10 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     try:
         files_of(os.fspath(path))
     except WeightsError as error:
-        kinds = f"{DESCRIPTION} (imported weights) or config.json and checkpoints/ (a run)"
+        kinds = (
+            f"{DESCRIPTION} (imported weights), config.json and model.safetensors (timm), or "
+            "config.json and checkpoints/ (a run)"
+        )
         what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
         place = "" if is_local(path) else ". In a bucket only runs are looked for"
         raise WeightsError(f"{path} holds no weights: it is {what} {kinds}{place}") from error

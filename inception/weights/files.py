@@ -27,6 +27,8 @@ MAX_BYTES = 2 << 30
 _TENSORFLOW_TABLE = struct.pack("<Q", 0xDB4775248B80FB57)  # ends V1 checkpoints and V2's index
 _V2_FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "model.weights.h5")
+
 Shapes = dict[str, tuple[int, ...]]
 Read = Callable[[str], np.ndarray]
 
@@ -79,10 +81,13 @@ def open_tensors(path: str | Path) -> Iterator[Tensors]:
 def files_of(path: str | Path) -> list[Path]:
     """The file, or all files of the V2 checkpoint that `path` is a prefix or a file of.
 
+    Of a folder as Hugging Face has it, the file with the weights.
+
     Raises:
       WeightsError: when there is none.
     """
     path = Path(path).expanduser()
+    path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path)
     prefix = _V2_FILES.sub("", str(path))
     if Path(f"{prefix}.index").is_file():
         parts = path.parent.glob(f"{glob.escape(Path(prefix).name)}.data-*")

@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
+from inception.weights.description import ACTIVATIONS
 from inception.weights.files import WeightsError, check_tensors, open_tensors
 from inception.workdir.files import local_path
 
@@ -39,8 +40,11 @@ class Pretrained:
       labels: the classes' names, or () where they are not known.
       source: of `sources.SOURCES`, or the checkpoint of a run.
       sha256: of the file that they were imported from; "" for a run.
-      provenance: Of an import, what was chosen or left out, by what it is about ("parameters":
-        "running averages, state_dict_ema/").
+      activation: What makes probabilities of the logits: "softmax" over the classes, or "sigmoid"
+        of each, where an image can have several labels.
+      provenance: Of an import, where the fields of the preprocessing, of the model, the labels and
+        the activation come from ("preprocessing.mean": "config.json", "given" or "assumed"), and
+        what was chosen or left out ("parameters": "running averages, state_dict_ema/").
     """
 
     model: Inception
@@ -49,6 +53,7 @@ class Pretrained:
     labels: tuple[str, ...]
     source: str
     sha256: str
+    activation: str = "softmax"
     provenance: dict[str, str] = field(default_factory=dict)
 
 
@@ -88,6 +93,7 @@ def describe(pretrained: Pretrained) -> dict[str, Any]:
         "model": {name: getattr(model, name) for name in fields},
         "preprocessing": dataclasses.asdict(pretrained.preprocessing),
         "labels": list(pretrained.labels),
+        "activation": pretrained.activation,
         "provenance": pretrained.provenance,
     }
 
@@ -120,6 +126,9 @@ def _read_description(file: Path) -> dict[str, Any]:
         preprocessing = content["preprocessing"]
         scaling = {name: tuple(preprocessing[name]) for name in ("mean", "std")}
         model, labels = Inception(**content["model"]), content["labels"]
+        activation = content.get("activation", "softmax")  # older files do not say
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r}")
         if labels and len(labels) != model.num_classes:
             raise ValueError(f"{len(labels)} labels for {model.num_classes} classes")
         return {
@@ -128,6 +137,7 @@ def _read_description(file: Path) -> dict[str, Any]:
             "labels": tuple(labels),
             "source": content["source"],
             "sha256": content["sha256"],
+            "activation": activation,
             "provenance": dict(content.get("provenance", {})),
         }
     except WeightsError:

@@ -49,7 +49,7 @@ def only_run(workdir: epath.PathLike) -> Iterator[Callable[[], None]]:
       CheckpointError: if another one does, naming its process; or if it cannot be written.
     """
     number, count = processes.place()
-    key = f"inception/workdir/lock/{next(_rounds)}"
+    key = f"inception/lock/{next(_rounds)}"
     if number:
         processes.ask(key)
         yield lambda: None

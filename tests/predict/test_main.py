@@ -116,6 +116,31 @@ def test_large_images_are_reported_and_the_limit_is_a_flag(folder, capsys):
     assert "b.png" not in printed.out
 
 
+def test_several_labels_have_a_sigmoid_each_and_that_is_said(variables, folder, tmp_path, capsys):
+    several = Pretrained(MODEL, variables, WHOLE, LABELS, "keras", "", activation="sigmoid")
+    save(tmp_path / "weights", several)
+    image = folder / "images" / "a.JPEG"
+    assert _run(tmp_path / "weights", image, "--topk=7") == 0
+    _, *lines, note = capsys.readouterr().out.splitlines()
+    assert "sigmoid" in note
+    softmax = _probabilities(variables, image)
+    ((_, outputs),) = Predictor(MODEL, variables, WHOLE).stream([decode(image.read_bytes())])
+    expected = 1 / (1 + np.exp(np.sort(-outputs["logits"][0])))
+    printed = [float(line.split()[-1].rstrip("%")) / 100 for line in lines]
+    np.testing.assert_allclose(printed, expected, atol=2e-3)
+    assert np.abs(np.sort(-softmax) + expected).max() > 0.1
+
+
+def test_one_output_is_yes_or_no(folder, tmp_path, capsys):
+    single, image = MODEL.clone(num_classes=1), folder / "images" / "a.JPEG"
+    weights = Pretrained(
+        single, make_variables(single), WHOLE, ("cat",), "keras", "", activation="sigmoid"
+    )
+    save(tmp_path / "weights", weights)
+    assert _run(tmp_path / "weights", image) == 0
+    assert " cat " in capsys.readouterr().out.splitlines()[1]
+
+
 def test_classes_without_names_have_numbers(variables, folder):
     predictor = Predictor(MODEL, variables, WHOLE)
     (answer,) = answers.find_answers(predictor, (), [str(folder / "images" / "a.JPEG")], topk=99)

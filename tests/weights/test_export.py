@@ -140,6 +140,30 @@ def test_what_the_network_never_did_is_not_rebuilt(function, primitive):
         rebuild(function, (8, 8, 3), np.float32, None, "images")
 
 
+@pytest.mark.parametrize("fields", [{}, {"mixed_7c_pool": "max"}])
+def test_tensorflow_lites_converter_takes_a_savedmodel(tmp_path, fields):
+    """It refuses explicit padding, also where that is none."""
+    skip_without("savedmodel")
+    import tensorflow as tf
+
+    from inception.weights.export import saved_model
+
+    path, images = tmp_path / "x", np.random.default_rng(0).normal(size=(1, SIZE, SIZE, 3))
+    export(random_weights(**fields), "savedmodel", path)
+    lite = tf.lite.TFLiteConverter.from_saved_model(str(path)).convert()
+    run_lite = tf.lite.Interpreter(model_content=lite).get_signature_runner()
+    logits = run_lite(images=images.astype(np.float32))["logits"]
+    expected = saved_model.run(path, images.astype(np.float32))
+    assert verify.difference("logits", logits, expected).relative < 1e-5
+
+
+def test_an_export_of_several_labels_says_so(small, tmp_path):
+    several = dataclasses.replace(small, activation="sigmoid")
+    assert any("sigmoid" in note for note in export(several, "stablehlo", tmp_path / "x.stablehlo"))
+    export(several, "safetensors", tmp_path / "copy")
+    assert weights.load(tmp_path / "copy").activation == "sigmoid"
+
+
 def test_our_own_format_comes_back(small, tmp_path):
     export(small, "safetensors", tmp_path / "copy")
     back = weights.load(tmp_path / "copy")

@@ -1,5 +1,6 @@
 """Weight files for torchvision, timm and Keras: the same tensors, loaded by the libraries."""
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -117,6 +118,15 @@ def test_keras_loads_and_computes_the_same(tmp_path, name):
         back["batch_stats"]["Mixed_7c"],
         ours.variables["batch_stats"]["Mixed_7c"],
     )
+
+
+def test_a_keras_model_has_our_image_size_and_activation(tmp_path):
+    pytest.importorskip("keras", reason="Keras is the reader")
+    ours = dataclasses.replace(random_weights(SMALL_IMAGES, **WIDE), activation="sigmoid")
+    export(ours, "keras", tmp_path / "x.h5")
+    back = weights.import_weights(tmp_path / "x.h5")
+    assert (back.preprocessing.image_size, back.activation) == (107, "sigmoid")
+    assert back.provenance["activation"] == "x.h5"
 
 
 @pytest.mark.rounding

@@ -13,7 +13,7 @@ from inception.weights.importing import import_weights
 from inception.weights.labels import imagenet_labels
 from inception.weights.pretrained import shapes_of
 from inception.weights.sources import recognize, timm_tag
-from tests.weight_files import keras_shapes, write_hdf5
+from tests.weight_files import keras_shapes, torch_shapes, write_hdf5, write_safetensors
 
 
 @pytest.fixture
@@ -59,6 +59,91 @@ def test_optimizers_are_left_out(file):
     assert import_weights(file({"optimizer_weights/adam/conv2d_5/kernel:0": (3,)}))
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "metrics/mean/vars/0",
+        "layers/functional/metrics/mean/vars/1",
+        "compiled_metrics/accuracy/vars/0",
+        "layers/dropout/seed_generator/vars/0",
+        "layers/random_flip/seed_generator_1/vars/0",
+        "optimizer/vars/3",
+        "optimizer_weights/adam/dense/kernel:0",
+    ],
+)
+def test_what_belongs_to_training_is_no_layer(file, place):
+    """As tf.keras 2.12 to 2.15 and Keras 3 write for compiled models, and for random layers."""
+    assert import_weights(file({place: (1,)})).model.num_classes == 7
+
+
+def test_the_head_is_known_by_its_inputs(file):
+    """Whatever it is called, and whatever else there is."""
+    head = {f"predictions/predictions/{part}:0": None for part in ("kernel", "bias")}
+    own = {"a/birds/kernel:0": (2048, 3), "a/birds/bias:0": (3,)}
+    assert import_weights(file(head | own)).model.num_classes == 3
+    numbered = {"layers/b/my_dense/vars/0": (2048, 3), "layers/b/my_dense/vars/1": (3,)}
+    assert import_weights(file(head | numbered)).model.num_classes == 3
+    hidden = {"b/dense/kernel:0": (3, 2), "b/dense/bias:0": (2,)}
+    with pytest.raises(WeightsError, match=r"2 not in this network(.*\n)*.*b/dense/kernel"):
+        import_weights(file(head | own | hidden))
+    flat = {"b/dense/kernel:0": (51200, 2), "b/dense/bias:0": (2,)}
+    with pytest.raises(WeightsError, match=r"2 not in this network(.*\n)*.*b/dense/kernel"):
+        import_weights(file(head | flat))
+
+
+@pytest.mark.parametrize("layout", ["named", "numbered"])
+@pytest.mark.parametrize("pixels", [True, False])
+def test_an_adapted_normalization_becomes_the_scaling(file, layout, pixels):
+    parts = ("mean", "variance", "count")
+    values = (120.0, 3600.0, 8.0) if pixels else (0.5, 0.04, 8.0)
+    layer = "normalization/normalization" if layout == "named" else "layers/normalization/vars"
+    names = [f"{layer}/{part if layout == 'named' else n}" for n, part in enumerate(parts)]
+    path = file(dict(zip(names, [(3,), (3,), ()], strict=True)))
+    with h5py.File(path, "a") as hdf5:
+        for name, value in zip(names, values, strict=True):
+            hdf5[name][...] = value
+    if pixels:
+        found = import_weights(path)
+        assert found.preprocessing.mean == pytest.approx((120 / 255,) * 3)
+        assert found.preprocessing.std == pytest.approx((60 / 255,) * 3)
+        assert found.provenance["preprocessing.mean"] == path.name
+        return
+    with pytest.raises(WeightsError, match=r"not pixels from 0 to 255.*--mean"):
+        import_weights(path)
+    given = {"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
+    assert import_weights(path, preprocessing=given).preprocessing.std == (0.2, 0.2, 0.2)
+
+
+def test_what_is_given_wins_and_is_recorded(file):
+    given = {"image_size": 150, "crop_fraction": 0.9, "interpolation": "nearest"}
+    found = import_weights(file(), preprocessing=given, activation="sigmoid")
+    for field, value in given.items():
+        assert getattr(found.preprocessing, field) == value
+        assert found.provenance[f"preprocessing.{field}"] == "given"
+    assert (found.activation, found.provenance["activation"]) == ("sigmoid", "given")
+    assert found.provenance["preprocessing.mean"] == "assumed"
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"preprocessing": {"crop_fraction": 2}}, "crop_fraction=2"),
+        ({"preprocessing": {"mean": (0.5, 0.5)}}, "mean"),
+        ({"preprocessing": {"image_size": 40}}, "image_size=40.*at least 75"),
+        ({"activation": "tanh"}, "activation='tanh'"),
+    ],
+)
+def test_what_is_given_wrongly_is_refused(file, given, named):
+    with pytest.raises(WeightsError, match=named):
+        import_weights(file(), **given)
+
+
+def test_one_output_is_of_a_sigmoid(file):
+    found = import_weights(file(classes=1))
+    assert (found.activation, found.provenance["activation"]) == ("sigmoid", "assumed")
+    assert import_weights(file(classes=2)).activation == "softmax"
+
+
 def test_another_network_is_refused(tmp_path):
     safetensors.numpy.save_file({"layer1.conv1.weight": np.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match=r"no Inception-v3 of torchvision.*layer1\.conv1"):
@@ -93,6 +178,12 @@ def test_an_absurd_head_is_refused_before_it_is_read(file):
     path = file(classes=10**9)
     with pytest.raises(WeightsError, match=r"predictions/bias has shape \(1000000000,\)"):
         import_weights(path)
+
+
+def test_fids_network_has_its_classes(tmp_path):
+    path = write_safetensors(tmp_path / "x.safetensors", torch_shapes(7))
+    with pytest.raises(WeightsError, match=r"7 classes, and FID's network has 1008"):
+        import_weights(path, "fid")
 
 
 def test_unknown_sources_are_refused(file):
@@ -195,6 +286,6 @@ def test_the_differences_that_change_results_are_set(source):
     fields = origin.model
     assert fields["batch_norm_epsilon"] == 1e-3
     assert fields.get("batch_norm_scale", False) == (origin.naming is names.TORCH)
-    counts = source == "torchvision" or source.startswith("timm.")
+    counts = source == "torchvision" or source.startswith("timm")
     assert fields.get("avg_pool_counts_padding", False) == counts
     assert fields.get("mixed_7c_pool", "average") == ("max" if source == "fid" else "average")

@@ -31,6 +31,28 @@ def test_import_writes_a_directory_and_says_what_it_is(file, tmp_path, capsys):
     assert json.loads((output / "model.json").read_text())["labels"] == ["cat", "dog"]
 
 
+def test_import_says_what_the_file_says_and_what_is_assumed(file, tmp_path, capsys):
+    output = tmp_path / "weights"
+    flags = ["--mean=0.1,0.2,0.3", "--std=0.25", "--image_size=150", "--activation=sigmoid"]
+    assert main(["import", "auto", str(file), f"--output={output}", *flags]) is None
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["preprocessing.mean"] == "(0.1, 0.2, 0.3)  (given)"
+    assert lines["preprocessing.std"] == "(0.25, 0.25, 0.25)  (given)"
+    assert lines["preprocessing.image_size"] == "150  (given)"
+    assert lines["preprocessing.interpolation"] == "bilinear  (assumed)"
+    assert lines["activation"] == "sigmoid  (given)"
+    assert lines["labels"] == "none  (none are known)"
+    saved = json.loads((output / "model.json").read_text())
+    assert saved["provenance"]["preprocessing.mean"] == "given"
+    assert saved["activation"] == "sigmoid"
+
+
+def test_numbers_that_are_none_are_usage(file):
+    with pytest.raises(SystemExit) as raised:
+        main(["verify", "auto", str(file), "--mean=red"])
+    assert raised.value.code == 2
+
+
 def test_import_says_which_weights_it_took(tmp_path, capsys):
     content = {"model": network(1, side_head=False), "model_ema": network(2, side_head=False)}
     file = write_pth(tmp_path / "x.pth", content)

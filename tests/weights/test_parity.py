@@ -10,6 +10,7 @@ measured.
 """
 
 import os
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from inception import weights
+from inception.predict.predictor import Predictor
 from inception.weights import names, originals, verify
 from inception.weights.__main__ import main
 from tests import oracles
@@ -235,6 +237,65 @@ def test_keras_applications_with_and_without_its_head(keras_network, tmp_path, i
     assert bool(pretrained.labels) == include_top
     if include_top:
         np.testing.assert_array_equal(logits, network.get_layer("predictions").kernel)
+
+
+@pytest.fixture(scope="module")
+def whole_model(keras_network, tmp_path_factory):
+    """A compiled Keras model that scales pixels itself, in a .keras file, and its last bias."""
+    import keras
+
+    body = keras.Model((network := keras_network(75)).input, network.get_layer("mixed10").output)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            *(keras.Input((75, 75, 3)), layers.RandomFlip(), layers.Rescaling(1 / 100, -1.0)),
+            *(body, layers.GlobalAveragePooling2D(), layers.Dropout(0.3)),
+            layers.Dense(4, kernel_initializer=keras.initializers.RandomNormal(0, 0.01, 0)),
+            layers.Activation("sigmoid"),
+        ]
+    )
+    model.compile("sgd", "binary_crossentropy", metrics=["accuracy"])
+    model.evaluate(np.zeros((1, 75, 75, 3)), np.zeros((1, 4)), verbose=0)  # metrics have variables
+    path = tmp_path_factory.mktemp("keras") / "x.keras"
+    model.save(path)
+    return model, path
+
+
+def test_a_keras_model_is_imported_as_it_stands(whole_model):
+    model, path = whole_model
+    pretrained = weights.import_weights(path)
+    assert pretrained.preprocessing.image_size == 75
+    assert pretrained.model.dropout_rate == 0.3
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 75, 75, 3), np.uint8)
+    logits = Predictor(pretrained.model, pretrained.variables, pretrained.preprocessing)(pixels)
+    ours = np.asarray({"sigmoid": jax.nn.sigmoid}[pretrained.activation](logits["logits"]))
+    theirs = np.asarray(model(pixels.astype(np.float32), training=False))
+    assert theirs.std() > 0.01
+    assert verify.difference("probabilities", ours, theirs).relative < OUTPUTS
+
+
+@pytest.mark.parametrize(
+    ("flags", "same"),
+    [
+        ([], True),
+        (["--std=0.3"], False),
+        pytest.param(["--activation=softmax"], False, marks=SLOW),
+    ],
+)
+def test_verify_runs_the_model_that_the_file_holds(whole_model, capsys, flags, same):
+    assert main(["verify", "auto", str(whole_model[1]), *flags]) == (0 if same else 1)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("Mixed_5b", "logits", "probabilities"))
+    assert ("DIFFERENT" in printed) != same
+
+
+@SLOW
+def test_a_folder_of_kerass_is_a_model_too(whole_model, tmp_path):
+    with zipfile.ZipFile(whole_model[1]) as archive:
+        archive.extractall(tmp_path)
+    pretrained = weights.load_any(tmp_path)
+    assert (pretrained.preprocessing.image_size, pretrained.activation) == (75, "sigmoid")
+    assert max(d.relative for d in verify.verify(pretrained, tmp_path, batch=1)) < OUTPUTS
 
 
 @SLOW

@@ -1,5 +1,6 @@
 """The directory of imported weights: whole, once, and read back as it was."""
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -41,6 +42,8 @@ def small() -> Pretrained:
         labels=("cat", "dog"),
         source="torchvision",
         sha256="0" * 64,
+        activation="sigmoid",
+        provenance={"preprocessing.mean": "config.json"},
     )
 
 
@@ -48,8 +51,9 @@ def test_everything_comes_back(small, tmp_path):
     save(tmp_path / "new/weights", small)
     back = load(tmp_path / "new/weights")
     jax.tree.map(np.testing.assert_array_equal, back.variables, small.variables)
-    for name in ("model", "preprocessing", "labels", "source", "sha256"):
-        assert getattr(back, name) == getattr(small, name)
+    for field in dataclasses.fields(Pretrained):
+        if field.name != "variables":
+            assert getattr(back, field.name) == getattr(small, field.name)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["weights"]
 
 
@@ -58,6 +62,19 @@ def test_load_pretrained_takes_a_directory(small, tmp_path):
     model, variables, preprocessing = load_pretrained(str(tmp_path / "weights"))
     assert (model, preprocessing) == (small.model, small.preprocessing)
     assert variables.keys() == {"params", "batch_stats"}
+
+
+def test_a_description_without_an_activation_has_a_softmax(small, tmp_path):
+    """As versions wrote it that knew nothing else."""
+    save(tmp_path / "weights", small)
+    file = tmp_path / "weights" / DESCRIPTION
+    content = json.loads(file.read_text())
+    del content["activation"], content["provenance"]
+    file.write_text(json.dumps(content))
+    assert (load(tmp_path / "weights").activation, load(tmp_path / "weights").provenance) == (
+        "softmax",
+        {},
+    )
 
 
 def test_nothing_is_overwritten(small, tmp_path):
@@ -86,6 +103,8 @@ def test_an_interrupted_save_leaves_nothing(small, tmp_path, monkeypatch):
         lambda content: content | {"preprocessing": content["preprocessing"] | {"mean": [0.5]}},
         lambda content: content | {"preprocessing": content["preprocessing"] | {"method": "x"}},
         lambda content: content | {"labels": ["one"]},
+        lambda content: content | {"activation": "tanh"},
+        lambda content: content | {"provenance": 1},
         lambda content: {name: content[name] for name in ("format", "model")},
         lambda content: [],
     ],

@@ -55,6 +55,8 @@ def export(
         notes = kind.write(pretrained, written, preprocessing)
         with jax.default_matmul_precision("highest"):  # of accelerators too
             notes += kind.verify(pretrained, written, preprocessing)
+        if pretrained.activation == "sigmoid":
+            notes.append("a sigmoid of each logit, not a softmax, makes the classes' probabilities")
         written.rename(output)
     except ImportError as error:
         raise WeightsError(
