@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.data.sources import Source
 from inception.distributed import processes
 from inception.errors import UserError
@@ -47,21 +47,23 @@ def check(config: ConfigDict, workdir: epath.Path, sources: dict[str, Source]) -
       DisagreementError: in every process, naming what differs.
       ProcessStopped: if another one has stopped before.
     """
-    if processes.place()[1] == 1:
+    if processes.process_index_and_count()[1] == 1:
         return
     mine = json.dumps(facts(config, workdir, sources))
-    if verdict := processes.agree(mine, lambda told: compare([json.loads(each) for each in told])):
+    if verdict := processes.gather_and_reduce(
+        mine, lambda told: compare([json.loads(each) for each in told])
+    ):
         raise DisagreementError(verdict)
 
 
 def facts(config: ConfigDict, workdir: epath.Path, sources: dict[str, Source]) -> dict[str, Any]:
     """What must be the same everywhere, by name: fields, versions, data, digests of the code."""
-    fields = config_lib.flatten(config)
+    fields = settings.flatten(config)
     code = sorted(_ROOT.rglob("*.py"))
     checkpoints = workdir / "checkpoints"
     steps = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
     return {
-        "number of processes": processes.place()[1],
+        "number of processes": processes.process_index_and_count()[1],
         **{
             f"config.{name}": value
             for name, value in fields.items()
