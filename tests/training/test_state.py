@@ -8,6 +8,7 @@ import pytest
 
 from inception.distributed import sharding
 from inception.training import state
+from inception.workdir.restore import abstract_weights
 
 
 def _build(config) -> state.Recipe:
@@ -97,6 +98,6 @@ def test_a_run_is_put_together_from_its_data_s_sizes(tiny):
 
 def test_weights_are_described_as_the_state_has_them(tiny):
     recipe, mesh = _build(tiny()), sharding.make_mesh()
-    whole, weights = recipe.abstract_state(mesh), state.abstract_weights(recipe.model, 75, mesh)
+    whole, weights = recipe.abstract_state(mesh), abstract_weights(recipe.model, 75, mesh)
     for name, tree in weights.items():
         assert jax.tree.all(jax.tree.map(lambda a, b: a == b, tree, getattr(whole, name)))
