@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import inception
 from inception.data.sources import ArraySource
+from tests.loopback import Server
 
 # The digits run shrunk: 16 channels nearly everywhere, a batch of two groups, a step in 0.1 s.
 TINY = (
@@ -49,3 +50,23 @@ def digits():
         return ArraySource(images[indices], labels[indices], [str(digit) for digit in range(10)])
 
     return make
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """A server on the loopback interface, and an environment that knows nothing but it.
+
+    Our cache is tmp_path/cache, the home folder tmp_path/home; nothing waits between tries.
+    """
+    from inception.weights import transport
+
+    for name in os.environ:
+        if name.upper().endswith(("_PROXY", "_HOME", "_OFFLINE")) or name.startswith("HF_"):
+            monkeypatch.delenv(name)
+    for name, value in (("HOME", "home"), ("INCEPTION_CACHE", "cache"), ("NETRC", "netrc")):
+        monkeypatch.setenv(name, str(tmp_path / value))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(transport, "PAUSE", 0.01)
+    monkeypatch.setattr(transport, "TIMEOUT", (5.0, 0.5))
+    with Server() as server:
+        yield server

@@ -1,10 +1,11 @@
 """Anyone's Inception-v3 weights, checked: read, kept, and compared with where they came from.
 
-model, variables, preprocessing = inception.load_pretrained("inception_v3_google-0cc3c7bd.pth")
+model, variables, preprocessing = inception.load_pretrained("torchvision")  # or a file, or a run
 
 `load_any` gives all there is to know, also about a run's weights, as a `Pretrained`; `save` keeps
-it. On the command line: python -m inception.weights import auto FILE --output=DIRECTORY. Reading
-needs PyTorch for .pth files only, and TensorFlow for its checkpoints.
+it. On the command line: python -m inception.weights list, or import auto FILE --output=DIRECTORY.
+What has a name (registry.py) is downloaded once and kept. Reading needs PyTorch for .pth files
+only, and TensorFlow for its checkpoints.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 from inception.model import Inception
 from inception.preprocessing import Preprocessing
+from inception.weights import locate, registry
 from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import (
@@ -44,12 +46,16 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     Args:
       path: a directory that `save` wrote; a file of torchvision, timm, Keras, slim,
         research/inception or pytorch-fid; or a run's workdir or WORKDIR/checkpoints/STEP, on a disk
-        or in a bucket, whose running averages are taken.
+        or in a bucket, whose running averages are taken. If there is no such path: a name of
+        `registry.REGISTRY`, "hf-hub:USER/REPO", "hf-hub:USER/REPO@REVISION" or
+        "https://HOST/FILE#sha256=DIGEST", which is downloaded unless it is on this machine.
 
     Raises:
-      WeightsError: when it is none of these, or cannot be read.
+      WeightsError: when it is none of these, cannot be downloaded, or cannot be read.
       CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
+    if published := locate.named(path):
+        return locate.load(published)
     from inception.workdir import resolve_checkpoint  # Orbax takes seconds and serves only this
 
     workdir, step = resolve_checkpoint(path)
@@ -63,7 +69,12 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     except WeightsError as error:
         kinds = f"{DESCRIPTION} (imported weights) or config.json and checkpoints/ (a run)"
         what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
-        raise WeightsError(f"{path} holds no weights: it is {what} {kinds}") from error
+        near = registry.nearest(os.fspath(path))
+        names = f"names like it are {', '.join(near)}; " if near else ""
+        raise WeightsError(
+            f"{path} holds no weights: it is {what} {kinds}. It is not the name of published "
+            f"weights either: {names}python -m inception.weights list shows all"
+        ) from error
     return import_weights(os.fspath(path))
 
 

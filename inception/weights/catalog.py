@@ -1,0 +1,102 @@
+"""The commands about published weights: list, download, where and pin."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from inception.errors import UserError
+from inception.weights import hub, locate, registry
+from inception.weights.files import WeightsError
+from inception.weights.registry import REGISTRY, Published
+
+
+def add(commands: Any) -> None:
+    """Adds the commands to a parser's."""
+    commands.add_parser("list", help=_list.__doc__).set_defaults(run=_list)
+    download = commands.add_parser("download", help=_download.__doc__)
+    download.add_argument("name", metavar="NAME")
+    download.add_argument("--output", metavar="PATH", help="also copies it there")
+    download.set_defaults(run=_download)
+    where = commands.add_parser("where", help=_where.__doc__)
+    where.add_argument("name", metavar="NAME")
+    where.set_defaults(run=_where)
+    pin = commands.add_parser("pin", help=_pin.__doc__)
+    pin.add_argument("--images", metavar="FOLDER", help="ImageNet's validation images, FOLDER/ID/*")
+    pin.add_argument("names", metavar="NAME", nargs="*", help="only these (all)")
+    pin.set_defaults(run=_pin)
+
+
+def _list(args: argparse.Namespace) -> None:
+    """Show what there is, and what is on this machine."""
+    print(table(list(REGISTRY.values())))
+
+
+def table(all_published: list[Published]) -> str:
+    """One line for each."""
+    rows = [
+        (
+            published.name,
+            size(published),
+            published.classes or "none",
+            f"{published.top1:.2f} / {published.top5:.2f}" if published.top1 else "",
+            published.crop,
+            published.license,
+            "yes" if locate.where(published) else "",
+        )
+        for published in all_published
+    ]
+    headers = ("name", "size", "classes", "top-1 / top-5", "with this crop", "license", "here")
+    align = ("left", "right", "right", "left", "left", "left", "left")
+    return tabulate(rows, headers, "plain", colalign=align, disable_numparse=True)
+
+
+def size(published: Published) -> str:
+    """In megabytes, "~" where nobody has published it."""
+    if not (published.size or published.about):
+        return "?"
+    exact = "" if published.size else "~"
+    return f"{exact}{(published.size or published.about) / 1e6:.0f} MB"
+
+
+def _download(args: argparse.Namespace) -> None:
+    """Get a file by name, once."""
+    published, output = _known(args.name), Path(args.output).expanduser() if args.output else None
+    if output and output.exists():
+        raise UserError(f"--output={output} exists and is not overwritten: name another path")
+    path = locate.locate(published, refresh=True)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if published.repository else shutil.copyfile)(
+            path.parent if published.repository else path, output
+        )
+    print(output or path)
+
+
+def _where(args: argparse.Namespace) -> int:
+    """Say where a file is; the status is 1 if it is not on this machine."""
+    published = _known(args.name)
+    if path := locate.where(published):
+        print(path)
+        return 0
+    origin = published.urls[0] if published.urls else f"{hub.address(published)}"
+    raise UserError(f"{args.name} is not on this machine. It would be downloaded from {origin}")
+
+
+def _known(name: str) -> Published:
+    if published := registry.find(name):
+        return published
+    near = registry.nearest(name) or REGISTRY
+    raise WeightsError(f"there are no published weights {name!r}: choose {', '.join(near)}")
+
+
+def _pin(args: argparse.Namespace) -> int:
+    """Download everything, print sizes and digests, verify, and evaluate on --images."""
+    from inception.weights import pin  # what it evaluates with takes seconds
+
+    names = args.names or list(REGISTRY)
+    results = [pin.examine(_known(name), args.images) for name in names]
+    print(pin.lines(results), pin.table(results), sep="\n\n")
+    return int(any(result.problem for result in results))
