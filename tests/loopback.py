@@ -1,6 +1,8 @@
 """A web server on the loopback interface, that answers as real ones do on their bad days."""
 
+import hashlib
 import http.server
+import json
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -121,3 +123,24 @@ def page(text: str = "<html>log in to the hotel's network</html>") -> Answer:
 def redirect(to: str) -> Answer:
     """To another address."""
     return status(302, Location=to)
+
+
+def sibling(name: str, content: bytes) -> dict:
+    """As the hub's API lists a file: large ones with a SHA-256, all with git's digest."""
+    git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    about = {"rfilename": name, "size": len(content), "blobId": git}
+    if name.endswith((".safetensors", ".h5")):
+        about["lfs"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return about
+
+
+def repository(
+    server: Server, files: dict[str, bytes], commit: str, revision: str = "main"
+) -> None:
+    """Makes the server a hub that has a repository me/mine."""
+    told = {"sha": commit, "siblings": [sibling(*file) for file in files.items()]}
+    server.routes[f"/api/models/me/mine/revision/{revision}"] = lambda request, _: send(
+        request, 200, json.dumps(told).encode()
+    )
+    for name, content in files.items():
+        server.routes[f"/me/mine/resolve/{commit}/{name}"] = whole(content)

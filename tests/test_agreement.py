@@ -16,9 +16,9 @@ def _source(images: int = 3, names: tuple[str, ...] = ("a", "b")) -> ArraySource
 def facts(tiny, tmp_path):
     """Makes what a process tells; takes overrides and the data."""
 
-    def make(*overrides: str, source: ArraySource | None = None) -> dict:
+    def make(*overrides: str, source: ArraySource | None = None, variables=None) -> dict:
         sources = {"training": source or _source()}
-        return agreement.facts(tiny(*overrides), epath.Path(tmp_path), sources)
+        return agreement.facts(tiny(*overrides), epath.Path(tmp_path), sources, variables)
 
     return make
 
@@ -43,6 +43,18 @@ def test_what_is_a_hosts_own_may_differ(facts):
 def test_other_configs_and_data_are_named(facts, overrides, source, named):
     other = facts(*overrides, source=source)
     assert named in agreement.compare([facts(), facts(), other])
+
+
+def test_other_weights_under_the_same_name_are_named(facts):
+    """Every host reads config.init_from itself, and loads what it finds there."""
+
+    def start(value: float, name: str = "kernel") -> dict:
+        variables = {"params": {"a": {name: np.full((2, 3), value, np.float32)}}}
+        return facts("init_from=torchvision", variables=variables)
+
+    assert agreement.compare([start(1.0), start(1.0)]) == ""
+    for other in (start(np.nextafter(np.float32(1), 2)), start(1.0, "bias"), facts()):
+        assert "weights of config.init_from='torchvision'" in agreement.compare([start(1.0), other])
 
 
 def test_other_libraries_code_and_checkpoints_are_named(facts, tmp_path, monkeypatch):

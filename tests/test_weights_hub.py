@@ -1,30 +1,15 @@
 """Repositories on a hub of our own: commits, digests, Hugging Face's cache, and what goes wrong."""
 
-import hashlib
-import json
-
 import jax
 import numpy as np
 import pytest
 
 from inception import Inception, Preprocessing
 from inception.weights import Pretrained, WeightsError, hub, load_any, locate, registry, save
-from tests.loopback import send, status, whole
+from tests.loopback import repository, send, sibling, status, whole
 
 COMMIT, NEXT = "a" * 40, "b" * 40
 FILES = {"config.json": b"{}", "model.safetensors": b"weights" * 1000, "README.md": b"# card"}
-
-
-def git(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-def sibling(name: str, content: bytes) -> dict:
-    """As the hub's API lists a file."""
-    about = {"rfilename": name, "size": len(content), "blobId": git(content)}
-    if name.endswith((".safetensors", ".h5")):
-        about["lfs"] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    return about
 
 
 @pytest.fixture
@@ -33,12 +18,7 @@ def serve(web, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", web.url())
 
     def make(files: dict[str, bytes] = FILES, commit: str = COMMIT, revision: str = "main"):
-        told = {"sha": commit, "siblings": [sibling(*file) for file in files.items()]}
-        web.routes[f"/api/models/me/mine/revision/{revision}"] = lambda request, _: send(
-            request, 200, json.dumps(told).encode()
-        )
-        for name, content in files.items():
-            web.routes[f"/me/mine/resolve/{commit}/{name}"] = whole(content)
+        repository(web, files, commit, revision)
 
     return make
 

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,22 @@ def _download(args: argparse.Namespace) -> None:
         raise UserError(f"--output={output} exists and is not overwritten: name another path")
     path = locate.locate(published, refresh=True)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if published.repository else shutil.copyfile)(
-            path.parent if published.repository else path, output
-        )
+        _copy(published, path, output)
     print(output or path)
+
+
+def _copy(published: Published, path: Path, output: Path) -> None:
+    """Copies a file, or the files of a repository into a folder; all or nothing."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".copying-") as scratch:
+        complete = Path(scratch) / output.name
+        if snapshot := hub.known(published) if published.repository else None:
+            complete.mkdir()
+            for file in snapshot.files:
+                shutil.copyfile(path.with_name(file.path.name), complete / file.path.name)
+        else:
+            shutil.copyfile(path, complete)
+        complete.rename(output)
 
 
 def _where(args: argparse.Namespace) -> int:

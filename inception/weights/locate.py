@@ -38,23 +38,23 @@ def load(published: Published) -> Pretrained:
       WeightsError: if it cannot be downloaded or read.
     """
     if not (key := _digest(published)):
-        locate(published)
+        path = locate(published)
+        if path.name == pretrained.WEIGHTS:  # our own format, in a repository
+            return pretrained.load(path.parent)
         key = _digest(published)
     return converted.keep(key, published.source, lambda: _imported(published, key))
 
 
 def _digest(published: Published) -> str:
-    """What identifies it, "" if that is not known before it has been asked for."""
+    """What a conversion of it is kept by; "" if it is not known yet, or there is none."""
     if published.repository:
         snapshot = hub.known(published)
-        return snapshot.sha256 if snapshot else ""
+        return snapshot.sha256 if snapshot and snapshot.weights != pretrained.WEIGHTS else ""
     return cache.file_of(published).sha256
 
 
 def _imported(published: Published, key: str) -> Pretrained:
     with opened(published) as path:
-        if path.name == pretrained.WEIGHTS:
-            return pretrained.load(path.parent)
         loaded = import_weights(path, published.source)
     return dataclasses.replace(loaded, sha256=key) if published.member else loaded
 
