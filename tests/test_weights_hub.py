@@ -137,6 +137,17 @@ def test_what_hugging_faces_libraries_have_is_used_where_it_is(web, tmp_path, mo
     assert not (tmp_path / "cache").exists()
 
 
+def test_what_they_have_of_another_commit_is_not_downloaded(web, serve, tmp_path):
+    _in_their_cache(tmp_path / "home")
+    serve(FILES, NEXT, "v2")
+    path = locate.locate(_found("hf-hub:me/mine@v2"))
+    assert path.is_relative_to(tmp_path / "cache" / "hub" / "me--mine" / NEXT)
+    assert path.read_bytes() == FILES["model.safetensors"]
+    assert len(web.requests) == 1  # the list of files
+    path.resolve().unlink()
+    assert locate.locate(_found("hf-hub:me/mine@v2")).read_bytes() == FILES["model.safetensors"]
+
+
 def test_what_is_damaged_there_is_passed_over(web, serve, tmp_path, capsys):
     _in_their_cache(tmp_path / "home", damaged=True)
     serve()

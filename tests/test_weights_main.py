@@ -72,4 +72,4 @@ def test_importing_the_package_loads_no_other_framework():
     loaded = set(done.stdout.split())
     assert "inception.weights" in loaded
     assert not loaded & {"tensorflow", "torch", "h5py", "keras", "timm", "safetensors"}
-    assert not loaded & {"requests", "urllib3", "filelock", "orbax.checkpoint"}
+    assert not loaded & {"requests", "urllib3", "orbax.checkpoint"}

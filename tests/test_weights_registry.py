@@ -31,7 +31,6 @@ def test_an_entry_is_complete_and_says_what_it_trusts(published):
     assert published.digest_from
     assert published.license
     assert published.license_url.startswith("https://")
-    assert published.preprocessing == SOURCES[published.source].preprocessing
     assert (published.top1 > 70) == (published.top5 > 90)
     assert published.crop or not published.top1
     # The digest is in the name of PyTorch's files.
@@ -49,7 +48,7 @@ def test_names_aliases_and_addresses_are_found():
     assert registry.find("hf-hub:me/mine").revision == "main"
     url = registry.find(f"https://host/a%20b/x%20y.pth?raw=1#sha256={'AB' * 32}")
     assert url.urls == ("https://host/a%20b/x%20y.pth?raw=1",)
-    assert (url.file, url.sha256, url.preprocessing) == ("x y.pth", "ab" * 32, None)
+    assert (url.file, url.sha256, url.source) == ("x y.pth", "ab" * 32, "auto")
 
 
 @pytest.mark.parametrize(

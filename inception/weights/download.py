@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import filelock
 from tqdm import tqdm
 
 from inception.weights import cache
@@ -42,8 +43,6 @@ def fetch(file: File, by_hand: str = "") -> Path:
     """
     if variable := offline():
         raise _failure(file, f"{variable} is set", by_hand)
-    import filelock  # with requests, a fifth of a second that most programs do not need
-
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(f"{file.path}.lock")

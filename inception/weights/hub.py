@@ -7,6 +7,7 @@ hub/USER--REPO/REVISION.json   the commit that this revision was, and the digest
 hub/USER--REPO/COMMIT/FILE     the files
 """
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -102,13 +103,30 @@ def here(published: Published, snapshot: Snapshot) -> Path | None:
 def download(published: Published, snapshot: Snapshot) -> Path:
     """Downloads what is missing of a snapshot; returns its folder in our cache.
 
+    What Hugging Face's cache has of another commit is the same file if its digest is, and linked.
+
     Raises:
       DownloadError: if it cannot.
     """
+    theirs = _theirs(published)
     for file in snapshot.files:
-        if not cache.find(file):
+        if cache.find(file):
+            continue
+        blob = theirs and theirs / "blobs" / (file.sha256 or file.git)
+        if not (blob and cache.find(dataclasses.replace(file, path=blob)) and _link(file, blob)):
             fetch(file, f". {by_hand(published)}")
     return _folder(published) / snapshot.commit
+
+
+def _link(file: File, blob: Path) -> bool:
+    try:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        if file.path.is_symlink():  # to what is not there any more
+            file.path.unlink()
+        file.path.symlink_to(blob)
+    except OSError:
+        return False
+    return True
 
 
 def by_hand(published: Published) -> str:

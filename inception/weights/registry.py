@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from inception.preprocessing import Preprocessing
 from inception.weights.files import WeightsError
-from inception.weights.sources import SOURCES
 
 HUB, MAIN = "hf-hub:", "main"
 _TIMM_CARD = "Apache-2.0"
@@ -28,7 +26,7 @@ class Published:
 
     Attributes:
       name: what `load_pretrained` takes.
-      source: one of `sources.SOURCES`, or "auto".
+      source: one of `sources.SOURCES`, which has its network and preprocessing, or "auto".
       file: its name in the caches; for a repository, that of its weights.
       urls: Addresses of the same bytes, tried in this order.
       size: Exact number of bytes, enforced; 0 where it is not known.
@@ -65,11 +63,6 @@ class Published:
     crop: str = ""
     license: str = ""
     license_url: str = ""
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """What the source's code does to an image; None for an address, whose file decides."""
-        return SOURCES[self.source].preprocessing if self.source in SOURCES else None
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -210,7 +203,11 @@ _ALL = (
     ),
     *(
         _tensorflow(
-            f"slim/{kind}", "slim", f"{file}_2017_08_18.tar.gz", f"{file}.ckpt", crop="not in slim"
+            f"slim/{kind}",
+            "slim",
+            f"{file}_2017_08_18.tar.gz",
+            f"{file}.ckpt",
+            crop="none published",
         )
         for kind, file in (
             ("adv", "adv_inception_v3"),
@@ -224,7 +221,7 @@ _ALL = (
         "image/imagenet/inception-v3-2016-03-01.tar.gz",
         "model.ckpt-157585",
         about=400_000_000,
-        crop="the README quotes the paper's errors, not this file's",
+        crop="none published",
     ),
     Published(
         name="fid",
