@@ -1,7 +1,7 @@
 """Weights that were imported once, kept as our own: the second load needs no other library.
 
-A folder is named by the digest of what was imported, the source, and the code that imports: another
-version of it imports again. It has the digests of its files in it, and one that is damaged is made
+A folder is named by the digest of what was imported, the source, and this package's code: another
+version imports again. It has the digests of its files in it, and one that is damaged is made
 again.
 """
 
@@ -46,7 +46,7 @@ def read(key: str, source: str) -> Pretrained | None:
         return None
     try:
         if (folder / _SUMS).read_text() == _sums(folder):
-            return load(folder)
+            return load(folder, checked=True)
         problem = "its files are not those that were written"
     except (OSError, ValueError, WeightsError) as error:
         problem = str(error)
@@ -81,8 +81,8 @@ def _folder(key: str, source: str) -> Path:
 
 @functools.cache
 def _code() -> str:
-    """Stands for the code that imports."""
-    hashed = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    """Stands for this package's code: what imports, and the network that the arrays are for."""
+    hashed, root = hashlib.sha256(), Path(__file__).parents[1]
+    for file in sorted(root.rglob("*.py")):
         hashed.update(file.read_bytes())
     return hashed.hexdigest()[:8]

@@ -221,7 +221,6 @@ _ALL = (
         "image/imagenet/inception-v3-2016-03-01.tar.gz",
         "model.ckpt-157585",
         about=400_000_000,
-        crop="none published",
     ),
     Published(
         name="fid",
