@@ -6,6 +6,7 @@ from etils import epath
 
 from inception import agreement, config
 from inception.data.sources import ArraySource
+from tests.processes import start_together
 
 
 def _source(images: int = 3, names: tuple[str, ...] = ("a", "b")) -> ArraySource:
@@ -86,3 +87,31 @@ def test_every_field_but_the_hosts_own_is_compared(facts, tiny):
 
 def test_one_process_has_nobody_to_ask(tiny, tmp_path):
     agreement.check(tiny(), epath.Path(tmp_path), {"training": _source()})
+
+
+_START = """
+import sys
+import numpy as np
+from etils import epath
+import inception
+from inception import agreement, command_line, processes
+
+def main():
+    processes.connect()
+    config = inception.load_config("configs/digits.py", ["init_from=torchvision"])
+    bias = np.full(3, processes.place()[0] == int(sys.argv[1]), np.float32)
+    agreement.check(config, epath.Path("runs/x"), {}, {"params": {"bias": bias}})
+
+sys.exit(command_line.run(main))
+"""
+
+
+def test_two_processes_with_other_weights_do_not_start():
+    """Process 1 has its own ones; where nobody has, both go on."""
+    for other, status in ((1, 1), (5, 0)):
+        started = start_together(2, _START, other, stderr=True)
+        said = [process.communicate(timeout=120)[0] for process in started]
+        assert [process.returncode for process in started] == [status, status]
+        assert ["weights of config.init_from='torchvision'" in text for text in said] == [
+            status == 1
+        ] * 2
