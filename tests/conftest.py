@@ -67,6 +67,6 @@ def web(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / value))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(transport, "PAUSE", 0.01)
-    monkeypatch.setattr(transport, "TIMEOUT", (5.0, 0.5))
+    monkeypatch.setattr(transport, "TIMEOUT", (20.0, 20.0))
     with Server() as server:
         yield server
