@@ -29,6 +29,12 @@ def test_our_folder(web, monkeypatch, tmp_path, variables, expected):
     assert str(cache.folder()) == expected.format(home=tmp_path / "home")
 
 
+def test_a_bucket_is_not_taken_for_a_folder(web, monkeypatch):
+    monkeypatch.setenv("INCEPTION_CACHE", "gs://bucket/cache")
+    with pytest.raises(WeightsError, match="gs://bucket/cache is not a folder"):
+        cache.folder()
+
+
 def test_without_a_home_a_folder_must_be_named(web, monkeypatch, tmp_path):
     """In a container whose user the system does not know, `Path.home()` raises RuntimeError."""
 

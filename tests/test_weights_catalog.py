@@ -6,8 +6,7 @@ from inception import command_line
 from inception.weights import locate
 from inception.weights.__main__ import main
 from inception.weights.registry import REGISTRY
-from tests.loopback import BODY, repository
-from tests.weight_files import publish
+from tests.loopback import BODY, publish, repository
 
 
 def _run(*words: str) -> int:
@@ -47,6 +46,7 @@ def test_download_copies_where_one_wants_it_and_overwrites_nothing(web, monkeypa
     output.write_bytes(b"mine")
     assert _run("download", "keras", f"--output={output}") == 1
     assert output.read_bytes() == b"mine"
+    assert _run("download", "keras", "--output=gs://bucket/w.h5") == 1
 
 
 def test_a_repository_is_copied_as_a_folder(web, monkeypatch, tmp_path):

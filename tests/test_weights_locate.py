@@ -12,8 +12,8 @@ import pytest
 
 from inception.weights import WeightsError, load_any, locate, registry
 from inception.weights.registry import REGISTRY
-from tests.loopback import BODY, whole
-from tests.weight_files import keras_shapes, publish, write_hdf5
+from tests.loopback import BODY, publish, whole
+from tests.weight_files import keras_shapes, write_hdf5
 
 SHA256 = hashlib.sha256(BODY).hexdigest()
 
@@ -45,6 +45,19 @@ def test_an_address_with_its_digest_is_loaded(web, hdf5):
     web.routes["/w.h5"] = whole(hdf5)
     digest = hashlib.sha256(hdf5).hexdigest()
     assert load_any(f"{web.url('/w.h5')}#sha256={digest}").source == "keras"
+
+
+def test_what_a_name_tells_of_the_source_belongs_to_what_is_kept(web, monkeypatch):
+    """The tag in a file's or repository's name decides on the scaling where nothing else does."""
+    taken = []
+    monkeypatch.setattr(locate.converted, "keep", lambda key, source, _: taken.append(source))
+    for path in ("/x.pth", "/a/x.pth", "/tf_inception_v3.pth"):
+        web.routes[path] = whole()
+        load_any(f"{web.url(path)}#sha256={SHA256}")
+    publish(monkeypatch, web, BODY)
+    load_any("keras")
+    assert taken[0] == taken[1] != taken[2]
+    assert taken[3] == "keras"
 
 
 def test_a_path_that_exists_wins_over_a_name(web, monkeypatch, tmp_path):

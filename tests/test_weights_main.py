@@ -10,6 +10,7 @@ import pytest
 from inception import command_line
 from inception.weights import load_pretrained, originals, verify
 from inception.weights.__main__ import main
+from tests.loopback import publish
 from tests.weight_files import keras_shapes, write_hdf5
 
 
@@ -28,6 +29,19 @@ def test_import_writes_a_directory_and_says_what_it_is(file, tmp_path, capsys):
     model, _, preprocessing = load_pretrained(output)
     assert (model.num_classes, preprocessing.method) == (2, "resize")
     assert json.loads((output / "model.json").read_text())["labels"] == ["cat", "dog"]
+
+
+def test_a_name_is_a_file_for_import_and_verify(file, web, monkeypatch, tmp_path, capsys):
+    offered = publish(monkeypatch, web, file.read_bytes())
+    assert main(["import", "auto", "keras", f"--output={tmp_path / 'weights'}"]) is None
+    assert offered.sha256 in capsys.readouterr().out
+    seen = []
+    monkeypatch.setattr(verify, "our_endpoints", lambda *_: {"logits": 1.0})
+    monkeypatch.setattr(
+        *(originals, "endpoints"), lambda source, path, _: seen.append(path) or {"logits": 1.0}
+    )
+    assert main(["verify", "auto", "keras"]) == 0
+    assert [path.read_bytes() for path in seen] == [file.read_bytes()]
 
 
 def test_a_refused_file_leaves_no_directory(file, tmp_path, capsys):

@@ -13,7 +13,8 @@ from inception.errors import UserError
 from inception.weights import Pretrained, pin, verify
 from inception.weights.labels import imagenet_ids
 from inception.weights.registry import REGISTRY
-from tests.weight_files import keras_shapes, publish, write_hdf5
+from tests.loopback import publish
+from tests.weight_files import keras_shapes, write_hdf5
 
 
 @pytest.fixture(scope="module")

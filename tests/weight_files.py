@@ -1,11 +1,8 @@
-"""Files of weights for tests, and a server that offers them under a published name.
+"""Keras files of the whole network that take no room: HDF5 stores no array that was never written.
 
-Keras files of the whole network take no room: HDF5 stores no array that was never written. All
-values are 0. The layout is the older one of Keras, with the layers' names.
+All values are 0. The layout is the older one of Keras, with the layers' names.
 """
 
-import dataclasses
-import hashlib
 from pathlib import Path
 
 import h5py
@@ -13,8 +10,6 @@ import h5py
 from inception import Inception
 from inception.weights import names
 from inception.weights.pretrained import shapes_of
-from inception.weights.registry import REGISTRY, Published
-from tests.loopback import whole
 
 
 def keras_shapes(classes: int, offset: int = 0) -> dict[str, tuple[int, ...]]:
@@ -36,13 +31,3 @@ def write_hdf5(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
         for place, shape in shapes.items():
             file.create_dataset(place, shape, "f4")
     return path
-
-
-def publish(monkeypatch, web, content: bytes, name: str = "keras", **fields) -> Published:
-    """Puts content on the server, as what a name of the registry stands for."""
-    file = REGISTRY[name].file
-    known = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "md5": ""}
-    offered = dataclasses.replace(REGISTRY[name], urls=(web.url(f"/{file}"),), **(known | fields))
-    web.routes[f"/{file}"] = whole(content)
-    monkeypatch.setitem(REGISTRY, name, offered)
-    return offered

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from inception.files import is_local
 from inception.weights.files import WeightsError
 from inception.weights.registry import Published
 
@@ -48,8 +49,13 @@ def folder() -> Path:
     """Our cache.
 
     Raises:
-      WeightsError: where nothing says where it is to be.
+      WeightsError: where nothing says where it is to be, or it is in a bucket.
     """
+    if not is_local(os.environ.get(VARIABLE, "")):
+        raise WeightsError(
+            f"{VARIABLE}={os.environ[VARIABLE]} is not a folder of this machine: name one, or "
+            "mount the bucket"
+        )
     if ours := named(VARIABLE) or _below(_cache_home(), "inception"):
         return ours.absolute()
     raise WeightsError(f"this user has no home folder to keep weights in: set {VARIABLE}=FOLDER")

@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from inception.errors import UserError
+from inception.files import is_local
 from inception.weights import hub, locate, registry
 from inception.weights.files import WeightsError
 from inception.weights.registry import REGISTRY, Published
@@ -65,6 +66,10 @@ def size(published: Published) -> str:
 def _download(args: argparse.Namespace) -> None:
     """Get a file by name, once."""
     published, output = _known(args.name), Path(args.output).expanduser() if args.output else None
+    if not is_local(args.output or ""):
+        raise UserError(
+            f"--output={args.output} is in a bucket: name a path, and copy it from there"
+        )
     if output and output.exists():
         raise UserError(f"--output={output} exists and is not overwritten: name another path")
     path = locate.locate(published, refresh=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import re
 import shutil
@@ -42,7 +43,15 @@ def load(published: Published) -> Pretrained:
         if path.name == pretrained.WEIGHTS:  # our own format, in a repository
             return pretrained.load(path.parent)
         key = _digest(published)
-    return converted.keep(key, published.source, lambda: _imported(published, key))
+    return converted.keep(key, _imported_as(published), lambda: _imported(published, key))
+
+
+def _imported_as(published: Published) -> str:
+    """The source; where it is to be recognized, the names that may tell it are a part of it."""
+    if published.source != "auto":
+        return published.source
+    names = published.repository or published.file
+    return f"auto.{hashlib.sha256(names.encode()).hexdigest()[:8]}"
 
 
 def _digest(published: Published) -> str:
