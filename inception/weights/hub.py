@@ -80,7 +80,8 @@ def ask(published: Published) -> Snapshot:
             raise
         reason = error if isinstance(error, transport.GiveUp) else "sends no list of files"
         raise DownloadError(
-            f"{published.name} is not on this machine, and {url} {reason}. {by_hand(published)}"
+            f"{published.name} is not on this machine, and {url} {reason}. "
+            f"To get it by hand, {by_hand(published)}"
         ) from error
     _keep(
         published,
@@ -114,7 +115,7 @@ def download(published: Published, snapshot: Snapshot) -> Path:
             continue
         blob = theirs and theirs / "blobs" / (file.sha256 or file.git)
         if not (blob and cache.find(dataclasses.replace(file, path=blob)) and _link(file, blob)):
-            fetch(file, f". {by_hand(published)}")
+            fetch(file, f". Or {by_hand(published)}")
     return _folder(published) / snapshot.commit
 
 
@@ -131,7 +132,7 @@ def _link(file: File, blob: Path) -> bool:
 
 def by_hand(published: Published) -> str:
     """What helps where nothing can be downloaded."""
-    return f"Or put the files of {address(published)} into a folder, and name its path instead"
+    return f"put the files of {address(published)} into a folder, and name its path instead"
 
 
 def address(published: Published) -> str:

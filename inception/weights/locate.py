@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from inception.weights import cache, converted, hub, pretrained, registry
+from inception.weights import cache, converted, hub, pretrained, registry, transport
 from inception.weights.download import fetch
 from inception.weights.files import MAX_BYTES, WeightsError
 from inception.weights.importing import import_weights
@@ -103,21 +103,25 @@ def locate(published: Published, refresh: bool = False) -> Path:
 
     Args:
       published: what is wanted.
-      refresh: asks the hub which commit a branch of a repository is now.
+      refresh: asks the hub which commit a branch of a repository is now, unless offline.
 
     Raises:
       WeightsError: if it cannot be downloaded.
     """
     if published.repository:
-        snapshot = (None if refresh else hub.known(published)) or hub.ask(published)
-        folder = hub.here(published, snapshot)
-        return (folder or hub.download(published, snapshot)) / snapshot.weights
-    if found := where(published):
-        return found
+        again = refresh and not transport.offline()
+        snapshot = (None if again else hub.known(published)) or hub.ask(published)
+        if folder := hub.here(published, snapshot):
+            return folder / snapshot.weights
+        path = hub.download(published, snapshot) / snapshot.weights
+    else:
+        if found := where(published):
+            return found
+        alternative = f", or name its path instead of {published.name}"
+        path = fetch(cache.file_of(published), "" if published.member else alternative)
     if published.license:
         cache.say(f"{published.name}'s license: {published.license} ({published.license_url})")
-    alternative = f", or name its path instead of {published.name}"
-    return fetch(cache.file_of(published), "" if published.member else alternative)
+    return path
 
 
 def where(published: Published) -> Path | None:
