@@ -4,7 +4,6 @@ Training is data parallel: one mesh axis "data", the state on every device, the 
 Several processes run the same program, each feeding its slice of the global batch.
 """
 
-import contextlib
 import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -36,9 +35,7 @@ def make_mesh(local: bool = False) -> Mesh:
       ConfigError: if processes have different numbers of devices.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        with contextlib.suppress(RuntimeError):  # nobody has told where this user's home is
-            folder = Path.home() / ".cache" / "inception"
-            jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "inception"))
     devices = jax.local_devices() if local else jax.devices()
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:

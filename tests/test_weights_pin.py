@@ -11,7 +11,7 @@ import pytest
 from inception import Inception, Preprocessing
 from inception.errors import UserError
 from inception.weights import Pretrained, pin, verify
-from inception.weights.labels import imagenet_ids
+from inception.weights.labels import imagenet_names
 from inception.weights.registry import REGISTRY
 from tests.loopback import publish
 from tests.weight_files import keras_shapes, write_hdf5
@@ -28,7 +28,7 @@ def always_third():
 
 
 def test_accuracy_is_counted_by_the_folders_names(always_third, tmp_path):
-    ids = imagenet_ids()
+    ids = list(imagenet_names())
     for number, count in ((3, 2), (9, 1), (500, 1)):
         (tmp_path / ids[number]).mkdir()
         for image in range(count):

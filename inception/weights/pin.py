@@ -15,7 +15,7 @@ from inception.errors import UserError
 from inception.predictor import Predictor
 from inception.weights import cache, hub, locate, verify
 from inception.weights.files import WeightsError
-from inception.weights.labels import imagenet_ids
+from inception.weights.labels import imagenet_names
 from inception.weights.pretrained import Pretrained
 from inception.weights.registry import Published
 
@@ -96,7 +96,7 @@ def evaluate(loaded: Pretrained, folder: Path) -> tuple[np.ndarray | None, int]:
     Raises:
       UserError: if there are no such images.
     """
-    ids = {wordnet: number for number, wordnet in enumerate(imagenet_ids())}
+    ids = {wordnet: number for number, wordnet in enumerate(imagenet_names())}
     if loaded.model.num_classes != len(ids):
         return None, 0
     files = sorted(path for path in folder.glob("n*/*") if path.suffix.lower() in _SUFFIXES)
