@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 import inception
-from inception import command_line, processes
+from inception import command_line
+from inception.distributed import processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -45,4 +46,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(command_line.run(main, command_line.SMALLER_BATCH))

@@ -10,14 +10,14 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from benchmarks.flax_naive import network
-from inception.benchmark.ours import (
+from benchmarks.ours import (
     config_of,
     device_bytes,
     made_up_batch,
     made_up_variables,
     repeated,
 )
-from inception.benchmark.work import Side, Work
+from benchmarks.work import Side, Work
 
 
 @struct.dataclass

@@ -19,14 +19,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from inception import defaults, processes, sharding
-from inception.benchmark.ours import IMAGENET
-from inception.benchmark.photographs import write_photographs
+from benchmarks.ours import IMAGENET
+from benchmarks.photographs import write_photographs
+from inception import defaults
+from inception.data.datasets import train_batches
 from inception.data.folder import FolderSource
-from inception.datasets import train_batches
+from inception.distributed import processes, sharding
 from inception.errors import UserError
-from inception.state import build
-from inception.train_step import Step
+from inception.training.state import build
+from inception.training.step import Step
 
 
 def seconds_by_turns(

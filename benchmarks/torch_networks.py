@@ -1,7 +1,7 @@
 """torchvision's and timm's Inception-v3 in PyTorch, channels last, as one would train and use them.
 
 On a CPU that is oneDNN. Loaded in the process of the benchmark's side; see
-inception/benchmark/work.py for what a `Work` and a `Side` are.
+benchmarks/work.py for what a `Work` and a `Side` are.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch._inductor import config as inductor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.ways import Call, fastest
-from inception.benchmark.work import Side, Work
+from benchmarks.work import Side, Work
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -223,3 +223,10 @@ def test_an_unknown_field_of_the_model_in_a_file_is_refused(tmp_path):
 def test_a_missing_file_is_answered_with_those_there():
     with pytest.raises(ConfigError, match=r"configs/v4\.py does not exist.*configs/v3\.py"):
         inception.load_config("configs/v4.py")
+
+
+def test_mixup_of_an_odd_batch_is_refused():
+    overrides = ["batch_size=15", "model.batch_norm_group=0"]
+    assert inception.load_config("configs/v3.py", overrides).batch_size == 15
+    with pytest.raises(ConfigError, match=r"batch_size=15; it must be even.*mixup_alpha=0\.2"):
+        inception.load_config("configs/v3.py", [*overrides, "mixup_alpha=0.2"])

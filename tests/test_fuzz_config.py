@@ -14,13 +14,13 @@ from ml_collections import ConfigDict
 import inception
 from inception import config as config_lib
 from inception import defaults
+from inception.data.datasets import open_eval_source, open_train_source
 from inception.data.sources import ArraySource
-from inception.datasets import open_eval_source, open_train_source
 from inception.errors import CheckpointError, ConfigError, UserError
-from inception.model import NETWORK_CHOICES
-from inception.train import Trainer
-from inception.watch import TrainingError
-from inception.workdir import read_config
+from inception.network.model import NETWORK_CHOICES
+from inception.training.loop import Trainer
+from inception.training.watch import TrainingError
+from inception.workdir.identity import read_config
 from tests.conftest import TINY
 from tests.fuzzing import fuzz
 

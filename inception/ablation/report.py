@@ -15,8 +15,8 @@ from etils import epath
 from inception.ablation import plots
 from inception.ablation.results import WEIGHTS, compare, estimate, read_runs
 from inception.ablation.rows import AblationRow, AblationRun
-from inception.files import write_json, write_text
 from inception.paper import COSTS
+from inception.workdir.files import write_json, write_text
 
 HEADING = """\
 # Ablation on {dataset}: {rows}

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 from ml_collections import ConfigDict
 
-from inception.platforms import ANY, compiled_for
-from inception.state import make_model
+from inception.network.model import make_model
+from inception.ops.platforms import ANY, compiled_for
 
 # What is said of a figure with a field of another value than the paper draws.
 VARIANTS = {
@@ -104,7 +104,7 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     Raises:
       ValueError: when the images are too small for the network.
     """
-    model = make_model(config, num_classes).clone(as_drawn=True)
+    model = make_model(config, num_classes).clone(fuse=False)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     captions: dict[str, str] = {}
 

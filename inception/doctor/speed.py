@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import sharding
 from inception.cost.counting import count_network
 from inception.data.sources import Source
 from inception.data.stream import train_stream
-from inception.state import build
-from inception.train_step import Step
+from inception.distributed import sharding
+from inception.ops.platforms import cores
+from inception.training.state import build
+from inception.training.step import Step
 
 SECONDS = 5.0  # that a measurement takes at least
 CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network
@@ -49,6 +50,7 @@ def measure_input(config: ConfigDict, source: Source) -> float:
         batch_size=batch_size,
         augmentation=config.augmentation,
         on_bad_record=config.on_bad_record,
+        max_pixels=config.max_pixels,
         threads=config.data_threads,
     )
     return batch_size * _per_second(lambda: next(batches))
@@ -102,12 +104,6 @@ def threads(config: ConfigDict) -> int:
     return min(config.data_threads or cores(), cores())
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    limited = hasattr(os, "sched_getaffinity")  # on Linux; it knows of taskset and containers
-    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
-
-
 def on_cpu() -> bool:
     """Whether the step runs on the cores that the input needs."""
     return jax.default_backend() == "cpu"
@@ -140,6 +136,7 @@ def measurable(config: ConfigDict, num_classes: int) -> ConfigDict:
     if not on_cpu() or config.batch_size <= most:
         return config
     devices, group = jax.device_count(), config.model.batch_norm_group or most
+    devices = math.lcm(devices, 2 if config.mixup_alpha else 1)  # mixup takes images in pairs
     whole = math.lcm(group, devices)
     small = config.copy_and_resolve_references()
     small.accumulation_steps = 1

@@ -4,15 +4,15 @@ model, variables, preprocessing = inception.load_pretrained("torchvision")  # or
 
 `load_any` gives all there is to know, also about a run's weights, as a `Pretrained`; `save` keeps
 it. On the command line: python -m inception.weights list, or import auto FILE --output=DIRECTORY.
-What has a name (registry.py) is downloaded once and kept. Reading needs PyTorch for .pth files
-only, and TensorFlow for its checkpoints.
+What has a name (registry.py) is downloaded once and kept. Reading needs another library,
+TensorFlow, for TensorFlow's checkpoints only.
 """
 
 import os
 from typing import Any
 
-from inception.model import Inception
-from inception.preprocessing import Preprocessing
+from inception.data.preprocessing import Preprocessing
+from inception.network.model import Inception
 from inception.weights import locate, registry
 from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights
@@ -25,6 +25,7 @@ from inception.weights.pretrained import (
     save,
 )
 from inception.weights.sources import SOURCES
+from inception.workdir.files import is_local
 
 __all__ = [
     "SOURCES",
@@ -45,10 +46,12 @@ def load_any(path: str | os.PathLike) -> Pretrained:
 
     Args:
       path: a directory that `save` wrote; a file of torchvision, timm, Keras, slim,
-        research/inception or pytorch-fid; or a run's workdir or WORKDIR/checkpoints/STEP, on a disk
-        or in a bucket, whose running averages are taken. If there is no such path: a name of
-        `registry.REGISTRY`, "hf-hub:USER/REPO", "hf-hub:USER/REPO@REVISION" or
-        "https://HOST/FILE#sha256=DIGEST", which is downloaded unless it is on this machine.
+        research/inception or pytorch-fid; a folder of timm's or Keras's as Hugging Face has it,
+        config.json and model.safetensors or model.weights.h5; or a run's workdir or
+        WORKDIR/checkpoints/STEP, on a disk or in a bucket, whose running averages are taken. If
+        there is no such path: a name of `registry.REGISTRY`, "hf-hub:USER/REPO",
+        "hf-hub:USER/REPO@REVISION" or "https://HOST/FILE#sha256=DIGEST", which is downloaded unless
+        it is on this machine.
 
     Raises:
       WeightsError: when it is none of these, cannot be downloaded, or cannot be read.
@@ -56,26 +59,40 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     """
     if published := locate.named(path):
         return locate.load(published)
-    from inception.workdir import resolve_checkpoint  # Orbax takes seconds and serves only this
+    from inception.workdir.identity import (  # Orbax takes seconds and serves this
+        is_run,
+        resolve_workdir,
+    )
 
-    workdir, step = resolve_checkpoint(path)
-    is_run = (workdir / "config.json").exists() and (workdir / "checkpoints").is_dir()
-    if step is not None or is_run:
+    if is_run(path):
         return from_run(path)
+    workdir = resolve_workdir(path)
     if (workdir / DESCRIPTION).exists():
         return load(os.fspath(path))
     try:
         files_of(os.fspath(path))
     except WeightsError as error:
-        kinds = f"{DESCRIPTION} (imported weights) or config.json and checkpoints/ (a run)"
+        kinds = (
+            f"{DESCRIPTION} (imported weights), config.json and model.safetensors (timm), or "
+            "config.json and checkpoints/ (a run)"
+        )
         what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
-        near = registry.nearest(os.fspath(path))
-        names = f"names like it are {', '.join(near)}; " if near else ""
         raise WeightsError(
-            f"{path} holds no weights: it is {what} {kinds}. It is not the name of published "
-            f"weights either: {names}python -m inception.weights list shows all"
+            f"{path} holds no weights: it is {what} {kinds}. {_what_else(path)}"
         ) from error
     return import_weights(os.fspath(path))
+
+
+def _what_else(path: str | os.PathLike) -> str:
+    """What to say of a path where there are no weights."""
+    if not is_local(path):
+        return "In a bucket only runs are looked for"
+    near = registry.nearest(os.fspath(path))
+    names = f"names like it are {', '.join(near)}; " if near else ""
+    return (
+        f"It is not the name of published weights either: {names}python -m inception.weights list "
+        "shows all"
+    )
 
 
 def load_pretrained(path: str | os.PathLike) -> tuple[Inception, dict[str, Any], Preprocessing]:

@@ -1,4 +1,4 @@
-"""The commands about published weights: list, download, where and pin."""
+"""The commands about published weights: list, download and where."""
 
 import argparse
 import shutil
@@ -9,10 +9,9 @@ from typing import Any
 from tabulate import tabulate
 
 from inception.errors import UserError
-from inception.files import is_local
 from inception.weights import hub, locate, registry
-from inception.weights.files import WeightsError
 from inception.weights.registry import REGISTRY, Published
+from inception.workdir.files import local_path
 
 
 def add(commands: Any) -> None:
@@ -20,15 +19,11 @@ def add(commands: Any) -> None:
     commands.add_parser("list", help=_list.__doc__).set_defaults(run=_list)
     download = commands.add_parser("download", help=_download.__doc__)
     download.add_argument("name", metavar="NAME")
-    download.add_argument("--output", metavar="PATH", help="also copies it there")
+    download.add_argument("--output", metavar="PATH", type=local_path, help="also copies it there")
     download.set_defaults(run=_download)
     where = commands.add_parser("where", help=_where.__doc__)
     where.add_argument("name", metavar="NAME")
     where.set_defaults(run=_where)
-    pin = commands.add_parser("pin", help=_pin.__doc__)
-    pin.add_argument("--images", metavar="FOLDER", help="ImageNet's validation images, FOLDER/ID/*")
-    pin.add_argument("names", metavar="NAME", nargs="*", help="only these (all)")
-    pin.set_defaults(run=_pin)
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -65,11 +60,7 @@ def size(published: Published) -> str:
 
 def _download(args: argparse.Namespace) -> None:
     """Get a file by name, once."""
-    published, output = _known(args.name), Path(args.output).expanduser() if args.output else None
-    if not is_local(args.output or ""):
-        raise UserError(
-            f"--output={args.output} is in a bucket: name a path, and copy it from there"
-        )
+    published, output = registry.get(args.name), args.output
     if output and output.exists():
         raise UserError(f"--output={output} exists and is not overwritten: name another path")
     path = locate.locate(published, refresh=True)
@@ -94,26 +85,9 @@ def _copy(published: Published, path: Path, output: Path) -> None:
 
 def _where(args: argparse.Namespace) -> int:
     """Say where a file is; the status is 1 if it is not on this machine."""
-    published = _known(args.name)
+    published = registry.get(args.name)
     if path := locate.where(published):
         print(path)
         return 0
     origin = published.urls[0] if published.urls else f"{hub.address(published)}"
     raise UserError(f"{args.name} is not on this machine. It would be downloaded from {origin}")
-
-
-def _known(name: str) -> Published:
-    if published := registry.find(name):
-        return published
-    near = registry.nearest(name) or REGISTRY
-    raise WeightsError(f"there are no published weights {name!r}: choose {', '.join(near)}")
-
-
-def _pin(args: argparse.Namespace) -> int:
-    """Download everything, print sizes and digests, verify, and evaluate on --images."""
-    from inception.weights import pin  # what it evaluates with takes seconds
-
-    names = args.names or list(REGISTRY)
-    results = [pin.examine(_known(name), args.images) for name in names]
-    print(pin.lines(results), pin.table(results), sep="\n\n")
-    return int(any(result.problem for result in results))

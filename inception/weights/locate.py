@@ -17,6 +17,7 @@ from inception.weights.files import MAX_BYTES, WeightsError
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import Pretrained
 from inception.weights.registry import Published
+from inception.workdir.files import local_path
 
 
 def named(path: str | os.PathLike) -> Published | None:
@@ -73,11 +74,12 @@ def file_of(path: str, source: str = "auto") -> Iterator[tuple[str | Path, str]]
     """The file that a path, a name or an address stands for, and the source to import it as.
 
     Raises:
+      UserError: for a path in a bucket.
       WeightsError: if it cannot be downloaded.
     """
     published = named(path)
     if not published:
-        yield path, source
+        yield local_path(path), source
         return
     with opened(published) as file:
         yield file, published.source if source == "auto" else source

@@ -2,7 +2,7 @@
 
 Nothing here was ever downloaded by the authors of this file. Sizes and digests are those that the
 publishers, or projects that pin the files, have written down; `digest_from` says who. `python -m
-inception.weights pin` downloads everything and prints what is missing.
+inception.evaluation.pin` downloads everything and prints what is missing.
 
 Accuracy is on ImageNet's validation set, as published and with the publisher's crop. The order of
 the 1000 classes is that of their WordNet ids everywhere but in `fid`, see docs/weights.md.
@@ -268,6 +268,18 @@ def find(name: str) -> Published | None:
     if name.startswith(("https://", "http://")):
         return _from_url(name)
     return REGISTRY.get(ALIASES.get(name, name))
+
+
+def get(name: str) -> Published:
+    """What `find` finds.
+
+    Raises:
+      WeightsError: if that is nothing, naming what looks like it.
+    """
+    if published := find(name):
+        return published
+    near = nearest(name) or REGISTRY
+    raise WeightsError(f"there are no published weights {name!r}: choose {', '.join(near)}")
 
 
 def _from_hub(address: str) -> Published:

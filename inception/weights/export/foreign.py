@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.weights import names, verify
 from inception.weights.export.format import Format, judged, scaled
 from inception.weights.files import WeightsError
@@ -119,7 +119,13 @@ def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
     import keras
 
     classes, tensors = fitted.model.num_classes, _tensors(fitted)
-    network = keras.applications.InceptionV3(weights=None, classes=classes)
+    size = fitted.preprocessing.image_size
+    network = keras.applications.InceptionV3(
+        weights=None,
+        classes=classes,
+        input_shape=(size, size, 3),
+        classifier_activation=pretrained.activation,
+    )
     layers = {"predictions": network.get_layer("predictions")}
     for kind in ("conv2d", "batch_normalization"):
         same = [layer for layer in network.layers if layer.name.startswith(kind)]
@@ -130,7 +136,10 @@ def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
             variable.assign(tensors[f"{name}/{variable.name}"])
     whole = not path.name.endswith(".weights.h5")
     network.save(path) if whole else network.save_weights(path)
-    made = f"keras.applications.InceptionV3(weights=None, classes={classes})"
+    made = (
+        f"keras.applications.InceptionV3(weights=None, classes={classes}, "
+        f"input_shape=({size}, {size}, 3), classifier_activation={pretrained.activation!r})"
+    )
     return [f"load it with {made}.load_weights; its input is {scaled(pretrained)}", *notes]
 
 
