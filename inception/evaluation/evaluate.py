@@ -126,7 +126,7 @@ def write_results(
     workdir = epath.Path(workdir)
     write_json(workdir / f"{name}.json", results)
     if sharding.is_main_process() and "confusion" in results["ema"]:
-        from inception import confusion_plot  # matplotlib takes a second
+        from inception.evaluation import confusion_plot  # matplotlib takes a second
 
         with (workdir / f"{name}_confusion.png").open("wb") as file:
             confusion_plot.draw(results, class_names).savefig(file)
