@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
     if args.step is None and args.mode == "replay":
         parser.error("--mode=replay needs --step=N, the step to compute again")
-    processes.keep_memory()
+    processes.tune_host_runtime()
     processes.connect(
         args.distributed,
         args.coordinator,

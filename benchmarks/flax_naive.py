@@ -54,7 +54,7 @@ class Network(Inception):
     def __call__(self, images, train=False):  # type: ignore[override]
         """Maps float [batch, height, width, 3] to the logits of both heads, float32."""
         with reference("max_pool", "conv"):
-            logits, endpoints = super().__call__(images, train, side_head=True)
+            logits, endpoints = super().__call__(images, train, aux_head=True)
         return logits, endpoints["aux_logits"]  # where they are unused, they are not computed
 
     def _conv(self, train: bool) -> MakeConv:

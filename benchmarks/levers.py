@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from tabulate import tabulate
 
-from benchmarks.ours import made_up_batch
+from benchmarks.ours import synthetic_batch
 from benchmarks.work import OURS, Work
 from inception import config
 from inception.config import flatten
@@ -26,7 +26,7 @@ from inception.errors import UserError
 from inception.ops.platforms import reference
 from inception.plan import absent
 from inception.training import state
-from inception.training.step import Step
+from inception.training.step import TrainStep
 
 CLASSES, STEPS_PER_EPOCH = 1000, 1000.0
 GIB = 2**30
@@ -55,17 +55,17 @@ def timed(names: list[str], rounds: int, images: int) -> list[dict]:
     fields = config.load("configs/v3.py", ["augmentation=none", f"batch_size={images}"])
     batch_of = Work(OURS, "train", 0, flatten(fields), CLASSES)
     mesh = sharding.make_mesh()
-    batch = next(sharding.to_devices(mesh, [made_up_batch(batch_of)]))
+    batch = next(sharding.to_devices(mesh, [synthetic_batch(batch_of)]))
     steps = {}
     for name in ["", *names]:
         without = OPTIMIZATIONS.get(name, Without())
         with reference(*without.operations):
-            training = state.build(fields, CLASSES, STEPS_PER_EPOCH)
-            model = training.model.clone(fuse=without.fuse)
-            training = dataclasses.replace(training, model=model)
-            jitted = Step(training, mesh).jitted
-            steps[name] = jitted.lower(training.abstract_state(mesh), batch).compile()
-    current = training.create_state(mesh)
+            recipe = state.build(fields, CLASSES, STEPS_PER_EPOCH)
+            model = recipe.model.clone(fuse=without.fuse)
+            recipe = dataclasses.replace(recipe, model=model)
+            jitted = TrainStep(recipe, mesh).jitted
+            steps[name] = jitted.lower(recipe.abstract_state(mesh), batch).compile()
+    current = recipe.create_state(mesh)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds + 1):
         for name, step in steps.items():
@@ -114,7 +114,7 @@ def measure(on: str, names: list[str], images: int, rounds: int) -> list[dict]:
     """A row for nothing left out and for each of the optimizations."""
     if on != "cpu":
         return compiled(names, on, images)
-    processes.keep_memory()
+    processes.tune_host_runtime()
     return timed([each for each in names if each != "packed state"], rounds, images)
 
 

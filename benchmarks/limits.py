@@ -76,7 +76,7 @@ class Limits:
 def needs(work: Work) -> tuple[float, float]:
     """Operations and bytes of an image, by the model above."""
     network = count_network(config_of(work), work.num_classes)
-    total = network.total_with_side_head if work.mode == "train" else network.total
+    total = network.total_with_aux_head if work.mode == "train" else network.total
     weights = total.parameters * 4 * WEIGHT_PASSES[work.mode] / work.batch
     outputs = sum(layer.activation_bytes for layer in total.layers if layer.kind == "conv")
     operations = 2 * total.multiply_adds * (3 if work.mode == "train" else 1)

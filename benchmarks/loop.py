@@ -27,7 +27,7 @@ from inception.data.folder import FolderSource
 from inception.distributed import processes, sharding
 from inception.errors import UserError
 from inception.training.state import build
-from inception.training.step import Step
+from inception.training.step import TrainStep
 
 
 def seconds_by_turns(
@@ -39,9 +39,9 @@ def seconds_by_turns(
         of_step, of_input = of_step[:1], of_input[1:]
     os.sched_setaffinity(0, of_step)  # threads have the cores of the thread that starts them
     mesh = sharding.make_mesh()
-    training = build(config, 1000, IMAGENET / config.batch_size)
-    step = Step(training, mesh)
-    state: Any = step.pack(training.create_state(mesh))
+    recipe = build(config, 1000, IMAGENET / config.batch_size)
+    step = TrainStep(recipe, mesh)
+    state: Any = step.pack(recipe.create_state(mesh))
     os.sched_setaffinity(0, of_input)
     batches = train_batches(config, FolderSource(root, "train"), mesh, 0)
     ready = next(batches)
@@ -85,7 +85,7 @@ def main() -> None:
         parser.error("--on=cpu needs two cores, one for the step and one for decoding")
     if args.on == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    processes.keep_memory()
+    processes.tune_host_runtime()
     config = defaults.get_config()
     config.batch_size = args.images
     config.dtype = "float32" if args.on == "cpu" else "bfloat16"

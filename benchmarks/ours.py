@@ -17,7 +17,7 @@ from inception.distributed import processes, sharding
 from inception.network.model import make_model
 from inception.predict.predictor import Predictor
 from inception.training.state import build
-from inception.training.step import Step
+from inception.training.step import TrainStep
 
 IMAGENET = 1_281_167  # training images, for the schedule of the learning rate
 
@@ -30,7 +30,7 @@ def config_of(work: Work) -> ConfigDict:
     return config
 
 
-def made_up_batch(work: Work) -> dict[str, np.ndarray]:
+def synthetic_batch(work: Work) -> dict[str, np.ndarray]:
     """Images of noise with labels: what a step computes does not depend on them."""
     numbers = np.arange(work.batch, dtype=np.int32)
     shape = (work.batch, work.size, work.size, 3)
@@ -44,12 +44,12 @@ def made_up_batch(work: Work) -> dict[str, np.ndarray]:
 
 def train(work: Work) -> Side:
     """The whole training step of train_step.py, on one batch that lies on the devices."""
-    processes.keep_memory()  # as main.py
+    processes.tune_host_runtime()  # as main.py
     config, mesh = config_of(work), sharding.make_mesh()
-    training = build(config, work.num_classes, IMAGENET / work.batch)
-    batch = next(sharding.to_devices(mesh, [made_up_batch(work)]))
-    compiled = Step(training, mesh)
-    outputs: Any = (compiled.pack(training.create_state(mesh)), None)
+    recipe = build(config, work.num_classes, IMAGENET / work.batch)
+    batch = next(sharding.to_devices(mesh, [synthetic_batch(work)]))
+    compiled = TrainStep(recipe, mesh)
+    outputs: Any = (compiled.pack(recipe.create_state(mesh)), None)
 
     def step() -> None:
         nonlocal outputs
@@ -66,22 +66,22 @@ def train(work: Work) -> Side:
 
 def infer(work: Work) -> Side:
     """The predictor, with batch normalization folded, on uint8 images that lie on the devices."""
-    processes.keep_memory()
+    processes.tune_host_runtime()
     config, mesh = config_of(work), sharding.make_mesh()
     model = make_model(config, work.num_classes)
     predict = Predictor(
         model,
-        jax.device_put(made_up_variables(model, work.size), sharding.replicated(mesh)),
+        jax.device_put(random_variables(model, work.size), sharding.replicated(mesh)),
         preprocessing(config),
         batch_size=work.batch,
         mesh=mesh,
     )
-    images = next(sharding.to_devices(mesh, [made_up_batch(work)]))["image"]
+    images = next(sharding.to_devices(mesh, [synthetic_batch(work)]))["image"]
     does = "uint8 to logits by inception.Predictor, batch norm folded"
     return Side(*repeated(lambda: predict.on_devices(images)), does, device_bytes)
 
 
-def made_up_variables(model: nn.Module, size: int) -> dict[str, Any]:
+def random_variables(model: nn.Module, size: int) -> dict[str, Any]:
     """Variables that keep activations near 1 and that no initialization is compiled for.
 
     Kernels are normal with variance 2 / inputs (He), statistics and scales near 1, offsets near 0.

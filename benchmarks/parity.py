@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from benchmarks.ours import config_of, made_up_variables
+from benchmarks.ours import config_of, random_variables
 from benchmarks.turns import environment
 from benchmarks.work import Work
 from inception.network.model import make_model
@@ -34,7 +34,7 @@ TOLERANCE = {"logits": 1e-4, "gradients": 1e-3}  # of the largest logit; of the 
 def compute(work: Work) -> dict[str, np.ndarray]:
     """Logits of both heads, [2, batch, classes], and the flat gradient, of every draw."""
     model = make_model(config_of(work), work.num_classes)
-    variables = made_up_variables(model, work.size)
+    variables = random_variables(model, work.size)
     labels = jnp.tile(jnp.arange(work.batch) % work.num_classes, (2, 1))  # of both heads
 
     @jax.jit
@@ -42,7 +42,7 @@ def compute(work: Work) -> dict[str, np.ndarray]:
     def both(variables: dict, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         def loss(params: dict) -> tuple[jax.Array, jax.Array]:
             given = {**variables, "params": params}
-            logits, endpoints = model.apply(given, images, train=False, side_head=True)
+            logits, endpoints = model.apply(given, images, train=False, aux_head=True)
             heads = jnp.stack([logits, endpoints["aux_logits"]])
             return optax.softmax_cross_entropy_with_integer_labels(heads, labels).mean(), heads
 

@@ -71,7 +71,7 @@ def run(main: Callable[[], int | None], memory_advice: str = "") -> int:
     try:
         status = main() or 0
     except (UserError, OSError) as error:
-        processes.end_if_lost(error)
+        processes.exit_if_peer_lost(error)
         print(f"{processes.name()}error: {error}", file=sys.stderr)
         status = getattr(error, "status", 1)
     except KeyboardInterrupt as stopped:
@@ -83,11 +83,11 @@ def run(main: Callable[[], int | None], memory_advice: str = "") -> int:
             line = ". ".join(filter(None, (f"out of memory: {reason}", memory_advice)))
             print(f"{processes.name()}error: {line}", file=sys.stderr)
         elif processes.name():
-            processes.end_if_lost(error)
+            processes.exit_if_peer_lost(error)
             traceback.print_exc()
         else:
             raise
         status = 1
     if status:
-        processes.end(status)
+        processes.exit_together(status)
     return status

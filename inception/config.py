@@ -294,10 +294,10 @@ def _check_memory(config: ConfigDict) -> None:
     """Refuses batches that no host could hold."""
     for group, name in ((config, "batch_size"), (config.eval, "eval.batch_size")):
         gib = group.batch_size * config.image_size**2 * 3 / 2**30
-        if gib > defaults.MOST_GIB:
+        if gib > defaults.MAX_GIB:
             raise ConfigError(
                 f"config.{name}={group.batch_size} images of config.image_size={config.image_size} "
-                f"are {gib:,.0f} GiB; at most {defaults.MOST_GIB} can be held"
+                f"are {gib:,.0f} GiB; at most {defaults.MAX_GIB} can be held"
             )
 
 

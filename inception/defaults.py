@@ -220,7 +220,7 @@ AT_MOST = {
 }
 MOST = 1e9  # of all other numbers
 LEAST = 1e-30  # but 0: float32 makes 0 of less
-MOST_GIB = 64  # of the uint8 images of a batch, over all hosts; each keeps about four batches
+MAX_GIB = 64  # of the uint8 images of a batch, over all hosts; each keeps about four batches
 # Where the first field has none of these values, the others play no part.
 SWITCHES = (
     ("optimizer", ("rmsprop",), ("rmsprop_decay", "rmsprop_epsilon")),

@@ -36,12 +36,12 @@ class Call:
     arguments: tuple
 
 
-def torch_shapes(classes: int = 5, side_head: bool = True) -> dict[str, tuple[int, ...]]:
+def torch_shapes(classes: int = 5, aux_head: bool = True) -> dict[str, tuple[int, ...]]:
     """Shapes of torchvision's state dict by name, without the counts of batches."""
-    model = Inception(classes, aux_head="bn" if side_head else "none", batch_norm_scale=True)
+    model = Inception(classes, aux_head="bn" if aux_head else "none", batch_norm_scale=True)
     shapes = shapes_of(model)
     return {
-        name: names.to_theirs(names.TORCH, ours, np.empty(shapes[ours], bool)).shape
+        name: names.to_source(names.TORCH, ours, np.empty(shapes[ours], bool)).shape
         for ours, name in names.table(names.TORCH, shapes).items()
     }
 

@@ -8,7 +8,7 @@ from jax.errors import JaxRuntimeError
 from inception import command_line
 from inception.distributed.preemption import Interrupted
 from inception.distributed.processes import ProcessStopped
-from inception.errors import TRY_AGAIN, ConfigError
+from inception.errors import EX_TEMPFAIL, ConfigError
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_a_command_without_a_config_takes_none_of_its_fields(capsys):
         (ConfigError("config.seed=-1; it must be 0 or more"), 1, "error: config.seed=-1"),
         (FileNotFoundError(2, "No such file", "a.png"), 1, "a.png"),
         (KeyboardInterrupt("stopped at step 3"), 130, "stopped at step 3"),
-        (Interrupted("stopped at step 3"), TRY_AGAIN, "stopped at step 3"),
-        (ProcessStopped("process 3 has stopped"), TRY_AGAIN, "process 3 has stopped"),
+        (Interrupted("stopped at step 3"), EX_TEMPFAIL, "stopped at step 3"),
+        (ProcessStopped("process 3 has stopped"), EX_TEMPFAIL, "process 3 has stopped"),
         (MemoryError("Unable to allocate 3 TiB"), 1, "out of memory: Unable to allocate 3 TiB"),
         (JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB\nat x"), 1, "RESOURCE_EXHAUSTED: 9 GiB. A"),
     ],

@@ -101,7 +101,7 @@ def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[s
     with originals.recorded(network) as found:
         network(inputs)
         if size >= 299:  # the side head needs the 17x17 grid
-            originals.run_side_head(network, found)
+            originals.run_aux_head(network, found)
     answers = {name: originals.channels_last(tensor) for name, tensor in found.items()}
     answers["images"] = images
     if mode == "gradients":

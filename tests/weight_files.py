@@ -37,12 +37,12 @@ def write_hdf5(path: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
     return path
 
 
-def torch_shapes(classes: int, side_head: bool = False) -> dict[str, tuple[int, ...]]:
+def torch_shapes(classes: int, aux_head: bool = False) -> dict[str, tuple[int, ...]]:
     """Shapes of PyTorch's tensors by name."""
-    model = Inception(classes, aux_head="bn" if side_head else "none", batch_norm_scale=True)
+    model = Inception(classes, aux_head="bn" if aux_head else "none", batch_norm_scale=True)
     shapes = shapes_of(model)
     return {
-        theirs: names.to_theirs(names.TORCH, ours, np.empty(shapes[ours], bool)).shape
+        theirs: names.to_source(names.TORCH, ours, np.empty(shapes[ours], bool)).shape
         for ours, theirs in names.table(names.TORCH, shapes).items()
     }
 

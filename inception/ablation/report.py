@@ -217,7 +217,7 @@ def _cost_table(rows: pd.DataFrame) -> str:
     columns = {
         "row": rows.row,
         "parameters": _text(rows.parameters, ",.0f"),
-        "with side head": _text(rows.parameters_with_side_head, ",.0f"),
+        "with side head": _text(rows.parameters_with_aux_head, ",.0f"),
         "multiply-adds": _text(rows.multiply_adds, ",.0f"),
         "ratio to the first": _text(rows.multiply_adds / rows.multiply_adds.iloc[0], ".3f"),
         "paper: billions": _text(rows.paper_billion_ops, ".1f"),

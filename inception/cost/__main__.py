@@ -34,8 +34,8 @@ def reported_cost(path: str, config: ConfigDict) -> ReportedCost | None:
 def stage_table(network: NetworkCost) -> str:
     """One line per stage, then the sums without and with the side head."""
     lines = [*network.stages, network.total]
-    if network.side_head:
-        lines += [network.side_head, network.total_with_side_head]
+    if network.aux_head:
+        lines += [network.aux_head, network.total_with_aux_head]
     table = [
         {
             "stage": stage.name,

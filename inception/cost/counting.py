@@ -83,7 +83,7 @@ class NetworkCost(NamedTuple):
 
     image: tuple[int, ...]  # (height, width, channels) of the input
     stages: list[StageCost]  # in the order of computation, without the side head
-    side_head: StageCost | None  # figure 8, which only training needs; None where there is none
+    aux_head: StageCost | None  # figure 8, which only training needs; None where there is none
 
     @property
     def total(self) -> StageCost:
@@ -92,9 +92,9 @@ class NetworkCost(NamedTuple):
         return StageCost("total", "", (), sum(stage.parameters for stage in self.stages), layers)
 
     @property
-    def total_with_side_head(self) -> StageCost:
+    def total_with_aux_head(self) -> StageCost:
         """All stages and the side head together: the network as it is trained."""
-        stages = [*self.stages, self.side_head or StageCost("none")]
+        stages = [*self.stages, self.aux_head or StageCost("none")]
         return self._replace(stages=stages).total._replace(name="total with side head")
 
 

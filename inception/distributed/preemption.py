@@ -18,13 +18,13 @@ import jax
 from jax.experimental import multihost_utils
 
 from inception.distributed import processes
-from inception.errors import TRY_AGAIN
+from inception.errors import EX_TEMPFAIL
 
 
 class Interrupted(KeyboardInterrupt):
     """A run that was asked to stop and has; the message says how far it came."""
 
-    status = TRY_AGAIN  # of the command that it ends
+    status = EX_TEMPFAIL  # of the command that it ends
 
 
 @contextlib.contextmanager
@@ -57,10 +57,10 @@ def preemption() -> Iterator[Callable[[], bool]]:
         with _handling(note, numbers):
             yield stop
     except Interrupted as stopped:
-        stopped.status = 130 if received == [signal.SIGINT] and not several else TRY_AGAIN
+        stopped.status = 130 if received == [signal.SIGINT] and not several else EX_TEMPFAIL
         raise
     except Exception as error:
-        processes.end_if_lost(error)
+        processes.exit_if_peer_lost(error)
         raise
 
 

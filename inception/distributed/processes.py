@@ -18,12 +18,12 @@ from typing import Any, NoReturn
 import jax
 from jax._src import distributed as service  # no public name; Orbax takes it from here, too
 
-from inception.errors import TRY_AGAIN, ConfigError, UserError
+from inception.errors import EX_TEMPFAIL, ConfigError, UserError
 
 # Seconds without a sign of life after which a process counts as dead, and JAX ends all others.
-LOST_AFTER = 60
-_MEET_WITHIN = 300  # seconds for all processes to start
-_PART_WITHIN = 10  # seconds that a process which ends by an error waits for the others
+HEARTBEAT_TIMEOUT = 60
+INIT_TIMEOUT = 300  # seconds for all processes to start
+SHUTDOWN_TIMEOUT = 10  # seconds that a process which ends by an error waits for the others
 _STOPPED = "inception/stopped"
 _agreements = itertools.count()
 # How errors of JAX's begin, of whatever class, when devices or processes do not answer.
@@ -45,10 +45,10 @@ _HOW = (
 class ProcessStopped(UserError, RuntimeError):
     """Another process has stopped, so that this one cannot go on; the same command may."""
 
-    status = TRY_AGAIN
+    status = EX_TEMPFAIL
 
 
-def keep_memory() -> None:
+def tune_host_runtime() -> None:
     """Lets a CPU's steps work in memory that they have had; call it before JAX starts a device.
 
     By default glibc gives the gigabyte of a step back, and the system fills page after page with
@@ -104,8 +104,8 @@ def connect(
             num_processes,
             process_id,
             cluster_detection_method=None if distributed else "deactivate",
-            initialization_timeout=_MEET_WITHIN,
-            heartbeat_timeout_seconds=LOST_AFTER,
+            initialization_timeout=INIT_TIMEOUT,
+            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"the processes do not meet: {error} {_HOW}") from error
@@ -142,14 +142,14 @@ def _from_environment(name: str) -> int | None:
     return int(text) if text else None
 
 
-def place() -> tuple[int, int]:
+def process_index_and_count() -> tuple[int, int]:
     """The number of this process and how many there are, (0, 1) of one alone."""
     return service.global_state.process_id, service.global_state.num_processes
 
 
 def name() -> str:
     """Tells this process apart in its log lines: "[process 3/4] ", "" of one alone."""
-    number, count = place()
+    number, count = process_index_and_count()
     return f"[process {number}/{count}] " if count > 1 else ""
 
 
@@ -157,13 +157,13 @@ def _client() -> Any:
     return service.global_state.client
 
 
-def tell(key: str, text: str) -> None:
+def publish(key: str, text: str) -> None:
     """Lets all processes know a text; only the first text of a key counts."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is there
         _client().key_value_set(key, text)
 
 
-def ask(key: str) -> str:
+def wait_for(key: str) -> str:
     """The text that some process tells under this key; waits for it.
 
     Raises:
@@ -177,7 +177,7 @@ def ask(key: str) -> str:
             raise ProcessStopped(client.key_value_try_get(_STOPPED))
 
 
-def agree(text: str, combine: Callable[[Sequence[str]], str]) -> str:
+def gather_and_reduce(text: str, combine: Callable[[Sequence[str]], str]) -> str:
     """What process 0 makes of the texts of all processes; waits until all have told theirs.
 
     Args:
@@ -187,17 +187,17 @@ def agree(text: str, combine: Callable[[Sequence[str]], str]) -> str:
     Raises:
       ProcessStopped: if a process has stopped instead.
     """
-    number, count = place()
+    number, count = process_index_and_count()
     if count == 1:
         return combine([text])
     key = f"inception/agreements/{next(_agreements)}"
-    tell(f"{key}/{number}", text)
+    publish(f"{key}/{number}", text)
     if number == 0:
-        tell(f"{key}/result", combine([ask(f"{key}/{other}") for other in range(count)]))
-    return ask(f"{key}/result")
+        publish(f"{key}/result", combine([wait_for(f"{key}/{other}") for other in range(count)]))
+    return wait_for(f"{key}/result")
 
 
-def end_if_lost(error: BaseException) -> None:
+def exit_if_peer_lost(error: BaseException) -> None:
     """Ends this process, one of several, at once if the error means that another one is gone.
 
     It cannot be left by an exception: what is on the way out, such as a checkpoint that is being
@@ -206,28 +206,28 @@ def end_if_lost(error: BaseException) -> None:
     reason: BaseException | None = error
     while reason and not str(reason).startswith(_UNREACHABLE):
         reason = reason.__cause__
-    if not reason or place()[1] == 1:
+    if not reason or process_index_and_count()[1] == 1:
         return
     logging.error(
         "another process has stopped or cannot be reached, so this one stops too; the same command "
         "continues from the newest checkpoint (%s)",
         str(reason).partition("\n")[0],
     )
-    _exit(TRY_AGAIN)
+    _exit(EX_TEMPFAIL)
 
 
-def end(status: int) -> None:
+def exit_together(status: int) -> None:
     """Ends this process, one of several, by an error: in order if all end now, else without them.
 
     Left to itself, Python would wait for the others at its end, while they wait for this one in a
     sum over devices. One process alone just goes on to its own end.
     """
-    if place()[1] == 1:
+    if process_index_and_count()[1] == 1:
         return
-    tell(_STOPPED, f"{name()}has stopped with status {status}; its log says why")
+    publish(_STOPPED, f"{name()}has stopped with status {status}; its log says why")
     orderly = threading.Thread(target=jax.distributed.shutdown, daemon=True)
     orderly.start()
-    orderly.join(_PART_WITHIN)
+    orderly.join(SHUTDOWN_TIMEOUT)
     _exit(status)
 
 

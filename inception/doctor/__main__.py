@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--workdir", help="where the run will be kept; it may be in a bucket")
     args, overrides = command_line.parse(parser, argv)
-    processes.keep_memory()  # as main.py, whose step is measured
+    processes.tune_host_runtime()  # as main.py, whose step is measured
     good = examine(PlannedRun(load(args.config, overrides), args.workdir))
     log("\nThe run can start." if good else "\nThe run could not start.")
     return 0 if good else 1

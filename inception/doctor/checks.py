@@ -142,7 +142,7 @@ def batch(run: PlannedRun) -> Finding:
     """What training itself would refuse, and whether the network takes the images."""
     config, workdir = run.config, run.workdir or ""
     trainer = Trainer(config, workdir, run.train_source, run.eval_source, run.named_sources)
-    trainer.training.abstract_state(trainer.mesh)  # traces the network
+    trainer.recipe.abstract_state(trainer.mesh)  # traces the network
     share = config.batch_size // config.accumulation_steps // trainer.mesh.size
     return Finding(
         f"{config.batch_size} images of {config.image_size}x{config.image_size} per step, "
@@ -195,8 +195,8 @@ def disk(run: PlannedRun) -> Finding:
     config, folder = run.config, run.workdir or epath.Path(Path.cwd())
     every = config.keep_every_epochs or math.inf
     kept = config.keep_checkpoints + config.keep_best + int(config.num_epochs / every)
-    training = build(run.config, run.train_source.num_classes, len(run.train_source))
-    leaves = jax.tree.leaves(training.abstract_state(sharding.make_mesh()))
+    recipe = build(run.config, run.train_source.num_classes, len(run.train_source))
+    leaves = jax.tree.leaves(recipe.abstract_state(sharding.make_mesh()))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     needed = size * (kept + 1)
     text = f"{kept} + 1 checkpoints of {size / 1e6:,.0f} MB need {needed / GIB:.2f} GiB; "

@@ -16,7 +16,7 @@ from inception.data.stream import train_stream
 from inception.distributed import sharding
 from inception.ops.platforms import cores
 from inception.training.state import build
-from inception.training.step import Step
+from inception.training.step import TrainStep
 
 SECONDS = 5.0  # that a measurement takes at least
 CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network
@@ -67,7 +67,7 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
     """
     config = measurable(config, source.num_classes)
     size, mesh = config.batch_size, sharding.make_mesh()
-    training = build(config, source.num_classes, len(source) / size)
+    recipe = build(config, source.num_classes, len(source) / size)
     shape, numbers = (
         (size, config.image_size, config.image_size, 3),
         np.arange(size, dtype=np.int32),
@@ -79,8 +79,8 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
         "example": numbers,
     }
     batch = next(sharding.to_devices(mesh, [made_up]))
-    compiled = Step(training, mesh)
-    state = compiled.pack(training.create_state(mesh))
+    compiled = TrainStep(recipe, mesh)
+    state = compiled.pack(recipe.create_state(mesh))
     step = compiled.jitted.lower(state, batch).compile()
 
     def run() -> None:

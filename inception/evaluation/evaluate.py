@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception.config import validate
 from inception.data.datasets import eval_data, open_eval_source
 from inception.data.sources import Source
 from inception.distributed import sharding
@@ -52,7 +52,7 @@ def evaluate_run(
       WeightsError: if there are no such weights.
       ConfigError: for a config that makes no sense.
     """
-    config_lib.validate(config)
+    validate(config)
     workdir = resolve_workdir(workdir)
     source = source or open_eval_source(config)
     mesh = sharding.make_mesh()

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.data import DataError
 from inception.data.exclude import Excluded
 from inception.data.preprocessing import Preprocessing
@@ -61,7 +61,7 @@ class Evaluator:
         preprocessings: Sequence[Preprocessing] | None = None,
         classes: Sequence[np.ndarray | None] | None = None,
     ):
-        self._preprocessings = preprocessings or [config_lib.preprocessing(config)] * len(models)
+        self._preprocessings = preprocessings or [settings.preprocessing(config)] * len(models)
         self._crops = list(dict.fromkeys(map(_geometry, self._preprocessings)))
         self._config, self._source, self._mesh = config, source, mesh
         self._models, self._classes_of = tuple(models), classes or [None] * len(models)

@@ -10,7 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception import defaults
 from inception.data.preprocessing import Preprocessing
 from inception.data.sources import Source
@@ -118,14 +118,14 @@ def _of_run(config: ConfigDict, run: TrainedRun, source: Source) -> Member:
         model=run.model,
         weights={weights: run.variables(weights) for weights in ("ema", "raw")},
         has_own_preprocessing=False,
-        preprocessing=replace(config_lib.preprocessing(config), mean=own.mean, std=own.std),
+        preprocessing=replace(settings.preprocessing(config), mean=own.mean, std=own.std),
         classes=None,
     )
 
 
 def _of_weights(config: ConfigDict, path: str, pretrained: Pretrained, source: Source) -> Member:
     """Weights have a preprocessing of their own; what the config sets beside its default counts."""
-    fields, known = config_lib.flatten(config), config_lib.flatten(defaults.get_config())
+    fields, known = settings.flatten(config), settings.flatten(defaults.get_config())
     changed: dict[str, Any] = {
         ours: fields[name] for ours, name in _GEOMETRY.items() if fields[name] != known[name]
     }

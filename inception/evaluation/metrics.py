@@ -8,7 +8,7 @@ from inception.predict.predictor import has_answer
 
 MEANS = ("top1", "top5", "loss", "confidence")
 CALIBRATION_BINS = 15
-MOST_CONFUSED = 50  # classes up to which the confusion matrix is counted
+MAX_CONFUSED = 50  # classes up to which the confusion matrix is counted
 
 
 def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> dict:
@@ -57,7 +57,7 @@ def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> d
         "class_examples": in_class.sum(axis=0),
         "class_correct": correct @ in_class,
     }
-    if classes <= MOST_CONFUSED:
+    if classes <= MAX_CONFUSED:
         predicted = jax.nn.one_hot(top[:, 0], classes) * answered[:, None]
         sums["confusion"] = in_class.T @ predicted
     return sums

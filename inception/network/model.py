@@ -146,7 +146,7 @@ class Inception(nn.Module):
         self,
         images: jax.Array,
         train: bool = False,
-        side_head: bool | None = None,
+        aux_head: bool | None = None,
         frozen: Sequence[str] = (),
     ) -> tuple[jax.Array, dict]:
         """Classifies `images` [batch, height, width, 3], float, in [-1, 1].
@@ -154,7 +154,7 @@ class Inception(nn.Module):
         Args:
           images: at least 75x75 (39x39 and 21x21 with the stems of table 2), not always square.
           train: batch statistics and dropout (which needs an rng named "dropout").
-          side_head: whether the side head runs; None: in training only, so that weights trained at
+          aux_head: whether the side head runs; None: in training only, so that weights trained at
             one input size can be evaluated at any other.
           frozen: stages that are not trained: they normalize by their running averages, and no
             gradient passes their outputs.
@@ -171,7 +171,7 @@ class Inception(nn.Module):
         stages = self._stages(lambda stage: self._conv(train and stage not in frozen))
         for name, x in self._wiring.run(stages, images.astype(self.dtype), frozen):
             endpoints[name] = x
-        if self._has_side_head(train if side_head is None else side_head):
+        if self._has_aux_head(train if aux_head is None else aux_head):
             head = Figure8(
                 self._conv(train), self.num_classes, self.aux_head, train, name="AuxLogits"
             )
@@ -182,7 +182,7 @@ class Inception(nn.Module):
         logits = nn.Dense(self.num_classes, kernel_init=init, name="Logits")(x)
         return logits, endpoints
 
-    def _has_side_head(self, wanted: bool) -> bool:
+    def _has_aux_head(self, wanted: bool) -> bool:
         return self.aux_head != "none" and (wanted or self.is_initializing())
 
     @property

@@ -26,7 +26,7 @@ from inception.errors import ConfigError, UserError
 from inception.plan import hlo, traffic
 from inception.plan.chips import CHIPS, Chip, target_config
 from inception.training.state import build
-from inception.training.step import Step
+from inception.training.step import TrainStep
 
 # What libtpu needs where there is no TPU: else it asks Google's metadata server what it runs on.
 NO_TPU = {
@@ -38,7 +38,7 @@ NO_TPU = {
 # cuDNN's algorithms are chosen by trying them, which takes the device: then XLA takes the first.
 NO_GPU = {"xla_gpu_autotune_level": 0}
 # Compiles five times faster for a TPU: less is kept on the chip, memory is a few percent less.
-LEAST_EFFORT = {"exec_time_optimization_effort": -1.0}
+FAST_COMPILE = {"exec_time_optimization_effort": -1.0}
 NEEDED = {False: ("libtpu", "tpu"), True: ("jax_cuda13_plugin", "cuda13")}  # by whether it's a GPU
 
 
@@ -184,13 +184,13 @@ def compile_for(
     mesh = make_mesh(topology)
     config = config.copy_and_resolve_references()
     config.batch_size = images * topology.size * config.accumulation_steps
-    training = build(config, num_classes, steps_per_epoch=1000.0)
-    training = dataclasses.replace(training, model=training.model.clone(fuse=fuse))
+    recipe = build(config, num_classes, steps_per_epoch=1000.0)
+    recipe = dataclasses.replace(recipe, model=recipe.model.clone(fuse=fuse))
     batch = _abstract_batch(mesh, config.batch_size, config.image_size)
-    step = Step(training, mesh, packed)
-    state = jax.eval_shape(step.pack, training.abstract_state(mesh))
+    step = TrainStep(recipe, mesh, packed)
+    state = jax.eval_shape(step.pack, recipe.abstract_state(mesh))
     start = time.perf_counter()
-    options = NO_GPU if topology.chip.gpu else LEAST_EFFORT if quick else None
+    options = NO_GPU if topology.chip.gpu else FAST_COMPILE if quick else None
     try:
         with _no_cache():
             compiled = step.jitted.lower(state, batch).compile(options)
@@ -200,7 +200,7 @@ def compile_for(
         raise
     memory, program = compiled.memory_analysis(), hlo.Program(compiled.as_text())
     arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
-    stages = (*training.model.stages(), "Logits", "AuxLogits")
+    stages = (*recipe.model.stages(), "Logits", "AuxLogits")
     return Compiled(
         images=config.batch_size // topology.size,
         seconds=time.perf_counter() - start,

@@ -115,7 +115,7 @@ class Plan:
     @cached_property
     def network(self):
         """What the network costs; an image's forward pass, with the side head."""
-        return count_network(self.config, self.data.classes).total_with_side_head
+        return count_network(self.config, self.data.classes).total_with_aux_head
 
     @property
     def message(self) -> int:

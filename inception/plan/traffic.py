@@ -21,7 +21,7 @@ from inception.plan.hlo import ON_CHIP, Array, Computation, Instruction, Program
 
 VIEWS = ("bitcast", "get-tuple-element", "tuple", "parameter", "constant", "after-all")
 # They wait, name devices, or run other computations, whose instructions are counted.
-NO_WORK = (
+FREE_OPS = (
     *("partition-id", "replica-id", "iota", "rng-get-and-update-state"),
     *("call", "conditional", "while", "async-start", "opt-barrier", "add-dependency"),
 )
@@ -32,7 +32,7 @@ ELEMENTWISE = (
     *("bitcast", "convert", "add", "subtract", "multiply", "divide", "maximum", "minimum"),
     *("negate", "select", "compare"),
 )
-LONGEST_WAY = 6  # instructions between a copy and what it is made for
+MAX_HOPS = 6  # instructions between a copy and what it is made for
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
@@ -68,7 +68,7 @@ def transfers(program: Program) -> list[Transfer]:
     for computation, instruction, times in program.instructions():
         opcode = instruction.opcode
         target = re.search(r'custom_call_target="([^"]*)"', instruction.text)
-        if opcode in (*VIEWS, *NO_WORK) or opcode.endswith(("-done", "-update")):
+        if opcode in (*VIEWS, *FREE_OPS) or opcode.endswith(("-done", "-update")):
             continue
         if target and target[1] in NO_WORK_TARGETS:
             continue
@@ -156,7 +156,7 @@ def _cause(computation: Computation, instruction: Instruction) -> Instruction:
         return instruction
     onto = any(array.space == ON_CHIP for array in instruction.arrays[:2])
     each = instruction
-    for _ in range(LONGEST_WAY):
+    for _ in range(MAX_HOPS):
         made = [computation.instructions[name] for name in each.operands]
         following = computation.users[each.name] if onto else made
         if not following:

@@ -61,7 +61,7 @@ class Predictor:
             jax.device_put(variables, sharding.replicated(self.mesh)),  # once, not in every batch
             model=self.model,
             size=self.preprocessing.image_size,
-            side_head="aux_logits" in endpoints,
+            aux_head="aux_logits" in endpoints,
         )
         self.endpoints = tuple(endpoints)
         if batch_size < 1:
@@ -172,13 +172,13 @@ class Predictor:
         size = self.preprocessing.image_size
         image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
         mean, std = self.preprocessing.mean, self.preprocessing.std
-        apply = partial(_apply, model=self.model, side_head=True, mean=mean, std=std)
+        apply = partial(_apply, model=self.model, aux_head=True, mean=mean, std=std)
         return sorted(jax.eval_shape(apply, self.variables, image))
 
 
-@partial(jax.jit, static_argnames=("model", "size", "side_head"))
+@partial(jax.jit, static_argnames=("model", "size", "aux_head"))
 def _prepare(
-    variables: dict, *, model: Inception, size: int, side_head: bool
+    variables: dict, *, model: Inception, size: int, aux_head: bool
 ) -> tuple[dict, list[jax.Array]]:
     """The variables with batch normalization folded, and the kernels as convolutions want them.
 
@@ -186,22 +186,22 @@ def _prepare(
     """
     folded = fold_batch_norm(variables, model.batch_norm_epsilon)
     with prepare_kernels() as kernels:
-        model.apply(folded, jnp.zeros((1, size, size, 3)), side_head=side_head)
+        model.apply(folded, jnp.zeros((1, size, size, 3)), aux_head=aux_head)
     return folded, kernels
 
 
 @partial(jax.jit, static_argnames=("model", "endpoints", "mean", "std"))
 def _forward(variables: dict, kernels: list, images: jax.Array, *, model, endpoints, mean, std):
-    side_head = "aux_logits" in endpoints
+    aux_head = "aux_logits" in endpoints
     with with_kernels(kernels):
-        outputs = _apply(variables, images, model=model, mean=mean, std=std, side_head=side_head)
+        outputs = _apply(variables, images, model=model, mean=mean, std=std, aux_head=aux_head)
     return {name: outputs[name] for name in ("logits", *endpoints)}
 
 
-def _apply(variables: dict, images: jax.Array, *, model: Inception, mean, std, side_head: bool):
+def _apply(variables: dict, images: jax.Array, *, model: Inception, mean, std, aux_head: bool):
     """All outputs by name."""
     logits, endpoints = model.apply(
-        variables, normalize(images, mean, std), train=False, side_head=side_head
+        variables, normalize(images, mean, std), train=False, aux_head=aux_head
     )
     return {"logits": logits, **endpoints}
 

@@ -16,7 +16,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.data.sources import Source
 from inception.distributed import processes
 from inception.errors import UserError
@@ -52,10 +52,12 @@ def check(
       DisagreementError: in every process, naming what differs.
       ProcessStopped: if another one has stopped before.
     """
-    if processes.place()[1] == 1:
+    if processes.process_index_and_count()[1] == 1:
         return
     mine = json.dumps(facts(config, workdir, sources, variables))
-    if verdict := processes.agree(mine, lambda told: compare([json.loads(each) for each in told])):
+    if verdict := processes.gather_and_reduce(
+        mine, lambda told: compare([json.loads(each) for each in told])
+    ):
         raise DisagreementError(verdict)
 
 
@@ -67,12 +69,12 @@ def facts(
     Fields, versions, data, digests of the code, and of the weights that the run starts from:
     the same path or name may hold others on another host.
     """
-    fields = config_lib.flatten(config)
+    fields = settings.flatten(config)
     code = sorted(_ROOT.rglob("*.py"))
     checkpoints = workdir / "checkpoints"
     steps = [path.name for path in checkpoints.iterdir()] if checkpoints.exists() else []
     return {
-        "number of processes": processes.place()[1],
+        "number of processes": processes.process_index_and_count()[1],
         **{
             f"config.{name}": value
             for name, value in fields.items()

@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.defaults import FROM_WEIGHTS
 from inception.distributed import sharding
 from inception.training.state import TrainState
@@ -49,14 +49,14 @@ def prepare(
     if not config.init_from:
         return config, None
     if workdir and has_checkpoint(workdir):
-        return _adopt(config, config_lib.flatten(read_config(workdir))), None
+        return _adopt(config, settings.flatten(read_config(workdir))), None
     weights = load_any(config.init_from)
     described = describe(weights)
     fields = {f"model.{name}": value for name, value in described["model"].items()}
     scaling = {name: list(getattr(weights.preprocessing, name)) for name in ("mean", "std")}
     fields |= {f"input_{name}": value for name, value in scaling.items()}
     adopted = _adopt(config, fields)
-    if changed := config_lib.differences(config_lib.flatten(config), config_lib.flatten(adopted)):
+    if changed := settings.differences(settings.flatten(config), settings.flatten(adopted)):
         values = (f"{name}={new}" for name, (_, new) in changed.items())
         log(f"from {config.init_from}: {', '.join(values)}")
     return adopted, weights
@@ -67,9 +67,9 @@ def _adopt(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
     adopted = config.copy_and_resolve_references()
     for name in FROM_WEIGHTS:
         if name != "model.aux_head" or config.model.aux_head != "none":
-            config_lib.set_value(adopted, name, fields[name])
+            settings.set_value(adopted, name, fields[name])
     if adopted != config:
-        config_lib.validate(adopted)
+        settings.validate(adopted)
     return adopted
 
 

@@ -8,7 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.data.datasets import (
     check_trainable,
     open_eval_source,
@@ -25,14 +25,14 @@ from inception.training import agreement, finetune, overview
 from inception.training.debugging import guarded
 from inception.training.profiling import Profiler
 from inception.training.state import TrainState, build
-from inception.training.step import Step, blocks, check_normalization
-from inception.training.watch import Watch
+from inception.training.step import TrainStep, blocks, check_normalization
+from inception.training.watch import StepMonitor
 from inception.weights import Pretrained
 from inception.workdir import retention
 from inception.workdir.checkpoint_writer import CheckpointWriter
 from inception.workdir.identity import check_classes, resolve_workdir, start_or_resume
-from inception.workdir.lock import only_run
-from inception.workdir.logbook import Logbook, log, summary
+from inception.workdir.lock import run_lock
+from inception.workdir.logbook import MetricLogger, log, summary
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Session:
     """
 
     saved: CheckpointWriter
-    logbook: Logbook
+    logbook: MetricLogger
     profiler: Profiler
     stop: Callable[[], bool]
     check_lock: Callable[[], None]
@@ -75,7 +75,7 @@ class Trainer:
         self.config, self.workdir, self.source = config, epath.Path(workdir), train_source
         self.weights = weights
         self.mesh = sharding.make_mesh()
-        config_lib.check_batch_size(config, self.mesh.size)
+        settings.check_batch_size(config, self.mesh.size)
         if config.eval.ensemble:
             raise ConfigError(
                 f"config.eval.ensemble={config.eval.ensemble!r} is for evaluation, --mode=eval; a "
@@ -83,43 +83,45 @@ class Trainer:
             )
         self.steps_per_epoch = len(train_source) / config.batch_size
         check_trainable(config, train_source)
-        self.training = build(config, train_source.num_classes, self.steps_per_epoch)
-        check_normalization(self.training)
-        self.num_steps = self.training.num_steps
+        self.recipe = build(config, train_source.num_classes, self.steps_per_epoch)
+        check_normalization(self.recipe)
+        self.num_steps = self.recipe.num_steps
         self.eval_every = max(1, round(config.eval.every_epochs * self.steps_per_epoch))
         self.evaluator = self._make_evaluator(config, eval_source)
-        evaluations = config_lib.named_evaluations(config)
+        evaluations = settings.named_evaluations(config)
         self.named_evaluators = {
             name: self._make_evaluator(evaluations[name], source)
             for name, source in (named_sources or {}).items()
         }
-        self.step = Step(self.training, self.mesh)
+        self.step = TrainStep(self.recipe, self.mesh)
 
     def _make_evaluator(self, config: ConfigDict, source: Source) -> Evaluator:
-        if source.num_classes != self.training.model.num_classes:
+        if source.num_classes != self.recipe.model.num_classes:
             raise ConfigError(
                 f"{self.config.dataset}: {self.config.split!r} has "
-                f"{self.training.model.num_classes} classes and "
+                f"{self.recipe.model.num_classes} classes and "
                 f"config.eval.split={config.eval.split!r} has {source.num_classes}"
             )
         check_classes(self.config.dataset, self.source.class_names, source)
-        return Evaluator(config, source, [self.training.model], self.mesh)
+        return Evaluator(config, source, [self.recipe.model], self.mesh)
 
     def run(self, check_lock: Callable[[], None] = lambda: None) -> dict:
         """Trains from the newest checkpoint, or from the start, to the end; then evaluates.
 
         Args:
-          check_lock: see `lock.only_run`.
+          check_lock: see `lock.run_lock`.
         """
         with CheckpointWriter(
-            self.workdir, retention.keep(self.config, self.steps_per_epoch)
+            self.workdir, retention.from_config(self.config, self.steps_per_epoch)
         ) as saved:
             state = self._first_state(saved)
             first_step = int(state.step)
             self._log_what_runs(state, first_step)
             state = self.step.pack(state)  # here, where no name is left for what is unpacked
             with (
-                Logbook(self.workdir, first_step, self.num_steps, self.steps_per_epoch) as logbook,
+                MetricLogger(
+                    self.workdir, first_step, self.num_steps, self.steps_per_epoch
+                ) as logbook,
                 Profiler(self.config.profile_steps, self.workdir) as profiler,
                 preemption() as stop,
             ):
@@ -141,12 +143,12 @@ class Trainer:
         return results
 
     def _first_state(self, saved: CheckpointWriter) -> TrainState:
-        create = partial(self.training.create_state, self.mesh)
+        create = partial(self.recipe.create_state, self.mesh)
         if not saved.steps():
             names = self.source.class_names
             state = create()
             return finetune.start(state, self.weights, names, self.mesh) if self.weights else state
-        return saved.restore(self.training.abstract_state(self.mesh), fresh=create)[1]
+        return saved.restore(self.recipe.abstract_state(self.mesh), fresh=create)[1]
 
     def _loop(
         self, state: TrainState, first_step: int, session: _Session
@@ -154,21 +156,21 @@ class Trainer:
         config, saved, logbook = self.config, session.saved, session.logbook
         results = self._make_up_evaluation(state, first_step, session)
         batches = train_batches(config, self.source, self.mesh, first_step)
-        watch, to_log = Watch(config, blocks(state.params), logbook), 0
+        monitor, to_log = StepMonitor(config, blocks(state.params), logbook), 0
         for step in range(first_step + 1, self.num_steps + 1):
-            batch = self._next(batches, state, step, watch, session)
+            batch = self._next(batches, state, step, monitor, session)
             session.profiler.before(step)
             with guarded(step, config.debug.nans):
                 state, metrics = self.step(state, batch)
             session.profiler.after(step, metrics)
             if to_log:  # a step late: the devices go on while their metrics are fetched
-                logbook.train(to_log, config.batch_size, watch.look())
-            watch.add(step, metrics, batch)
+                logbook.train(to_log, config.batch_size, monitor.collect())
+            monitor.add(step, metrics, batch)
             first, last, stop_now = step == first_step + 1, step == self.num_steps, session.stop()
             log_now = last or step % config.log_every_steps == 0
             evaluate_now = self._is_evaluated(step)
             # What is evaluated is saved before: it takes long, and it may fail.
-            save_now = evaluate_now or stop_now or saved.keep.needs(step)
+            save_now = evaluate_now or stop_now or saved.policy.must_save(step)
             save_now = save_now or step % config.checkpoint_every_steps == 0
             to_log = step if log_now or save_now else 0
             if to_log:
@@ -176,9 +178,9 @@ class Trainer:
             # In this order: a run that is lost ends before it is saved as any other or evaluated; a
             # machine that is taken back gets its checkpoint before anything that takes long.
             if to_log and (first or save_now):
-                logbook.train(step, config.batch_size, watch.look())
+                logbook.train(step, config.batch_size, monitor.collect())
                 to_log = 0
-            if error := watch.error(step):
+            if error := monitor.error(step):
                 saved.save(step, self.step.unpack(state))
                 raise error
             if save_now:
@@ -198,7 +200,12 @@ class Trainer:
         return step >= self.num_steps or step % self.eval_every == 0
 
     def _next(
-        self, batches: Iterator, state: TrainState, step: int, watch: Watch, session: _Session
+        self,
+        batches: Iterator,
+        state: TrainState,
+        step: int,
+        monitor: StepMonitor,
+        session: _Session,
     ) -> dict[str, jax.Array]:
         """The batch of `step`. If it cannot be read, the state before it is saved first.
 
@@ -209,8 +216,8 @@ class Trainer:
         except Exception:
             if step > 1 and jax.process_count() == 1:
                 session.check_lock()
-                if watch.is_waiting:
-                    session.logbook.train(step - 1, self.config.batch_size, watch.look())
+                if monitor.is_waiting:
+                    session.logbook.train(step - 1, self.config.batch_size, monitor.collect())
                 session.saved.save(step - 1, self.step.unpack(state))
             raise
 
@@ -241,7 +248,9 @@ class Trainer:
         if not step or not self._is_evaluated(step):
             return {}
         known = "known" if retention.was_evaluated(self.workdir, step) else ""
-        known = processes.agree(known, lambda texts: texts[0])  # others may see an older file
+        known = processes.gather_and_reduce(
+            known, lambda texts: texts[0]
+        )  # others may see an older file
         if known and step < self.num_steps:
             return {}
         results = self._evaluate(self.evaluator, state, step, session)
@@ -254,7 +263,7 @@ class Trainer:
     def _log_what_runs(self, state: TrainState, first_step: int) -> None:
         count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         log(
-            f"Inception: {count:,} parameters, {self.training.model.num_classes} classes; "
+            f"Inception: {count:,} parameters, {self.recipe.model.num_classes} classes; "
             f"{len(self.source):,} training images; "
             f"{self.mesh.size} {jax.devices()[0].device_kind} device(s), batch "
             f"{self.config.batch_size}, {self.num_steps:,} steps"
@@ -264,7 +273,7 @@ class Trainer:
         elif first_step:
             log(f"continuing from step {first_step}")
         else:
-            log(overview.table(state.params, self.training.frozen))
+            log(overview.table(state.params, self.recipe.frozen))
         if self.config.deterministic and jax.default_backend() != "gpu":
             log(f"config.deterministic: {jax.default_backend()} computes equal bits anyway")
 
@@ -296,19 +305,19 @@ def train_and_evaluate(
       TrainingError: after config.max_nonfinite_steps in a row; their last good state is saved.
       Interrupted: after Ctrl-C or SIGTERM, when the step has been saved.
     """
-    config_lib.validate(config)
+    settings.validate(config)
     workdir = resolve_workdir(workdir)
     config, weights = finetune.prepare(config, workdir)
     train_source = train_source or open_train_source(config)
     eval_source = eval_source or open_eval_source(config)
     named = {
         name: open_eval_source(evaluation)
-        for name, evaluation in config_lib.named_evaluations(config).items()
+        for name, evaluation in settings.named_evaluations(config).items()
     }
     sources = {**named, "training": train_source, "evaluation": eval_source}
     agreement.check(config, workdir, sources, weights.variables if weights else None)
     trainer = Trainer(config, workdir, train_source, eval_source, named, weights)
-    with only_run(workdir) as check_lock:
+    with run_lock(workdir) as check_lock:
         start_or_resume(workdir, config, train_source)
         results = trainer.run(check_lock)
     log(summary(results))

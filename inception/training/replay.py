@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.data import augment
 from inception.data.datasets import open_train_source, train_batches
 from inception.data.folder import printable
@@ -28,8 +28,8 @@ from inception.errors import CheckpointError
 from inception.show import page
 from inception.training import finetune
 from inception.training.debugging import guarded
-from inception.training.state import Training, TrainState, build
-from inception.training.step import Step, blocks
+from inception.training.state import Recipe, TrainState, build
+from inception.training.step import TrainStep, blocks
 from inception.weights import Pretrained
 from inception.workdir.checkpoints import Checkpoints
 from inception.workdir.identity import check_resumable, has_checkpoint, read_config, resolve_workdir
@@ -57,20 +57,20 @@ def replay_step(
       CheckpointError: if the workdir holds no run of this config and data, or none so long.
       TrainingError: with config.debug.nans, naming the operation that makes a NaN.
     """
-    config_lib.validate(config)
+    settings.validate(config)
     workdir = resolve_workdir(workdir)
     read_config(workdir)  # there must be a run
     before = _newest_before(workdir, step)
     config, weights = finetune.prepare(config, workdir if before else None)
     source = source or open_train_source(config)
     check_resumable(workdir, config, source)
-    training = build(config, source.num_classes, len(source) / config.batch_size)
-    if not 1 <= step <= training.num_steps:
-        raise CheckpointError(f"--step={step}: the run in {workdir} has {training.num_steps} steps")
+    recipe = build(config, source.num_classes, len(source) / config.batch_size)
+    if not 1 <= step <= recipe.num_steps:
+        raise CheckpointError(f"--step={step}: the run in {workdir} has {recipe.num_steps} steps")
     mesh = sharding.make_mesh()
-    state = _state(workdir, before, training, mesh, weights, source.class_names)
+    state = _state(workdir, before, recipe, mesh, weights, source.class_names)
     log(f"from step {before}, {step - before} to compute")
-    metrics, batch = _compute(training, mesh, source, state, step)
+    metrics, batch = _compute(recipe, mesh, source, state, step)
     images = _as_seen(config, batch)
     labels = [_name(source.class_names, label) for label in batch["label"].tolist()]
     _tell(step, metrics, batch, labels)
@@ -89,29 +89,29 @@ def _newest_before(workdir: epath.Path, step: int) -> int:
 def _state(
     workdir: epath.Path,
     step: int,
-    training: Training,
+    recipe: Recipe,
     mesh: Mesh,
     weights: Pretrained | None,
     class_names: Sequence[str],
 ) -> TrainState:
     """The run's state after `step`, which is 0 or a checkpoint."""
-    create = partial(training.create_state, mesh)
+    create = partial(recipe.create_state, mesh)
     if step:
         with Checkpoints(workdir) as saved:
-            return saved.restore(training.abstract_state(mesh), step, fresh=create)[1]
+            return saved.restore(recipe.abstract_state(mesh), step, fresh=create)[1]
     return finetune.start(create(), weights, class_names, mesh) if weights else create()
 
 
 def _compute(
-    training: Training, mesh: Mesh, source: Source, state: TrainState, step: int
+    recipe: Recipe, mesh: Mesh, source: Source, state: TrainState, step: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The metrics of `step` as numbers, and its batch."""
     first, names = int(state.step), blocks(state.params)
-    run_step = Step(training, mesh)
+    run_step = TrainStep(recipe, mesh)
     state = run_step.pack(state)
-    batches = train_batches(training.config, source, mesh, first)
+    batches = train_batches(recipe.config, source, mesh, first)
     for number, batch in zip(range(first + 1, step + 1), batches, strict=False):
-        with guarded(number, training.config.debug.nans):
+        with guarded(number, recipe.config.debug.nans):
             state, metrics = run_step(state, batch)
     fetched = jax.device_get(metrics)
     norms = map(float, fetched.pop("block_grad_norms"))

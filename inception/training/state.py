@@ -94,7 +94,7 @@ class TrainState:
 
 
 @dataclasses.dataclass(frozen=True)
-class Training:
+class Recipe:
     """What a run is made of, see `build`.
 
     Attributes:
@@ -143,7 +143,7 @@ class Training:
         )
 
 
-def build(config: ConfigDict, num_classes: int, steps_per_epoch: float) -> Training:
+def build(config: ConfigDict, num_classes: int, steps_per_epoch: float) -> Recipe:
     """Puts a run together from its config and its data's sizes.
 
     Args:
@@ -154,7 +154,7 @@ def build(config: ConfigDict, num_classes: int, steps_per_epoch: float) -> Train
     schedule = optimizers.learning_rate(config, steps_per_epoch)
     model = make_model(config, num_classes)
     stages = model.stages()
-    return Training(
+    return Recipe(
         config=config,
         model=model,
         schedule=schedule,

@@ -23,13 +23,13 @@ from inception.network.model import HEADS, Inception
 from inception.ops import platforms
 from inception.predict.predictor import has_answer
 from inception.training import losses, packing
-from inception.training.state import Training, TrainState
+from inception.training.state import Recipe, TrainState
 
 
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
-    training: Training,
+    recipe: Recipe,
     like: TrainState | None = None,
     unroll: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -38,7 +38,7 @@ def train_step(
     Args:
       state: before the step.
       batch: "image" uint8 [batch, size, size, 3], "label", "epoch" and "example" int32 [batch].
-      training: the network, the optimizer and the config.
+      recipe: the network, the optimizer and the config.
       like: the shapes of a state that is packed (packing.py); None for one that is not.
       unroll: whether micro-batches are written out one after the other instead of as a loop.
 
@@ -47,7 +47,7 @@ def train_step(
       (before clipping), "learning_rate", "weight_norm" (after the step), "finite" (bool: whether
       the step was applied) and "block_grad_norms" [blocks], of the stages and heads by name.
     """
-    config, model = training.config, training.model
+    config, model = recipe.config, recipe.model
     images = augment.augment(
         augment.keys(state.seed, batch["epoch"], batch["example"]),
         batch["image"],
@@ -65,19 +65,19 @@ def train_step(
     steps = config.accumulation_steps
     split = partial(_micro_batches, steps=steps, group=model.batch_norm_group)
     grads, (batch_stats, metrics) = _mean_over(
-        partial(_gradients, state, training, like, dropout_key),
+        partial(_gradients, state, recipe, like, dropout_key),
         (jnp.arange(steps), split(images), split(targets), split(batch["label"])),
         unroll,
     )
     norms = jnp.stack([optax.tree.norm(grads[block]) for block in blocks(grads)])
     metrics["block_grad_norms"], metrics["grad_norm"] = norms, jnp.linalg.norm(norms)
-    metrics["learning_rate"] = training.schedule(state.step)
+    metrics["learning_rate"] = recipe.schedule(state.step)
     totals = (metrics["loss"], metrics["grad_norm"], optax.tree.norm(batch_stats))
     metrics["finite"] = jnp.isfinite(jnp.stack(totals)).all()
 
     def apply(state: TrainState, grads: Any, batch_stats: Any) -> TrainState:
         return state.apply_gradients(
-            grads, batch_stats, training.optimizer, config.ema_decay, training.frozen
+            grads, batch_stats, recipe.optimizer, config.ema_decay, recipe.frozen
         )
 
     state = _apply_if(metrics["finite"], apply, state, grads, batch_stats)
@@ -85,7 +85,7 @@ def train_step(
     return state, metrics
 
 
-def check_normalization(training: Training) -> None:
+def check_normalization(recipe: Recipe) -> None:
     """Refuses a run whose batch normalization would make every image the same.
 
     A mean over one value is that value: one image in a group and one pixel in a grid are normalized
@@ -94,11 +94,11 @@ def check_normalization(training: Training) -> None:
     Raises:
       ConfigError: naming the layers, and the field to raise.
     """
-    config, model = training.config, training.model
+    config, model = recipe.config, recipe.model
     share = config.batch_size // config.accumulation_steps
     if min(model.batch_norm_group or share, share) > 1:
         return
-    pixels = _normalized_pixels(model, training.frozen, config.image_size)
+    pixels = _normalized_pixels(model, recipe.frozen, config.image_size)
     if lonely := [layer for layer, count in pixels.items() if count == 1]:
         steps = f" in {config.accumulation_steps} micro-batches"
         batch = (
@@ -157,7 +157,7 @@ def _apply_if(finite: jax.Array, apply: Callable, state: TrainState, *arguments)
 
 def _gradients(
     state: TrainState,
-    training: Training,
+    recipe: Recipe,
     like: TrainState | None,
     key: jax.Array,
     micro_batch: tuple,
@@ -170,15 +170,15 @@ def _gradients(
         statistics = packing.unpack(statistics, like.batch_stats)
 
     def loss_function(params):
-        (logits, endpoints), updates = training.model.apply(
+        (logits, endpoints), updates = recipe.model.apply(
             {"params": params, "batch_stats": statistics},
             images,
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": jax.random.fold_in(key, number)},
-            frozen=training.frozen,
+            frozen=recipe.frozen,
         )
-        weight = training.config.aux_loss_weight
+        weight = recipe.config.aux_loss_weight
         loss, parts = losses.heads_loss(logits, endpoints, targets, weight)
         hits = (logits.argmax(axis=-1) == labels) & has_answer(logits)
         return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": hits.mean()})
@@ -219,7 +219,7 @@ def _mean_over(function: Callable, micro_batches: Any, unroll: bool):
     return jax.tree.map(lambda leaf: leaf / steps, total)
 
 
-class Step:
+class TrainStep:
     """`train_step` under jit: state replicated and donated, batch split over the mesh.
 
     On a GPU the state is packed between steps (packing.py): updated leaf by leaf, v3.py's takes
@@ -227,7 +227,7 @@ class Step:
     again. With config.deterministic a GPU computes equal bits in every run; others do anyway.
 
     Args:
-      training: the network, the optimizer and the config.
+      recipe: the network, the optimizer and the config.
       mesh: of the devices that it is compiled for.
       packed: whether the state is packed; None: on a GPU.
 
@@ -235,17 +235,17 @@ class Step:
       jitted: the function under jit, of a packed state and a batch.
     """
 
-    def __init__(self, training: Training, mesh: Mesh, packed: bool | None = None):
-        config, platform = training.config, mesh.devices.flat[0].platform
+    def __init__(self, recipe: Recipe, mesh: Mesh, packed: bool | None = None):
+        config, platform = recipe.config, mesh.devices.flat[0].platform
         self._packed = platform == "gpu" if packed is None else packed
-        like = training.abstract_state(mesh)
+        like = recipe.abstract_state(mesh)
         replicated = sharding.replicated(mesh)
         self._pack = jax.jit(packing.pack_state, out_shardings=replicated)
         self._unpack = jax.jit(partial(packing.unpack_state, like=like), out_shardings=replicated)
         self.jitted: Any = jax.jit(
             partial(
                 platforms.compiled_for(platform)(train_step),
-                training=training,
+                recipe=recipe,
                 like=like if self._packed else None,
                 unroll=platform == "cpu",  # convolutions in a loop are very slow there
             ),

@@ -1,9 +1,11 @@
 """Looks at the metrics of a run's steps when they are fetched: means, steps left out, spikes.
 
-A step that is not finite has changed nothing (train_step.py), and is left out of the means. A spike
-is a step whose loss or gradient norm is above config.spike_factor times its median over the last
-100 steps that were finite, once there are 20; it is applied like any other. Both are logged with
-what is known of them, in anomalies.jsonl:
+A step that is not finite has changed nothing (step.py), and is left out of the means. A spike is a
+step far above the last 100 finite ones, once there are 20: its loss is more than
+config.spike_factor times their median and higher by at least 1, or its gradient norm is more than
+config.spike_factor times their largest and above config.clip_norm. (The largest, because late in a
+good run most gradients are small, and a single hard image makes one ten times the median.) A spike
+is applied like any other step. Both are logged with what is known of them, in anomalies.jsonl:
 
     {"step": 41, "event": "skipped", "loss": null, "grad_norm": null, "learning_rate": 0.045,
      "block_grad_norms": {"Mixed_5b": null, ...}, "examples": {"3": [17, 4, ...]}}
@@ -23,19 +25,19 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from inception.errors import UserError
-from inception.workdir.logbook import Logbook
+from inception.workdir.logbook import MetricLogger
 
-_REMEMBERED, _LEAST = 100, 20  # steps for the median, and how many it takes
-_SPIKING = ("loss", "grad_norm")
-_ONE_BY_ONE = ("finite", "block_grad_norms")  # of no use as a mean
+_RECENT, _ENOUGH = 100, 20  # steps to compare with, and how many it takes
+_MIN_RISE = 1.0  # of a loss, in nats
+_NOT_AVERAGED = ("finite", "block_grad_norms")  # of no use as a mean
 
 
 class TrainingError(UserError, RuntimeError):
     """A run that cannot go on; the message says where it stopped and what is safe."""
 
 
-class Watch:
-    """Gathers the metrics of steps, on the devices until `look` fetches them.
+class StepMonitor:
+    """Gathers the metrics of steps, on the devices until `collect` fetches them.
 
     Args:
       config: of the run.
@@ -43,11 +45,13 @@ class Watch:
       logbook: of the run.
     """
 
-    def __init__(self, config: ConfigDict, blocks: Sequence[str], logbook: Logbook):
+    def __init__(self, config: ConfigDict, blocks: Sequence[str], logbook: MetricLogger):
         self._config, self._blocks, self._logbook = config, blocks, logbook
         self._waiting: list[tuple[int, dict, dict]] = []
-        self._last = {name: deque[float](maxlen=_REMEMBERED) for name in _SPIKING}
-        self._row: list[int] = []  # the steps up to the last one seen that were left out
+        self._recent = {name: deque[float](maxlen=_RECENT) for name in ("loss", "grad_norm")}
+        self._consecutive_skips: list[
+            int
+        ] = []  # the steps up to the last one seen that were left out
         self._error = ""
 
     @property
@@ -64,7 +68,7 @@ class Watch:
         if len(self._waiting) > 2:
             jax.block_until_ready(self._waiting[-3][1])
 
-    def look(self) -> dict[str, float]:
+    def collect(self) -> dict[str, float]:
         """Waits for the steps added since the last call, and logs those out of the ordinary.
 
         Returns:
@@ -76,7 +80,7 @@ class Watch:
         """
         fetched = jax.device_get([metrics for _, metrics, _ in self._waiting])
         for (step, _, examples), metrics in zip(self._waiting, fetched, strict=True):
-            self._judge(step, metrics, examples)
+            self._inspect(step, metrics, examples)
         self._waiting = []
         return means(fetched)
 
@@ -90,9 +94,9 @@ class Watch:
             "may help, in another workdir"
         )
 
-    def _judge(self, step: int, metrics: dict[str, Any], examples: dict[str, jax.Array]) -> None:
+    def _inspect(self, step: int, metrics: dict[str, Any], examples: dict[str, jax.Array]) -> None:
         if metrics["finite"]:
-            self._row = []
+            self._consecutive_skips = []
             if not np.isfinite(metrics["weight_norm"]):
                 raise TrainingError(
                     f"step {step}: the weights are not finite at learning rate "
@@ -102,7 +106,7 @@ class Watch:
             if what := self._spikes(metrics):
                 self._record(step, "spike", what, metrics, examples)
         else:
-            self._row.append(step)
+            self._consecutive_skips.append(step)
             bad = [
                 name
                 for name, norm in zip(self._blocks, metrics["block_grad_norms"], strict=True)
@@ -112,20 +116,31 @@ class Watch:
             if bad:
                 what += f", not finite in {_some(bad)}"
             self._record(step, "skipped", f"left out: {what}", metrics, examples)
-            if len(self._row) == (most := self._config.max_nonfinite_steps):
+            if len(self._consecutive_skips) == (most := self._config.max_nonfinite_steps):
                 self._error = (
-                    f"steps {self._row[0]} to {step} were not finite (config.max_nonfinite_steps="
-                    f"{most}), the last with {what} at learning rate {metrics['learning_rate']:.4g}"
+                    f"steps {self._consecutive_skips[0]} to {step} were not finite "
+                    f"(config.max_nonfinite_steps={most}), the last with {what} at learning rate "
+                    f"{metrics['learning_rate']:.4g}"
                 )
 
     def _spikes(self, metrics: dict[str, Any]) -> str:
-        """What is far above its median, if anything; remembers the step for those to come."""
+        """What is far above its recent values, if anything; remembers the step for later ones."""
         factor, found = self._config.spike_factor, []
-        for name, last in self._last.items():
-            value = float(metrics[name])
-            if factor and len(last) >= _LEAST and value > factor * (usual := np.median(last)):
-                found.append(f"{name} {value:.4g}, usually {usual:.4g}")
-            last.append(value)
+        loss, norm = float(metrics["loss"]), float(metrics["grad_norm"])
+        losses, norms = self._recent["loss"], self._recent["grad_norm"]
+        if factor and len(losses) >= _ENOUGH:
+            median, largest = float(np.median(losses)), max(norms)
+            if loss > factor * median and loss > median + _MIN_RISE:
+                found.append(
+                    f"loss {loss:.4g} is {_ratio(loss, median)} its recent median {median:.4g}"
+                )
+            if norm > factor * largest and norm > self._config.clip_norm:
+                found.append(
+                    f"grad_norm {norm:.4g} is {_ratio(norm, largest)} the largest of the last "
+                    f"{len(norms)} steps, {largest:.4g}"
+                )
+        losses.append(loss)
+        norms.append(norm)
         return "; ".join(found)
 
     def _record(
@@ -140,12 +155,12 @@ class Watch:
 
 
 def means(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The means of fetched metrics over the steps that were finite, see `Watch.look`."""
+    """The means of fetched metrics over the steps that were finite, see `StepMonitor.look`."""
     finite = [metrics for metrics in steps if metrics["finite"]]
     result = {
         name: float(np.mean([m[name] for m in finite], dtype=np.float64)) if finite else math.nan
         for name in steps[0]
-        if name not in _ONE_BY_ONE
+        if name not in _NOT_AVERAGED
     }
     result["learning_rate"] = float(steps[-1]["learning_rate"])
     return {**result, "skipped_steps": float(len(steps) - len(finite))}
@@ -160,3 +175,7 @@ def by_epoch(examples: dict[str, np.ndarray]) -> dict[int, list[int]]:
 def _some(names: Sequence[str]) -> str:
     """A few names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _ratio(value: float, reference: float) -> str:
+    return f"{value / reference:.1f}x" if reference else "above"

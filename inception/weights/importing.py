@@ -27,9 +27,9 @@ from inception.weights.sources import (
     FID_CLASSES,
     SOURCES,
     Source,
+    ambiguous_tag,
     recognize,
     timm_tag,
-    unclear_tag,
 )
 from inception.weights.unwrapping import unwrap
 
@@ -111,7 +111,7 @@ def _describe(
         return Description()
     described = timm_config.describe(path, tensors.shapes, given)
     if source == "timm" and not {"mean", "std"} <= {*described.preprocessing, *given}:
-        raise unclear_tag(path)
+        raise ambiguous_tag(path)
     return described
 
 
@@ -154,7 +154,7 @@ def _read(
     shapes = shapes_of(model)
     theirs = names.table(naming, [name for name in shapes if has_head or name not in naming.heads])
     expected = {
-        name: names.to_theirs(naming, ours, np.empty(shapes[ours], bool)).shape
+        name: names.to_source(naming, ours, np.empty(shapes[ours], bool)).shape
         for ours, name in theirs.items()
     }
     files.check_tensors(path, found, expected, {name: ours for ours, name in theirs.items()})
@@ -175,13 +175,13 @@ def _model(source: Source, found: Shapes, has_head: bool, path: str | Path) -> I
             f"{path}: {naming.heads[_LOGITS]} has shape {shape}, and a head has from 1 to "
             f"{_MAX_CLASSES} classes"
         )
-    side_head = any(name.startswith(naming.side_head) for name in found) and naming.side_head
-    if source is SOURCES["fid"] and (shape[0] != FID_CLASSES or side_head):
+    aux_head = any(name.startswith(naming.aux_head) for name in found) and naming.aux_head
+    if source is SOURCES["fid"] and (shape[0] != FID_CLASSES or aux_head):
         raise WeightsError(
-            f"{path} has {shape[0]} classes{' and a side head' if side_head else ''}, and FID's "
+            f"{path} has {shape[0]} classes{' and a side head' if aux_head else ''}, and FID's "
             f"network has {FID_CLASSES} and none. Name another source"
         )
-    return Inception(shape[0], aux_head="bn" if side_head else "none", **source.model)
+    return Inception(shape[0], aux_head="bn" if aux_head else "none", **source.model)
 
 
 def _floats(array: np.ndarray, name: str, path: str | Path) -> np.ndarray:

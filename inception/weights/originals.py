@@ -85,7 +85,7 @@ def _torch_endpoints(source: str, path: str | Path, images: np.ndarray, ema: boo
     network = torch_network(source, state).eval()
     with torch.no_grad(), recorded(network) as found:
         network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
-        run_side_head(network, found)
+        run_aux_head(network, found)
     if _BIAS not in state:
         del found["logits"]
     return {name: channels_last(tensor) for name, tensor in found.items()}
@@ -104,7 +104,7 @@ def torch_network(source: str, state: dict[str, Any]) -> Any:
             return inception.fid_inception_v3()
     head: dict[str, Any] = {
         "num_classes": len(state[_BIAS]) if _BIAS in state else 1,
-        "aux_logits": any(name.startswith(names.TORCH.side_head) for name in state),
+        "aux_logits": any(name.startswith(names.TORCH.aux_head) for name in state),
     }
     if source == "torchvision":
         import torchvision
@@ -145,7 +145,7 @@ def recorded(network: Any) -> Iterator[dict[str, Any]]:
             hook.remove()
 
 
-def run_side_head(network: Any, found: dict[str, Any]) -> None:
+def run_aux_head(network: Any, found: dict[str, Any]) -> None:
     """Runs the side head, if there is one that did not run, as torchvision's only in training."""
     if network.AuxLogits is not None and "aux_logits" not in found:
         network.AuxLogits(found["Mixed_6e"])

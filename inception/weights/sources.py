@@ -105,11 +105,11 @@ def _torch_source(tensors: Tensors, path: str | Path) -> str:
         return f"timm.{tag}"
     if timm_config.read(path):
         return "timm"
-    side_head = any(name.startswith(names.TORCH.side_head) for name in tensors.shapes)
-    if not side_head and tensors.shapes.get("fc.bias") == (FID_CLASSES,):
+    aux_head = any(name.startswith(names.TORCH.aux_head) for name in tensors.shapes)
+    if not aux_head and tensors.shapes.get("fc.bias") == (FID_CLASSES,):
         return "fid"
     if tensors.format == "safetensors":
-        raise unclear_tag(path)
+        raise ambiguous_tag(path)
     return "torchvision"
 
 
@@ -142,7 +142,7 @@ def _ambiguous_tag(path: str | Path, why: str) -> WeightsError:
     return WeightsError(f"{path}: {why}. Name the source, such as timm.tf_in1k")
 
 
-def unclear_tag(path: str | Path) -> WeightsError:
+def ambiguous_tag(path: str | Path) -> WeightsError:
     """What to say where timm's tag is needed, as its weights differ in the scaling of the input."""
     choices = ", ".join(name for name in SOURCES if name.startswith("timm."))
     return WeightsError(

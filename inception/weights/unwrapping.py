@@ -17,7 +17,7 @@ from inception.weights.files import Shapes, Tensors, WeightsError
 
 (_SAMPLE,) = names.table(names.TORCH, ["params/Mixed_5b/branch1x1/conv/kernel"]).values()
 _AVERAGE = {"ema", "swa", "avg", "average", "averages", "averaged", "emamodel", "modelema"}
-_HEAD, _SIDE_HEAD = "fc.", f"{names.TORCH.side_head}fc."
+_HEAD, _SIDE_HEAD = "fc.", f"{names.TORCH.aux_head}fc."
 
 Places = dict[str, str]  # torchvision's name of a tensor -> its name in the file
 
@@ -165,10 +165,10 @@ def _completed(averages: Places, weights: Places, prefix: str) -> str:
 
 def _leave_out_side_head(places: Places, shapes: Shapes) -> dict[str, str]:
     """Takes off a side head of other classes than the head's, and says so."""
-    head, side_head = (places.get(f"{layer}bias") for layer in (_HEAD, _SIDE_HEAD))
-    if side_head is None or (head and shapes[head] == shapes[side_head]):
+    head, aux_head = (places.get(f"{layer}bias") for layer in (_HEAD, _SIDE_HEAD))
+    if aux_head is None or (head and shapes[head] == shapes[aux_head]):
         return {}
-    for name in [name for name in places if name.startswith(names.TORCH.side_head)]:
+    for name in [name for name in places if name.startswith(names.TORCH.aux_head)]:
         del places[name]
     classes = f"the head's {shapes[head]}" if head else "there is no head"
-    return {"model.aux_head": f"left out: its bias is {shapes[side_head]}, {classes}"}
+    return {"model.aux_head": f"left out: its bias is {shapes[aux_head]}, {classes}"}

@@ -71,13 +71,13 @@ def verify(
 
 
 def our_endpoints(
-    model: Any, variables: Any, images: np.ndarray, side_head: bool = True
+    model: Any, variables: Any, images: np.ndarray, aux_head: bool = True
 ) -> dict[str, Any]:
     """All endpoints at inference, "logits" among them, and "aux_logits" if there is a side head."""
 
     @jax.jit
     def forward(variables: Any, images: jax.Array) -> Any:
-        return model.apply(variables, images, side_head=side_head)
+        return model.apply(variables, images, aux_head=aux_head)
 
     logits, endpoints = forward(variables, images)
     return endpoints | {"logits": logits}

@@ -26,11 +26,11 @@ from inception.distributed.preemption import Interrupted
 from inception.distributed.sharding import is_main_process
 from inception.errors import CheckpointError
 from inception.workdir import digests
-from inception.workdir.checkpoints import Checkpoints, first_of_all
+from inception.workdir.checkpoints import Checkpoints, first_error
 from inception.workdir.digests import DamagedCheckpoint
 from inception.workdir.files import is_local
 from inception.workdir.logbook import log
-from inception.workdir.retention import Keep, best_step, set_aside
+from inception.workdir.retention import RetentionPolicy, best_step, quarantine
 
 
 class CheckpointWriter(Checkpoints):
@@ -46,8 +46,8 @@ class CheckpointWriter(Checkpoints):
       CheckpointError: if the workdir cannot be written; when left, if the last save has failed.
     """
 
-    def __init__(self, workdir: epath.PathLike, keep: Keep | None = None):
-        self.keep = keep or Keep()
+    def __init__(self, workdir: epath.PathLike, policy: RetentionPolicy | None = None):
+        self.policy = policy or RetentionPolicy()
         self._tried: int | None = None
         self._is_proven = False  # whether a checkpoint of this process could be read back
         self._failure: CheckpointError | None = None
@@ -126,9 +126,9 @@ class CheckpointWriter(Checkpoints):
 
     def _remove_surplus(self) -> None:
         steps = self.steps()
-        best = best_step(self.directory.parent, steps) if self.keep.best else None
-        mine = json.dumps(self.keep.surplus(steps, best))
-        problem, surplus = "", json.loads(processes.agree(mine, lambda texts: texts[0]))
+        best = best_step(self.directory.parent, steps) if self.policy.best else None
+        mine = json.dumps(self.policy.surplus(steps, best))
+        problem, surplus = "", json.loads(processes.gather_and_reduce(mine, lambda texts: texts[0]))
         if not surplus:
             return
         try:
@@ -136,7 +136,7 @@ class CheckpointWriter(Checkpoints):
                 (self.directory / str(step)).rmtree(missing_ok=True)
         except Exception as error:  # a bucket's package raises all kinds
             problem = digests.first_line(error)
-        if problem := first_of_all(problem):
+        if problem := first_error(problem):
             log(f"warning: older checkpoints in {self.directory} cannot be removed: {problem}")
         self._manager.reload()
 
@@ -161,16 +161,16 @@ class CheckpointWriter(Checkpoints):
             raise self._failure
         log(f"warning: {self._failure}. This run goes on; its next save is another try")
 
-    def _pass_over(self, damaged: Mapping[int, DamagedCheckpoint], used: int) -> None:
+    def _warn_damaged(self, damaged: Mapping[int, DamagedCheckpoint], used: int) -> None:
         """Sets damaged checkpoints aside, for the run will save these steps again."""
-        super()._pass_over(damaged, used)
+        super()._warn_damaged(damaged, used)
         if damaged:
             self._set_aside(damaged)
 
     def _set_aside(self, damaged: Iterable[int]) -> None:
         for step in damaged if is_main_process() else ():
-            log(f"the damaged one is kept as {set_aside(self.directory / str(step))}")
-        first_of_all("")  # process 0 has moved them
+            log(f"the damaged one is kept as {quarantine(self.directory / str(step))}")
+        first_error("")  # process 0 has moved them
         self._manager.reload()
 
 

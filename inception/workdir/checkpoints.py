@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.distributed import processes
 from inception.distributed.sharding import is_main_process
 from inception.errors import CheckpointError
@@ -122,7 +122,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 damaged[candidate] = error
             else:
-                self._pass_over(damaged, candidate)
+                self._warn_damaged(damaged, candidate)
                 return candidate, state
         others = [other for other in self.steps() if other not in damaged]
         raise DamagedCheckpoint(
@@ -137,7 +137,7 @@ class Checkpoints:
           DamagedCheckpoint: if it does not hold what was saved.
           CheckpointError: if it cannot be read.
         """
-        with self._explaining(step):
+        with self._translate_errors(step):
             expected = self._digests(step)
             stored = self._manager.item_metadata(step)["default"].tree
             digests.verify_kinds(digests.describe(stored), expected)
@@ -160,12 +160,12 @@ class Checkpoints:
             )
         return steps[-1] if step is None else step
 
-    def _pass_over(self, damaged: Mapping[int, DamagedCheckpoint], used: int) -> None:
+    def _warn_damaged(self, damaged: Mapping[int, DamagedCheckpoint], used: int) -> None:
         for error in damaged.values():
             log(f"warning: {error}. Checkpoint {used} is used instead")
 
     def _read(self, step: int, like: Any, fresh: Callable[[], Any] | None, part: bool) -> Any:
-        with self._explaining(step):
+        with self._translate_errors(step):
             expected = self._digests(step)
             stored = self._manager.item_metadata(step)["default"].tree
             kinds = digests.describe(stored)
@@ -175,7 +175,7 @@ class Checkpoints:
             like = like({name: leaf.shape for name, leaf in digests.by_name(stored).items()})
         self._check_fits(step, kinds, digests.describe(like), fresh is not None, part)
         wanted = digests.by_name(like)
-        with self._explaining(step):
+        with self._translate_errors(step):
             found = self._restore(step, stored, wanted)
             if expected:
                 digests.verify(found, expected)
@@ -219,7 +219,7 @@ class Checkpoints:
         may_have_more: bool,
     ) -> None:
         """Compares names, shapes and types, since Orbax restores float32 into bfloat16 silently."""
-        for name, (old, new) in config_lib.differences(stored, like).items():
+        for name, (old, new) in settings.differences(stored, like).items():
             if (old is None and may_lack) or (new is None and may_have_more):
                 continue
             raise CheckpointError(
@@ -228,7 +228,7 @@ class Checkpoints:
             )
 
     @contextlib.contextmanager
-    def _explaining(self, step: int) -> Iterator[None]:
+    def _translate_errors(self, step: int) -> Iterator[None]:
         """Says which checkpoint cannot be read, whatever was raised, and whether it is damaged.
 
         Of several processes all find damaged what one does, so that they go on from the same.
@@ -243,7 +243,7 @@ class Checkpoints:
             if not digests.is_damage(error):
                 raise CheckpointError(f"checkpoint {checkpoint} cannot be read: {what}") from error
             damage, cause = f"checkpoint {checkpoint} is damaged: {what}", error
-        if damage := first_of_all(damage):
+        if damage := first_error(damage):
             raise DamagedCheckpoint(damage) from cause
 
 
@@ -273,6 +273,6 @@ class _DigestsSave(ocp.args.CheckpointArgs):
     state: Any
 
 
-def first_of_all(text: str) -> str:
+def first_error(text: str) -> str:
     """The text of the first process that has one; waits for all."""
-    return processes.agree(text, lambda texts: next(filter(None, texts), ""))
+    return processes.gather_and_reduce(text, lambda texts: next(filter(None, texts), ""))

@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception import defaults
 from inception.data.sources import Source
 from inception.errors import CheckpointError
@@ -161,7 +161,7 @@ def read_config(workdir: epath.PathLike) -> ConfigDict:
         raise CheckpointError(f"{workdir} holds no run: there is no {file}")
     try:
         config = _with_defaults(file, read_json(file))
-        config_lib.check_names_and_types(config)
+        settings.check_names_and_types(config)
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{file} is no config or damaged: {error}") from error
     return config
@@ -176,12 +176,12 @@ def _with_defaults(file: epath.Path, stored: Any) -> ConfigDict:
             "version that wrote it"
         )
     config = defaults.get_config()
-    for name, value in config_lib.flatten(ConfigDict(stored)).items():
+    for name, value in settings.flatten(ConfigDict(stored)).items():
         if isinstance(config.get(name), ConfigDict):
             raise ValueError(f"{name}={value!r} must be an object of fields")
         try:
-            config_lib.set_value(config, name, value)
-        except config_lib.ConfigError:
+            settings.set_value(config, name, value)
+        except settings.ConfigError:
             logging.warning("%s: the field %s=%r is no more and is ignored", file, name, value)
     return config
 
@@ -254,8 +254,8 @@ def changed_fields(workdir: epath.PathLike, config: ConfigDict) -> dict[str, tup
       CheckpointError: see `read_config`.
     """
     decided = defaults.FROM_WEIGHTS if config.init_from else ()
-    stored = config_lib.flatten(read_config(workdir))
-    changes = config_lib.differences(stored, config_lib.flatten(config))
+    stored = settings.flatten(read_config(workdir))
+    changes = settings.differences(stored, settings.flatten(config))
     return {name: pair for name, pair in changes.items() if name not in decided}
 
 

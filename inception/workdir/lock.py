@@ -6,7 +6,7 @@ the server, which knows all hosts; where a file system has no locks, that is war
 
 In a bucket nothing can be locked. There run.lock is created by a write that fails where the file
 exists, and is written again every `BEAT` seconds, a beat. A process that finds one watches it: if
-it changes, the other lives; if not, within `PATIENCE` seconds, it is dead, and the file is
+it changes, the other lives; if not, within `STALE_SECONDS` seconds, it is dead, and the file is
 overwritten. Whoever's name is in the file after that has the workdir. A run that could not reach
 the bucket for so long reads the file before it writes anything, and stops if it is another's.
 
@@ -33,12 +33,12 @@ from inception.workdir.files import is_local
 from inception.workdir.logbook import log
 
 FILE = "run.lock"
-BEAT, PATIENCE, SETTLE = 20.0, 60.0, 5.0  # seconds
+BEAT, STALE_SECONDS, SETTLE = 20.0, 60.0, 5.0  # seconds
 _rounds = itertools.count()
 
 
 @contextlib.contextmanager
-def only_run(workdir: epath.PathLike) -> Iterator[Callable[[], None]]:
+def run_lock(workdir: epath.PathLike) -> Iterator[Callable[[], None]]:
     """While it lasts, no other run trains in `workdir`, which is made if it is not there.
 
     Yields:
@@ -48,16 +48,16 @@ def only_run(workdir: epath.PathLike) -> Iterator[Callable[[], None]]:
     Raises:
       CheckpointError: if another one does, naming its process; or if it cannot be written.
     """
-    number, count = processes.place()
+    number, count = processes.process_index_and_count()
     key = f"inception/lock/{next(_rounds)}"
     if number:
-        processes.ask(key)
+        processes.wait_for(key)
         yield lambda: None
         return
     file = epath.Path(workdir) / FILE
-    with _locked(file) if is_local(file) else _beating(file) as check:
+    with _locked(file) if is_local(file) else _heartbeat(file) as check:
         if count > 1:
-            processes.tell(key, "held")
+            processes.publish(key, "held")
         yield check
 
 
@@ -88,7 +88,7 @@ def _lock(descriptor: int, file: epath.Path) -> None:
 
 
 @contextlib.contextmanager
-def _beating(file: epath.Path) -> Iterator[Callable[[], None]]:
+def _heartbeat(file: epath.Path) -> Iterator[Callable[[], None]]:
     lock, done = _BucketLock(file), threading.Event()
     try:
         lock.take()
@@ -166,13 +166,13 @@ class _BucketLock:
 
     def _is_dead(self, before: str) -> bool:
         """Watches a lock that is there: True if it stays as it was, False if it is released."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + STALE_SECONDS
         log(
             f"{_name(before)} did not release its lock on {self._workdir}; waiting up to "
-            f"{PATIENCE:g} s to see whether it is still running"
+            f"{STALE_SECONDS:g} s to see whether it is still running"
         )
         while time.monotonic() < end:
-            time.sleep(PATIENCE / 20)
+            time.sleep(STALE_SECONDS / 20)
             if not (now := self._read()):
                 return False
             if now != before:

@@ -23,7 +23,7 @@ from inception.workdir.files import as_json, is_local, write_text
 METRICS, ANOMALIES = "metrics.jsonl", "anomalies.jsonl"
 
 
-class Logbook:
+class MetricLogger:
     """Writes the metrics of a run. Use as a context manager; other processes write nothing.
 
     Lines behind `first_step` are dropped from the files: a run that continues from a checkpoint
@@ -47,14 +47,14 @@ class Logbook:
             self._anomalies = _Lines(self._workdir / ANOMALIES, first_step)
         self.restart_clock(first_step)
 
-    def __enter__(self) -> "Logbook":
+    def __enter__(self) -> "MetricLogger":
         return self
 
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._writer:
-            with _going_on(self._workdir):
+            with _log_write_errors(self._workdir):
                 self._writer.close()
 
     def restart_clock(self, step: int) -> None:
@@ -92,21 +92,21 @@ class Logbook:
         """Logs a step out of the ordinary: what it is, and what is known of it for the file."""
         log(f"step {step}: {what}; --mode=replay --step={step} shows its images")
         if is_main_process():
-            with _going_on(self._workdir):
+            with _log_write_errors(self._workdir):
                 self._anomalies.add({"step": step, **record})
 
     def _write(self, step: int, scalars: dict[str, float]) -> None:
         if not is_main_process():
             return
-        with _going_on(self._workdir):
+        with _log_write_errors(self._workdir):
             self._metrics.add({"step": step, **scalars})
-        with _going_on(self._workdir):
+        with _log_write_errors(self._workdir):
             self._writer = self._writer or _Events(self._workdir)  # takes seconds, once
             self._writer.write(step, scalars)
 
 
 @contextlib.contextmanager
-def _going_on(workdir: epath.Path) -> Iterator[None]:
+def _log_write_errors(workdir: epath.Path) -> Iterator[None]:
     """Around what a run can do without: where it fails, for want of room, that is told."""
     try:
         yield

@@ -8,7 +8,7 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from inception import config as config_lib
+from inception import config as settings
 from inception.data.preprocessing import Preprocessing
 from inception.distributed import sharding
 from inception.network.model import Inception, blank_image, make_model, variables_of
@@ -74,7 +74,7 @@ def restore_run(
         step, weights = saved.restore(like, step if named is None else named, part=True)
     model = make_model(config, num_classes=weights["params"]["Logits"]["bias"].shape[0])
     names = class_names(workdir)
-    preprocessing = config_lib.preprocessing(config)
+    preprocessing = settings.preprocessing(config)
     return TrainedRun(workdir, config, step, model, weights, names, preprocessing)
 
 

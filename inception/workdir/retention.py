@@ -13,7 +13,7 @@ _SCORE = "eval/ema_top1"  # in metrics.jsonl
 
 
 @dataclass(frozen=True)
-class Keep:
+class RetentionPolicy:
     """Which checkpoints are kept when a newer one is complete.
 
     Attributes:
@@ -26,7 +26,7 @@ class Keep:
     every_steps: int = 0
     best: bool = False
 
-    def needs(self, step: int) -> bool:
+    def must_save(self, step: int) -> bool:
         """Whether `step` has to be saved so that it can be kept; what is evaluated always is."""
         return self.every_steps > 0 and step % self.every_steps == 0
 
@@ -40,14 +40,16 @@ class Keep:
         return [
             step
             for step in steps[: -self.newest]
-            if not self.needs(step) and not (self.best and step == best)
+            if not self.must_save(step) and not (self.best and step == best)
         ]
 
 
-def keep(config: ConfigDict, steps_per_epoch: float) -> Keep:
+def from_config(config: ConfigDict, steps_per_epoch: float) -> RetentionPolicy:
     """What the fields keep_checkpoints, keep_every_epochs and keep_best say."""
     every = max(1, round(config.keep_every_epochs * steps_per_epoch))
-    return Keep(config.keep_checkpoints, every if config.keep_every_epochs else 0, config.keep_best)
+    return RetentionPolicy(
+        config.keep_checkpoints, every if config.keep_every_epochs else 0, config.keep_best
+    )
 
 
 def best_step(workdir: epath.PathLike, steps: list[int]) -> int | None:
@@ -69,7 +71,7 @@ def was_evaluated(workdir: epath.PathLike, step: int) -> bool:
     return any(line["step"] == step and _SCORE in line for line in read_metrics(workdir))
 
 
-def set_aside(checkpoint: epath.Path) -> epath.Path:
+def quarantine(checkpoint: epath.Path) -> epath.Path:
     """Moves checkpoints/STEP to checkpoints/damaged/STEP, or STEP_2 and so on; returns where."""
     folder = checkpoint.parent / "damaged"
     folder.mkdir(exist_ok=True)

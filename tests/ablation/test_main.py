@@ -11,7 +11,7 @@ from inception.ablation import __main__ as ablation
 from inception.ablation.rows import config_file, load_rows, load_setting, make_runs
 from inception.config import differences, flatten, load
 from inception.errors import CheckpointError, ConfigError, UserError
-from inception.workdir.logbook import Logbook
+from inception.workdir.logbook import MetricLogger
 from tests import fake_runs
 from tests.conftest import TINY
 
@@ -221,7 +221,7 @@ def test_a_run_reads_what_the_logbook_writes(runs):
     (run, *_) = runs
     results = fake_runs.write_run(run.config, run.workdir, 4, 6)
     (run.workdir / "metrics.jsonl").unlink()
-    with Logbook(run.workdir, 0, results["step"], steps_per_epoch=44.90625) as log:
+    with MetricLogger(run.workdir, 0, results["step"], steps_per_epoch=44.90625) as log:
         metrics = {"loss": 1.0, "top1": 0.5, "learning_rate": 0.1}
         log.train(45, 32, metrics)
         log.train(results["step"], 32, metrics | {"top1": 0.75})

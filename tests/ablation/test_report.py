@@ -122,7 +122,7 @@ def test_costs_are_of_the_rows_networks(table3):
     table = compared(*table3[1:])
     assert table.multiply_adds[["v2", "v2_rmsprop", "v2_label_smoothing"]].nunique() == 1
     assert table.multiply_adds["v2"] < table.multiply_adds["v3"]
-    assert table.parameters["v3"] < table.parameters_with_side_head["v3"]
+    assert table.parameters["v3"] < table.parameters_with_aux_head["v3"]
 
 
 def test_json_holds_everything(written):

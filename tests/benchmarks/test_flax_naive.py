@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import flax_naive
-from benchmarks.ours import made_up_variables
+from benchmarks.ours import random_variables
 from inception.network.model import make_model
 from tests.oracles import in_float64, random_images
 
@@ -18,7 +18,7 @@ CLASSES = 7
 def _both(config):
     """Both networks, and variables of ours that keep the signal alive."""
     model = make_model(config, CLASSES)
-    variables = made_up_variables(model, config.image_size)
+    variables = random_variables(model, config.image_size)
     return model, flax_naive.network(config, CLASSES), variables
 
 

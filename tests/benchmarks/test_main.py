@@ -10,7 +10,7 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import limits, speed, starts, turns, work
 from benchmarks.limits import Limits
-from benchmarks.ours import config_of, made_up_batch, made_up_variables
+from benchmarks.ours import config_of, random_variables, synthetic_batch
 from benchmarks.photographs import write_photographs
 from benchmarks.turns import Round, Worker
 from benchmarks.ways import fastest
@@ -149,12 +149,12 @@ def test_a_cpu_is_measured():
 def test_made_up_values_are_finite_and_alive(tiny):
     config = tiny()
     model = make_model(config, 10)
-    variables = made_up_variables(model, 75)
+    variables = random_variables(model, 75)
     stem = variables["params"]["Conv2d_2a_3x3"]["conv"]["kernel"]
     assert stem.dtype == np.float32
     assert stem.std() == pytest.approx(np.sqrt(2 / (9 * stem.shape[2])), rel=0.1)
     assert variables["batch_stats"]["Conv2d_2a_3x3"]["bn"]["var"].min() > 0.4
-    batch = made_up_batch(Work(OURS, "train", 1, flatten(config), 10))
+    batch = synthetic_batch(Work(OURS, "train", 1, flatten(config), 10))
     assert batch["image"].shape == (16, 75, 75, 3)
     assert batch["label"].tolist() == [*range(10), *range(6)]
 

@@ -173,10 +173,10 @@ def test_table_1_has_the_parameters_that_the_paper_says():
 
 def test_parameters_with_and_without_the_side_head():
     assert _cost("v3").total.parameters == 23_817_352
-    assert _cost("v3").total_with_side_head.parameters == 27_143_152
+    assert _cost("v3").total_with_aux_head.parameters == 27_143_152
     none = _cost("figure8_none")
-    assert none.side_head is None
-    assert none.total_with_side_head.parameters == none.total.parameters == 23_817_352
+    assert none.aux_head is None
+    assert none.total_with_aux_head.parameters == none.total.parameters == 23_817_352
 
 
 def test_receptive_fields_of_table_2():
@@ -202,7 +202,7 @@ def test_stages_are_in_order_with_their_figures_and_shapes():
         ("pooled", "average pool", (2048,)),
         ("Logits", "linear", (1000,)),
     ]
-    head = _cost("v3").side_head
+    head = _cost("v3").aux_head
     assert head is not None
     assert [str(layer) for layer in head.layers] == [
         "average pool 5x5/3",
@@ -309,7 +309,7 @@ def test_the_picture_names_every_stage_once_and_is_small(name, tmp_path):
     for stage in counted.stages:
         # In the outline; a reduction also heads the card that shows its branches.
         assert texts.count(stage.name) == 1 + (stage.kind in ("figure 9", "figure 10"))
-    assert any("side head" in text for text in texts[2:]) == (counted.side_head is not None)
+    assert any("side head" in text for text in texts[2:]) == (counted.aux_head is not None)
     file = tmp_path / "architecture.png"
     figure.savefig(file)
     assert file.stat().st_size < 400_000

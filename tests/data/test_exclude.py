@@ -1,6 +1,5 @@
 """Images left out of an evaluation: by name, by ImageNet's number, and never silently none."""
 
-import data_builders  # noqa: F401 (registers the tests' data sets)
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from inception.data.preprocessing import Preprocessing
 from inception.data.records import RecordSource
 from inception.data.sources import ArraySource, FakeSource
 from inception.data.stream import eval_stream
+from tests import data_builders  # noqa: F401 (registers the tests' data sets)
 from tests.data_builders import NUM_TRAIN, NUM_VALIDATION, photograph
 
 

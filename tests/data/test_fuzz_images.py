@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import inception
-from inception import config as config_lib
+from inception import config as settings
 from inception.data import DataError
 from inception.data.decode import BadImage, decode
 from inception.data.exclude import Excluded
@@ -129,7 +129,7 @@ def test_the_streams_name_a_damaged_file(tmp_path, stream):
             (tmp_path / split / label / "good.jpg").write_bytes(FILES[3])  # a PNG, really
     (tmp_path / "train" / "b" / "bad.png").write_bytes(FILES[0][:300])
     source = open_source("folder", "train", str(tmp_path))
-    crop = config_lib.preprocessing(inception.load_config("configs/digits.py"))
+    crop = settings.preprocessing(inception.load_config("configs/digits.py"))
     batches = (
         train_stream(source, seed=0, image_size=75, batch_size=3)
         if stream == "train"

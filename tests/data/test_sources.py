@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import data_builders  # noqa: F401 (registers the tests' data sets)
+from tests import data_builders  # noqa: F401 (registers the tests' data sets)
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds

@@ -7,10 +7,12 @@ import jax
 import pytest
 
 from inception.distributed.preemption import Interrupted, preemption
-from inception.errors import TRY_AGAIN
+from inception.errors import EX_TEMPFAIL
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, TRY_AGAIN), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, EX_TEMPFAIL), (signal.SIGINT, 130)]
+)
 def test_a_signal_is_noted_and_decides_the_status(number, status):
     before = signal.getsignal(number)
 

@@ -9,7 +9,7 @@ import pytest
 from jax.errors import JaxRuntimeError
 
 from inception.distributed import processes
-from inception.errors import TRY_AGAIN, CheckpointError, ConfigError
+from inception.errors import EX_TEMPFAIL, CheckpointError, ConfigError
 from tests.conftest import TINY
 from tests.processes import ends, saved_steps, start_main, start_together
 
@@ -65,10 +65,10 @@ def test_an_environment_that_is_no_number_is_refused(monkeypatch):
 
 def test_one_process_has_no_name_and_ends_as_usual():
     processes.connect(False)
-    assert processes.place() == (0, 1)
+    assert processes.process_index_and_count() == (0, 1)
     assert processes.name() == ""
-    processes.end(1)
-    processes.end_if_lost(RuntimeError("mine"))
+    processes.exit_together(1)
+    processes.exit_if_peer_lost(RuntimeError("mine"))
 
 
 def test_errors_of_a_lost_process_end_this_one_at_once(monkeypatch, caplog):
@@ -76,7 +76,7 @@ def test_errors_of_a_lost_process_end_this_one_at_once(monkeypatch, caplog):
     monkeypatch.setattr(processes, "_exit", statuses.append)
     lost = CheckpointError("step 3 cannot be saved")
     lost.__cause__ = JaxRuntimeError("UNAVAILABLE: barrier\nmore")
-    processes.end_if_lost(lost)  # alone, there is nobody to be lost
+    processes.exit_if_peer_lost(lost)  # alone, there is nobody to be lost
     monkeypatch.setattr(processes, "place", lambda: (0, 2))
     full = CheckpointError("step 3 cannot be saved")
     full.__cause__ = OSError("disk full")
@@ -85,14 +85,14 @@ def test_errors_of_a_lost_process_end_this_one_at_once(monkeypatch, caplog):
         ValueError("mine: UNKNOWN: x"),
         JaxRuntimeError("RESOURCE_EXHAUSTED: memory"),
     ):
-        processes.end_if_lost(error)
+        processes.exit_if_peer_lost(error)
     assert statuses == []
-    processes.end_if_lost(lost)
-    assert statuses == [TRY_AGAIN]
+    processes.exit_if_peer_lost(lost)
+    assert statuses == [EX_TEMPFAIL]
     assert "another process has stopped" in caplog.text
     assert "(UNAVAILABLE: barrier)" in caplog.text
-    processes.end_if_lost(ValueError("UNKNOWN: Gloo all-reduce failed"))
-    assert statuses == [TRY_AGAIN] * 2
+    processes.exit_if_peer_lost(ValueError("UNKNOWN: Gloo all-reduce failed"))
+    assert statuses == [EX_TEMPFAIL] * 2
 
 
 def test_processes_of_other_configs_are_refused_and_write_nothing(tmp_path):
@@ -113,7 +113,7 @@ def test_a_process_that_fails_at_the_start_does_not_leave_the_other_waiting(tmp_
     (status, output), (_, reason) = ends(
         start_main(2, *RUN, f"--workdir={tmp_path}/run", own=own), within=60
     )
-    assert status == TRY_AGAIN
+    assert status == EX_TEMPFAIL
     assert "[process 1/2] has stopped with status 1" in output
     assert "[process 1/2] error: " in reason
     assert "'nothing'" in reason
@@ -141,7 +141,7 @@ def main():
                 saved.save(step, {"total": total})
                 raise Interrupted(f"{processes.name()}stopped at step {step}")
             if step == 3:
-                pathlib.Path(sys.argv[1], f"runs{processes.place()[0]}").touch()
+                pathlib.Path(sys.argv[1], f"runs{processes.process_index_and_count()[0]}").touch()
             time.sleep(0.01)
 
 sys.exit(command_line.run(main))
@@ -170,7 +170,7 @@ def test_a_signal_to_one_process_makes_all_save_the_same_step(tmp_path, count, s
     started[1].send_signal(sent)
     outputs = ends(started, within=60)
     (step,) = saved_steps(tmp_path)
-    assert [status for status, _ in outputs] == [TRY_AGAIN] * count
+    assert [status for status, _ in outputs] == [EX_TEMPFAIL] * count
     for number, (_, text) in enumerate(outputs):
         assert f"[process {number}/{count}] stopped at step {step}" in text
 
@@ -183,7 +183,7 @@ def test_a_killed_process_ends_the_other_at_once_with_a_message(tmp_path, lost):
     status, text = ends(started, within=60)[1 - lost]
     assert time.monotonic() - killed < 20
     # JAX itself ends the others when process 0 is gone, which keeps the coordination service.
-    assert status in (TRY_AGAIN, -signal.SIGABRT), text
+    assert status in (EX_TEMPFAIL, -signal.SIGABRT), text
     assert "another process has stopped" in text or "another task died" in text
 
 
@@ -197,7 +197,7 @@ def test_sigterm_to_one_process_makes_all_save_the_same_step(tmp_path):
     started[1].send_signal(signal.SIGTERM)
     (first, first_output), (second, second_output) = ends(started, within=60)
     (step,) = saved_steps(workdir)
-    assert (first, second) == (TRY_AGAIN, TRY_AGAIN)
+    assert (first, second) == (EX_TEMPFAIL, EX_TEMPFAIL)
     assert f"[process 0/2] stopped at step {step}" in first_output
     assert f"[process 1/2] stopped at step {step}" in second_output
     assert "images/s" not in second_output  # only process 0 reports and writes
@@ -221,17 +221,17 @@ def test_a_killed_process_ends_the_other_and_the_restart_continues(tmp_path, los
     _wait_for_steps(workdir, started)
     started[lost].kill()
     killed = time.monotonic()
-    status, output = ends(started, within=processes.LOST_AFTER + 30)[1 - lost]
+    status, output = ends(started, within=processes.HEARTBEAT_TIMEOUT + 30)[1 - lost]
     print(f"\nkill -9 of process {lost}: the other ended after {time.monotonic() - killed:.1f} s")
     # JAX aborts the others at once when process 0, with the coordination service, is gone, and
-    # when another one has given no sign of life for LOST_AFTER.
-    assert status in (TRY_AGAIN, -signal.SIGABRT), output
+    # when another one has given no sign of life for HEARTBEAT_TIMEOUT.
+    assert status in (EX_TEMPFAIL, -signal.SIGABRT), output
     assert "another process has stopped" in output or "another task died" in output
     again = start_main(2, *arguments)
     _wait_for_steps(workdir, again)
     again[0].send_signal(signal.SIGTERM)
     for status, _ in ends(again, within=60):
-        assert status == TRY_AGAIN
+        assert status == EX_TEMPFAIL
     steps = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").open()]
     assert steps == sorted(set(steps))
 
@@ -242,8 +242,8 @@ def test_a_process_that_hangs_ends_the_others_within_the_heartbeats_time(tmp_pat
     started = start_main(2, *RUN, f"--workdir={workdir}", ENDLESS)
     _wait_for_steps(workdir, started)
     started[1].send_signal(signal.SIGSTOP)
-    started[0].communicate(timeout=processes.LOST_AFTER + 30)
-    assert started[0].returncode in (TRY_AGAIN, -signal.SIGABRT)
+    started[0].communicate(timeout=processes.HEARTBEAT_TIMEOUT + 30)
+    assert started[0].returncode in (EX_TEMPFAIL, -signal.SIGABRT)
     started[1].kill()
 
 

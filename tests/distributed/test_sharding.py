@@ -56,14 +56,14 @@ from inception.plan.traffic import collectives
 from inception.data.sources import FakeSource
 from inception.data.stream import train_stream
 from inception.training.state import build
-from inception.training.step import Step
+from inception.training.step import TrainStep
 
 processes.connect("JAX_NUM_PROCESSES" in os.environ)
 config = inception.load_config("configs/digits.py", sys.argv[1:])
 source = FakeSource(64, num_classes=10, image_size=90)
 mesh = sharding.make_mesh()
-training = build(config, num_classes=10, steps_per_epoch=4.0)
-state, step = training.create_state(mesh), Step(training, mesh).jitted
+recipe = build(config, num_classes=10, steps_per_epoch=4.0)
+state, step = recipe.create_state(mesh), TrainStep(recipe, mesh).jitted
 examples = []
 
 def batches():

@@ -47,7 +47,7 @@ def test_the_step_is_the_runs_own(tiny, digits, short):
     assert step.batch_size == step.micro_batch == config.batch_size
 
     trainer = Trainer(config, "", source, source)
-    state = trainer.training.abstract_state(trainer.mesh)
+    state = trainer.recipe.abstract_state(trainer.mesh)
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
     batch_bytes = config.batch_size * (75 * 75 * 3 + 3 * 4)
     assert step.constant_bytes == pytest.approx(state_bytes + batch_bytes, rel=0.01)

@@ -27,8 +27,8 @@ SPREAD = 0.02  # of a device's step time, as a part of it
 @cache
 def sizes() -> dict[str, int]:
     """Numbers that a step of v3 sums over devices, by kind."""
-    training = build(inception.load_config("configs/v3.py"), 1000, 800.0)
-    state = training.abstract_state(sharding.make_mesh(local=True))
+    recipe = build(inception.load_config("configs/v3.py"), 1000, 800.0)
+    state = recipe.abstract_state(sharding.make_mesh(local=True))
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
     return {"gradients": count(state.params), "statistics": count(state.batch_stats)}
 

@@ -54,7 +54,7 @@ def images():
 def expected(model, variables, images):
     """By the network itself, without folding its batch normalization."""
     inputs = normalize(images, PREPROCESSING.mean, PREPROCESSING.std)
-    logits, endpoints = jax.jit(lambda v, x: model.apply(v, x, side_head=True))(variables, inputs)
+    logits, endpoints = jax.jit(lambda v, x: model.apply(v, x, aux_head=True))(variables, inputs)
     return {"logits": logits, **endpoints}
 
 

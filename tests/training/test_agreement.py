@@ -102,7 +102,7 @@ from inception.training import agreement
 def main():
     processes.connect()
     config = inception.load_config("configs/digits.py", ["init_from=torchvision"])
-    bias = np.full(3, processes.place()[0] == int(sys.argv[1]), np.float32)
+    bias = np.full(3, processes.process_index_and_count()[0] == int(sys.argv[1]), np.float32)
     agreement.check(config, epath.Path("runs/x"), {}, {"params": {"bias": bias}})
 
 sys.exit(command_line.run(main))

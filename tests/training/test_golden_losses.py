@@ -15,7 +15,7 @@ import inception
 from inception.data.datasets import train_batches
 from inception.distributed import sharding
 from inception.training.state import build
-from inception.training.step import Step
+from inception.training.step import TrainStep
 from tests.conftest import TINY, digits_source
 
 pytestmark = pytest.mark.rounding
@@ -27,8 +27,8 @@ STEPS = 20
 def _losses() -> np.ndarray:
     config = inception.load_config("configs/digits.py", [*TINY, "learning_rate=1e-7"])
     source, mesh = digits_source(slice(0, 160)), sharding.make_mesh()
-    training = build(config, source.num_classes, len(source) / config.batch_size)
-    step, state = Step(training, mesh), training.create_state(mesh)
+    recipe = build(config, source.num_classes, len(source) / config.batch_size)
+    step, state = TrainStep(recipe, mesh), recipe.create_state(mesh)
     state, losses = step.pack(state), []
     batches = train_batches(config, source, mesh, 0)
     for _ in range(STEPS):

@@ -14,7 +14,7 @@ import inception
 from inception.data import DataError
 from inception.distributed import sharding
 from inception.distributed.preemption import Interrupted
-from inception.errors import TRY_AGAIN, CheckpointError, ConfigError
+from inception.errors import EX_TEMPFAIL, CheckpointError, ConfigError
 from inception.training import losses
 from inception.training.loop import Trainer
 from inception.training.state import build
@@ -147,7 +147,7 @@ def test_nothing_is_lost_to_a_fault_or_a_signal(whole_run, digits, tmp_path):
     assert (processes.saved_steps(tmp_path), _evaluated_steps(tmp_path)) == ([2], [])
     with pytest.raises(Interrupted, match="evaluation of step 2") as stopped:
         inception.train_and_evaluate(config, tmp_path, train, _Faulty(held_out, _terminate))
-    assert stopped.value.status == TRY_AGAIN
+    assert stopped.value.status == EX_TEMPFAIL
     assert (processes.saved_steps(tmp_path), _evaluated_steps(tmp_path)) == ([2], [])
     with pytest.raises((OSError, DataError), match="the disk is gone"):
         inception.train_and_evaluate(config, tmp_path, _Faulty(train, _unreadable), held_out)

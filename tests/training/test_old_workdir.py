@@ -72,10 +72,10 @@ def test_it_continues_with_equal_losses_to_an_equal_end(old, digits):
 def test_every_value_of_its_state_is_restored(old):
     """Of the optimizer too, which so small a learning rate would not show."""
     stored = orbax.StandardCheckpointer().restore(old / "checkpoints" / "4" / "default")
-    training, mesh = build(workdir_lib.read_config(old), 10, 4.0), sharding.make_mesh()
+    recipe, mesh = build(workdir_lib.read_config(old), 10, 4.0), sharding.make_mesh()
     with Checkpoints(old) as saved:
-        create = partial(training.create_state, mesh)
-        step, state = saved.restore(training.abstract_state(mesh), fresh=create)
+        create = partial(recipe.create_state, mesh)
+        step, state = saved.restore(recipe.abstract_state(mesh), fresh=create)
     assert step == 4
     for name, tree in stored.items():
         assert _values(getattr(state, name)) == _values(tree), name

@@ -10,8 +10,8 @@ from inception.training.state import build
 
 
 def test_every_stage_with_its_share_and_whether_it_is_trained(tiny):
-    training = build(tiny(), num_classes=10, steps_per_epoch=4.0)
-    params = training.abstract_state(sharding.make_mesh()).params
+    recipe = build(tiny(), num_classes=10, steps_per_epoch=4.0)
+    params = recipe.abstract_state(sharding.make_mesh()).params
     lines = overview.table(params, frozen=["Mixed_5b"]).splitlines()
     rows = {row[0]: row[1:] for row in (line.strip("| ").split() for line in lines) if row}
     count = lambda tree: parameter_overview.count_parameters(tree)  # noqa: E731

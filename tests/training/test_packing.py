@@ -8,19 +8,19 @@ import pytest
 from inception.distributed import sharding
 from inception.training import packing
 from inception.training.state import build
-from inception.training.step import Step
+from inception.training.step import TrainStep
 
 pytestmark = pytest.mark.rounding
 
 
 @pytest.fixture(scope="module")
-def training(tiny):
+def recipe(tiny):
     return build(tiny("body_learning_rate_factor=0.5"), num_classes=10, steps_per_epoch=2.5)
 
 
 @pytest.fixture(scope="module")
-def state(training):
-    return training.create_state(sharding.make_mesh())
+def state(recipe):
+    return recipe.create_state(sharding.make_mesh())
 
 
 def test_unpacking_gives_what_was_packed(state):
@@ -34,13 +34,13 @@ def test_unpacking_gives_what_was_packed(state):
 
 
 @pytest.mark.slow
-def test_a_packed_update_is_the_update_leaf_by_leaf(training, state):
+def test_a_packed_update_is_the_update_leaf_by_leaf(recipe, state):
     """Also with clipping, decay of kernels alone, and another learning rate for the heads."""
     keys = iter(jax.random.split(jax.random.key(1), 1000))
     grads = jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), state.params)
-    decay, frozen = training.config.ema_decay, ("Mixed_5b",)
+    decay, frozen = recipe.config.ema_decay, ("Mixed_5b",)
     update = lambda state, grads: state.apply_gradients(  # noqa: E731
-        grads, state.batch_stats, training.optimizer, decay, frozen
+        grads, state.batch_stats, recipe.optimizer, decay, frozen
     )
     expected = jax.jit(update)(state, grads)
     actual = jax.jit(update)(packing.pack_state(state), packing.pack(grads))
@@ -54,7 +54,7 @@ def test_a_packed_update_is_the_update_leaf_by_leaf(training, state):
 
 @pytest.mark.slow
 def test_a_step_with_a_packed_state_is_the_same(tiny):
-    training, mesh = build(tiny(), num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
+    recipe, mesh = build(tiny(), num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
     rng = np.random.default_rng(0)
     numbers = np.arange(16, dtype=np.int32)
     batch = {
@@ -65,8 +65,8 @@ def test_a_step_with_a_packed_state_is_the_same(tiny):
     }
     results = []
     for packed in (False, True):
-        step = Step(training, mesh, packed)
-        state, metrics = step(step.pack(training.create_state(mesh)), batch)
+        step = TrainStep(recipe, mesh, packed)
+        state, metrics = step(step.pack(recipe.create_state(mesh)), batch)
         results.append((step.unpack(state), metrics))
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), *results

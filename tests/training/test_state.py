@@ -8,9 +8,10 @@ import pytest
 
 from inception.distributed import sharding
 from inception.training import state
+from inception.workdir.restore import abstract_weights
 
 
-def _build(config) -> state.Training:
+def _build(config) -> state.Recipe:
     return state.build(config, num_classes=10, steps_per_epoch=4.0)
 
 
@@ -71,8 +72,8 @@ def test_the_first_state_is_a_function_of_the_seed(tiny):
 
 
 def test_the_abstract_state_describes_the_first_state(tiny):
-    training, mesh = _build(tiny()), sharding.make_mesh()
-    concrete, abstract = training.create_state(mesh), training.abstract_state(mesh)
+    recipe, mesh = _build(tiny()), sharding.make_mesh()
+    concrete, abstract = recipe.create_state(mesh), recipe.abstract_state(mesh)
     assert jax.tree.structure(concrete) == jax.tree.structure(abstract)
     for real, described in zip(jax.tree.leaves(concrete), jax.tree.leaves(abstract), strict=True):
         assert (real.shape, real.dtype, real.sharding) == (
@@ -89,14 +90,14 @@ def test_weights_and_statistics_are_float32_in_a_bfloat16_run(tiny):
 
 
 def test_a_run_is_put_together_from_its_data_s_sizes(tiny):
-    training = _build(tiny("num_epochs=3", "schedule=staircase", "decay_epochs=1"))
-    assert training.num_steps == 12
-    assert training.model.num_classes == 10
-    np.testing.assert_allclose(training.schedule(4) / training.schedule(0), 0.94, rtol=1e-6)
+    recipe = _build(tiny("num_epochs=3", "schedule=staircase", "decay_epochs=1"))
+    assert recipe.num_steps == 12
+    assert recipe.model.num_classes == 10
+    np.testing.assert_allclose(recipe.schedule(4) / recipe.schedule(0), 0.94, rtol=1e-6)
 
 
 def test_weights_are_described_as_the_state_has_them(tiny):
-    training, mesh = _build(tiny()), sharding.make_mesh()
-    whole, weights = training.abstract_state(mesh), state.abstract_weights(training.model, 75, mesh)
+    recipe, mesh = _build(tiny()), sharding.make_mesh()
+    whole, weights = recipe.abstract_state(mesh), abstract_weights(recipe.model, 75, mesh)
     for name, tree in weights.items():
         assert jax.tree.all(jax.tree.map(lambda a, b: a == b, tree, getattr(whole, name)))

@@ -10,7 +10,7 @@ import pytest
 from inception.distributed import sharding
 from inception.errors import ConfigError
 from inception.training.state import build
-from inception.training.step import Step, blocks, check_normalization
+from inception.training.step import TrainStep, blocks, check_normalization
 from tests import processes
 
 pytestmark = pytest.mark.rounding
@@ -27,8 +27,8 @@ def _batch(size: int) -> dict:
 
 
 def _step(config):
-    training, mesh = build(config, num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
-    return Step(training, mesh)(training.create_state(mesh), _batch(16))
+    recipe, mesh = build(config, num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
+    return TrainStep(recipe, mesh)(recipe.create_state(mesh), _batch(16))
 
 
 @pytest.mark.slow
@@ -70,8 +70,8 @@ def test_mixup_trains(tiny):
 @pytest.fixture(scope="module")
 def program(tiny):
     """The first state of a run, and its step."""
-    training, mesh = build(tiny(), num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
-    return training, training.create_state(mesh), Step(training, mesh)
+    recipe, mesh = build(tiny(), num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
+    return recipe, recipe.create_state(mesh), TrainStep(recipe, mesh)
 
 
 def _poisoned(state, block: str, value: float):
@@ -89,7 +89,7 @@ def _poisoned(state, block: str, value: float):
     [pytest.param("Logits", np.nan, marks=pytest.mark.slow), ("Mixed_5b", 1e30)],
 )
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block, value):
-    training, state, step = program
+    recipe, state, step = program
     before = _poisoned(state, block, value)
     after, metrics = step(jax.tree.map(jnp.copy, before), _batch(16))
     assert not metrics["finite"]
@@ -101,7 +101,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block
             changed.add(jax.tree_util.keystr(path))
             assert new == old + 1
     assert {name.rsplit(".")[-1] for name in changed} == {"step", "count"}
-    np.testing.assert_allclose(metrics["learning_rate"], training.schedule(0))
+    np.testing.assert_allclose(metrics["learning_rate"], recipe.schedule(0))
 
 
 def test_the_gradient_s_norm_is_known_block_by_block(program):
@@ -146,10 +146,10 @@ def test_no_type_or_rank_is_promoted_by_the_way(tiny, overrides, packed):
 
 def _types(config, mesh, packed: bool) -> tuple[set[str], set[str]]:
     """Of the state, before and after a step, and of the metrics; computes nothing."""
-    training = build(config, num_classes=10, steps_per_epoch=2.5)
-    step = Step(training, mesh, packed)
+    recipe = build(config, num_classes=10, steps_per_epoch=2.5)
+    step = TrainStep(recipe, mesh, packed)
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _batch(16).items()}
-    before = jax.eval_shape(step.pack, training.abstract_state(mesh))
+    before = jax.eval_shape(step.pack, recipe.abstract_state(mesh))
     after, metrics = jax.eval_shape(step.jitted, before, batch)
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
         lambda leaf: leaf.dtype, before
@@ -226,8 +226,8 @@ def test_one_value_per_channel_is_refused(tiny, overrides, named):
     ],
 )
 def test_more_than_one_value_per_channel_is_enough(tiny, overrides):
-    training = build(tiny(*overrides), num_classes=10, steps_per_epoch=2.5)
-    assert check_normalization(training) is None
+    recipe = build(tiny(*overrides), num_classes=10, steps_per_epoch=2.5)
+    assert check_normalization(recipe) is None
 
 
 @pytest.mark.parametrize("group", [2, 3, 6])
@@ -235,7 +235,7 @@ def test_mixup_goes_with_odd_groups_and_micro_batches(tiny, group):
     overrides = ["batch_size=6", "accumulation_steps=1", f"model.batch_norm_group={group}"]
     config = tiny(*overrides, "mixup_alpha=0.2")
     config.accumulation_steps = 6 // group
-    training, mesh = build(config, num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
+    recipe, mesh = build(config, num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _batch(6).items()}
-    _, metrics = jax.eval_shape(Step(training, mesh).jitted, training.abstract_state(mesh), batch)
+    _, metrics = jax.eval_shape(TrainStep(recipe, mesh).jitted, recipe.abstract_state(mesh), batch)
     assert metrics["loss"].shape == ()

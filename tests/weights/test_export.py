@@ -70,7 +70,7 @@ def sample(small) -> dict[str, np.ndarray]:
     """An image as pixels and scaled, and the network's logits of it."""
     pixels = np.random.default_rng(1).integers(0, 256, (1, SIZE, SIZE, 3), np.uint8)
     scaled = ((pixels / 255.0 - SCALING.mean) / SCALING.std).astype(np.float32)
-    ours = verify.our_endpoints(small.model, small.variables, scaled, side_head=False)
+    ours = verify.our_endpoints(small.model, small.variables, scaled, aux_head=False)
     return {"pixels": pixels, "scaled": scaled, "logits": np.asarray(ours["logits"])}
 
 

@@ -39,7 +39,7 @@ def test_imported_tensors_go_out_bit_for_bit(tmp_path, no_library):
     shapes, rng = shapes_of(model), np.random.default_rng(0)
     file = {
         name: np.ascontiguousarray(
-            names.to_theirs(names.TORCH, ours, random_array(ours, shapes[ours], rng))
+            names.to_source(names.TORCH, ours, random_array(ours, shapes[ours], rng))
         )
         for ours, name in names.table(names.TORCH, shapes).items()
     }

@@ -205,17 +205,17 @@ def test_imagenets_labels_are_one_for_each_class():
     assert (labels[0], labels[-1]) == ("tench", "toilet tissue")
 
 
-def tensors_of(source: str, classes: int, side_head: bool, format: str) -> Tensors:
+def tensors_of(source: str, classes: int, aux_head: bool, format: str) -> Tensors:
     """Names and shapes of a source's file; nothing to read."""
     naming = SOURCES[source].naming
-    model = importing.Inception(classes, aux_head="bn" if side_head else "none")
+    model = importing.Inception(classes, aux_head="bn" if aux_head else "none")
     model = model.clone(**SOURCES[source].model)
     shapes = shapes_of(model)
     table = names.table(naming, shapes)
     return Tensors(
         format,
         {
-            name: names.to_theirs(naming, ours, np.empty(shapes[ours], bool)).shape
+            name: names.to_source(naming, ours, np.empty(shapes[ours], bool)).shape
             for ours, name in table.items()
         },
         lambda name: np.zeros(0),
@@ -223,7 +223,7 @@ def tensors_of(source: str, classes: int, side_head: bool, format: str) -> Tenso
 
 
 @pytest.mark.parametrize(
-    ("source", "classes", "side_head", "format", "path"),
+    ("source", "classes", "aux_head", "format", "path"),
     [
         ("torchvision", 1000, True, "pytorch", "inception_v3_google-0cc3c7bd.pth"),
         ("torchvision", 5, False, "pytorch", "mine.pth"),
@@ -239,8 +239,8 @@ def tensors_of(source: str, classes: int, side_head: bool, format: str) -> Tenso
         ("tensorflow-inception", 1001, True, "tensorflow", "model.ckpt-157585"),
     ],
 )
-def test_sources_are_recognized(tmp_path, source, classes, side_head, format, path):
-    assert recognize(tensors_of(source, classes, side_head, format), tmp_path / path) == source
+def test_sources_are_recognized(tmp_path, source, classes, aux_head, format, path):
+    assert recognize(tensors_of(source, classes, aux_head, format), tmp_path / path) == source
 
 
 def test_hugging_faces_config_names_timms_tag(tmp_path):

@@ -69,7 +69,7 @@ def test_numbers_that_are_none_are_usage(file):
 
 
 def test_import_says_which_weights_it_took(tmp_path, capsys):
-    content = {"model": network(1, side_head=False), "model_ema": network(2, side_head=False)}
+    content = {"model": network(1, aux_head=False), "model_ema": network(2, aux_head=False)}
     file = write_pth(tmp_path / "x.pth", content)
     assert main(["import", "auto", str(file), f"--output={tmp_path}/w", "--raw"]) is None
     said = "model/, not the running averages"

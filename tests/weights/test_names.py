@@ -25,7 +25,7 @@ def test_keras_3_numbers_every_convolution_once():
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_tensor_has_a_name_of_its_own(source, shapes):
     naming = SOURCES[source].naming
-    ours = [name for name in shapes if naming.side_head or "AuxLogits" not in name]
+    ours = [name for name in shapes if naming.aux_head or "AuxLogits" not in name]
     table = names.table(naming, ours)
     assert list(table) == ours
     assert len(set(table.values())) == len(ours)
@@ -36,7 +36,7 @@ def test_layouts_turn_around(source, shapes):
     naming = SOURCES[source].naming
     for name in ("params/Mixed_6b/branch7x7_2/conv/kernel", *names.KERAS.heads):
         array = np.arange(np.prod(shapes[name])).reshape(shapes[name])
-        theirs = names.to_theirs(naming, name, array)
+        theirs = names.to_source(naming, name, array)
         np.testing.assert_array_equal(names.to_ours(naming, name, theirs), array)
 
 

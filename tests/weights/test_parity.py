@@ -75,29 +75,29 @@ def gradients_of(pretrained, head: str, images, cotangent) -> dict:
 
     Of the images and the parameters; of the side head, only its own.
     """
-    side_head = head == "aux_logits"
+    aux_head = head == "aux_logits"
     model, variables = pretrained.model.clone(dtype=np.float64), in_float64(pretrained.variables)
 
     @jax.jit
     @partial(jax.grad, argnums=(0, 1))
     def gradient(params, images):
         both = variables | {"params": params}
-        logits, endpoints = model.apply(both, images, side_head=side_head)
+        logits, endpoints = model.apply(both, images, aux_head=aux_head)
         return ((endpoints | {"logits": logits})[head] * cotangent).sum()
 
     of_params, of_images = gradient(variables["params"], images)
     found = flatten_dict({"params": of_params}, sep="/")
-    own = {name: a for name, a in found.items() if ("AuxLogits" in name) == side_head}
-    return own if side_head else own | {"images": of_images}
+    own = {name: a for name, a in found.items() if ("AuxLogits" in name) == aux_head}
+    return own if aux_head else own | {"images": of_images}
 
 
-def after_training(pretrained, images, side_head: bool) -> tuple[dict, dict]:
+def after_training(pretrained, images, aux_head: bool) -> tuple[dict, dict]:
     """Endpoints of a forward pass in training without dropout, and the new statistics: float64."""
     model = pretrained.model.clone(dropout_rate=0.0, dtype=np.float64)
 
     @jax.jit
     def forward(variables, images):
-        return model.apply(variables, images, True, side_head, mutable=["batch_stats"])
+        return model.apply(variables, images, True, aux_head, mutable=["batch_stats"])
 
     (logits, endpoints), new = forward(*in_float64((pretrained.variables, images)))
     return endpoints | {"logits": logits}, flatten_dict(new, sep="/")
@@ -116,9 +116,9 @@ def test_pytorchs_endpoints(torch, source, size, batch):
     assert pretrained.source == source
     answer = torch.ask(source, size, batch, "endpoints")
     images = answer.pop("images")
-    side_head = "aux_logits" in answer
-    assert side_head == (source == "torchvision" and size == 299)
-    ours = verify.our_endpoints(pretrained.model, pretrained.variables, images, side_head)
+    aux_head = "aux_logits" in answer
+    assert aux_head == (source == "torchvision" and size == 299)
+    ours = verify.our_endpoints(pretrained.model, pretrained.variables, images, aux_head)
     agree(source, "endpoints, logits", images, ours, answer, OUTPUTS)
 
 
@@ -156,7 +156,7 @@ def test_a_training_step_of_pytorchs(torch, source, size, batch):
     pretrained = weights.import_weights(torch.files[source])
     answer = torch.ask(source, size, batch, "training")
     images = answer["images"]
-    ends, new = after_training(pretrained, images, side_head="aux_logits" in answer)
+    ends, new = after_training(pretrained, images, aux_head="aux_logits" in answer)
     theirs = {name: answer[name] for name in ends}
     agree(source, "endpoints in training", images, ends, theirs, IN_FLOAT64)
     old = flatten_dict({"batch_stats": pretrained.variables["batch_stats"]}, sep="/")
@@ -327,7 +327,7 @@ def test_a_training_step_of_kerass(keras_network, tmp_path):
     keras_network(139).save_weights(tmp_path / "x.weights.h5")
     network, images = keras_network(139, dtype="float64"), in_float64(random_images(139, 4))
     pretrained = weights.import_weights(tmp_path / "x.weights.h5")
-    ends, new = after_training(pretrained, images, side_head=False)
+    ends, new = after_training(pretrained, images, aux_head=False)
     outputs = type(network)(network.inputs, originals.keras_outputs(network))
     theirs = {name: np.asarray(array) for name, array in outputs(images, training=True).items()}
     agree("keras", "endpoints in training", images, ends, theirs, IN_FLOAT64)

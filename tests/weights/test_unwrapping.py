@@ -195,7 +195,7 @@ def test_timms_checkpoint_is_imported(tmp_path):
 
 def test_no_head_is_a_network_for_features(tmp_path):
     """As timm's num_classes=0 and fc = Identity leave it; in the older format."""
-    state = without(network(1, side_head=True), "fc.")
+    state = without(network(1, aux_head=True), "fc.")
     pretrained = import_weights(write_pth(tmp_path / "x.pth", state, stream=True), "timm.tf_in1k")
     assert (pretrained.model.num_classes, pretrained.model.aux_head) == (1, "none")
     assert "there is no head" in pretrained.provenance["model.aux_head"]
@@ -218,7 +218,7 @@ def test_the_original_network_is_given_the_same_weights(tmp_path):
     """For `verify`; in a process of its own, since this one may have TensorFlow."""
     if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
         pytest.skip("PyTorch is not installed: requirements-oracles.txt")
-    body = without(network(side_head=False), "fc.")
+    body = without(network(aux_head=False), "fc.")
     head = {"fc.1.weight": np.zeros((2, 2048), np.float16)}
     content = {
         name: body | head | {"fc.1.bias": np.full(2, value, np.float16)}

@@ -126,13 +126,13 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket):
 
 def test_one_run_at_a_time_trains_in_a_bucket(bucket, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.02)
-    monkeypatch.setattr(lock, "PATIENCE", 1.0)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
     workdir = resolve_workdir(f"{bucket}/runs/locked")
-    with lock.only_run(workdir):
-        second = lock.only_run(workdir)
+    with lock.run_lock(workdir):
+        second = lock.run_lock(workdir)
         with pytest.raises(CheckpointError, match=str(os.getpid())), second:
             pass
-    with lock.only_run(workdir):
+    with lock.run_lock(workdir):
         pass
     assert not (workdir / "run.lock").exists()
 
@@ -151,7 +151,7 @@ def test_of_two_that_start_in_a_bucket_at_once_one_wins(bucket, monkeypatch):
 
     def start():
         try:
-            with lock.only_run(workdir):
+            with lock.run_lock(workdir):
                 held.append(workdir)
                 end.wait(60)
         except CheckpointError as error:

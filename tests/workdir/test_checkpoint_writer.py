@@ -16,7 +16,7 @@ from inception.errors import CheckpointError
 from inception.workdir.checkpoint_writer import CheckpointWriter
 from inception.workdir.checkpoints import Checkpoints
 from inception.workdir.digests import DamagedCheckpoint
-from inception.workdir.retention import Keep
+from inception.workdir.retention import RetentionPolicy
 from tests import processes
 
 STATE = {"step": jnp.int32(7), "w": jnp.arange(6.0).reshape(2, 3)}
@@ -48,7 +48,7 @@ def test_a_save_in_flight_survives_an_exception(tmp_path):
 
 
 def test_the_newest_are_kept_and_one_of_them_can_be_chosen(tmp_path):
-    with CheckpointWriter(tmp_path, Keep(2)) as saved:
+    with CheckpointWriter(tmp_path, RetentionPolicy(2)) as saved:
         for step in (1, 2, 3):
             saved.save(step, {**STATE, "step": jnp.int32(step)})
     with Checkpoints(tmp_path) as saved:
@@ -82,7 +82,7 @@ def test_every_so_many_steps_and_the_best_are_kept_besides(tmp_path):
     scores = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.8, 5: 0.6, 6: 0.6, 7: 0.1}
     lines = (json.dumps({"step": n, "eval/ema_top1": score}) for n, score in scores.items())
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
-    with CheckpointWriter(tmp_path, Keep(1, every_steps=4, best=True)) as saved:
+    with CheckpointWriter(tmp_path, RetentionPolicy(1, every_steps=4, best=True)) as saved:
         for step in scores:
             saved.save(step, STATE)
     assert _steps(tmp_path) == [2, 4, 7]
@@ -91,7 +91,7 @@ def test_every_so_many_steps_and_the_best_are_kept_besides(tmp_path):
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*b?", "[a-z]", "100% #1"])
 def test_a_path_is_no_pattern(tmp_path, name):
     workdir = tmp_path / name
-    with CheckpointWriter(workdir, Keep(2)) as saved:
+    with CheckpointWriter(workdir, RetentionPolicy(2)) as saved:
         for step in (1, 2, 3):
             saved.save(step, {**STATE, "step": jnp.int32(step)})
     with CheckpointWriter(workdir) as saved:
@@ -101,12 +101,12 @@ def test_a_path_is_no_pattern(tmp_path, name):
 
 
 def test_what_cannot_be_read_back_replaces_nothing(tmp_path, monkeypatch, capsys):
-    with CheckpointWriter(tmp_path, Keep(2)) as saved:
+    with CheckpointWriter(tmp_path, RetentionPolicy(2)) as saved:
         saved.save(1, STATE)
         saved.save(2, STATE)
 
     def run():
-        with CheckpointWriter(tmp_path, Keep(1)) as saved:
+        with CheckpointWriter(tmp_path, RetentionPolicy(1)) as saved:
             saved.save(3, STATE)
             saved.save(4, STATE)
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_read_back_replaces_nothing(tmp_path, monkeypatch, capsys
     assert "continues from 2" in str(error.value)
     assert "step 3 was saved and cannot be read back" in capsys.readouterr().out
     assert _steps(tmp_path) == [1, 2]
-    with CheckpointWriter(tmp_path, Keep(1)) as saved:
+    with CheckpointWriter(tmp_path, RetentionPolicy(1)) as saved:
         assert saved.restore(_like())[0] == 2
         saved.save(5, STATE)
     assert _steps(tmp_path) == [5]
@@ -132,7 +132,7 @@ def test_an_error_removes_nothing(tmp_path):
         saved.save(1, STATE)
 
     def crash():
-        with CheckpointWriter(tmp_path, Keep(1)) as saved:
+        with CheckpointWriter(tmp_path, RetentionPolicy(1)) as saved:
             saved.save(2, STATE)
             raise RuntimeError("stop")
 
@@ -148,7 +148,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_saved_again(tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     for step in (2, 3):
         (folder / str(step) / "default" / "manifest.ocdbt").write_bytes(b"")
-    with CheckpointWriter(tmp_path, Keep(2)) as saved:
+    with CheckpointWriter(tmp_path, RetentionPolicy(2)) as saved:
         assert saved.restore(_like())[0] == 1
         assert saved.steps() == [1]
         saved.save(2, STATE)
@@ -184,7 +184,7 @@ def _no_room(size: int = 1 << 16):
 
 
 def test_a_save_that_fails_is_told_and_tried_again(tmp_path, capsys):
-    with CheckpointWriter(tmp_path, Keep(1)) as saved:
+    with CheckpointWriter(tmp_path, RetentionPolicy(1)) as saved:
         saved.save(1, STATE)
         for step in (2, 3):
             with _no_room():
@@ -226,7 +226,7 @@ def test_an_error_is_not_hidden_by_a_save_that_fails_too(tmp_path, capsys):
 
 
 def test_a_folder_that_is_removed_meanwhile_is_made_anew(tmp_path, capsys):
-    with CheckpointWriter(tmp_path, Keep(2)) as saved:
+    with CheckpointWriter(tmp_path, RetentionPolicy(2)) as saved:
         saved.save(1, STATE)
         saved._wait()
         shutil.rmtree(tmp_path / "checkpoints")
@@ -249,14 +249,14 @@ rep = sharding.replicated(sharding.make_mesh())
 state = jax.jit(lambda: {"w": jnp.arange(1e5)}, out_shardings=rep)()
 like = {"w": jax.ShapeDtypeStruct((100_000,), jnp.float32, sharding=rep)}
 workdir = pathlib.Path(sys.argv[1])
-with lock.only_run(workdir):
+with lock.run_lock(workdir):
     with CheckpointWriter(workdir) as saved:
         saved.save(1, state)
         saved.save(2, state)
     if jax.process_index() == 0:
         (workdir / "checkpoints/2/default/manifest.ocdbt").write_bytes(b"")
-        processes.tell("damaged", "")
-    processes.ask("damaged")
+        processes.publish("damaged", "")
+    processes.wait_for("damaged")
     with CheckpointWriter(workdir) as saved:
         step, restored = saved.restore(like)
         print(json.dumps([step, saved.steps(), float(restored["w"][-1])]))

@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from inception.workdir.logbook import Logbook, summary
+from inception.workdir.logbook import MetricLogger, summary
 
 METRICS = {"loss": 1.5, "top1": 0.25, "learning_rate": 0.01, "grad_norm": 3.0}
 RESULTS = {
@@ -24,7 +24,7 @@ def _lines(workdir) -> list[dict]:
 
 
 def test_the_progress_line_has_what_a_person_wants(tmp_path, capsys):
-    with Logbook(tmp_path, 0, 100, steps_per_epoch=8.0) as log:
+    with MetricLogger(tmp_path, 0, 100, steps_per_epoch=8.0) as log:
         log.train(20, 32, METRICS)
     line = capsys.readouterr().out
     for part in ("step 20/100", "epoch 2.50", "loss 1.5", "top-1 25.00%", "lr 0.01"):
@@ -34,7 +34,7 @@ def test_the_progress_line_has_what_a_person_wants(tmp_path, capsys):
 
 
 def test_metrics_can_be_read_without_tensorflow(tmp_path):
-    with Logbook(tmp_path, 0, 100, steps_per_epoch=8.0) as log:
+    with MetricLogger(tmp_path, 0, 100, steps_per_epoch=8.0) as log:
         log.train(20, 32, METRICS)
         log.evaluation(20, RESULTS)
     train, evaluation = _lines(tmp_path)
@@ -48,18 +48,18 @@ def test_metrics_can_be_read_without_tensorflow(tmp_path):
 
 
 def test_continuing_drops_what_will_be_written_again(tmp_path):
-    with Logbook(tmp_path, 0, 100, 8.0) as log:
+    with MetricLogger(tmp_path, 0, 100, 8.0) as log:
         for step in (10, 20, 30):
             log.train(step, 32, METRICS)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('[1]\n{"step": 4')  # a line of something else, one cut off by a crash
-    with Logbook(tmp_path, 20, 100, 8.0) as log:
+    with MetricLogger(tmp_path, 20, 100, 8.0) as log:
         log.train(30, 32, METRICS)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
 
 
 def test_what_is_not_finite_is_null_for_json_knows_no_nan(tmp_path):
-    with Logbook(tmp_path, 0, 100, 8.0) as log:
+    with MetricLogger(tmp_path, 0, 100, 8.0) as log:
         log.evaluation(20, RESULTS | {"ema": RESULTS["ema"] | {"loss": math.nan}})
     assert _lines(tmp_path)[0]["eval/ema_loss"] is None
 
@@ -68,7 +68,7 @@ def test_tensorboard_reads_the_curves(tmp_path):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator", reason="TensorBoard is the oracle"
     )
-    with Logbook(tmp_path, 0, 100, 8.0) as log:
+    with MetricLogger(tmp_path, 0, 100, 8.0) as log:
         log.train(20, 32, METRICS)
         log.evaluation(20, RESULTS)
     events = event_accumulator.EventAccumulator(str(tmp_path))
@@ -90,7 +90,7 @@ def test_the_summary_names_both_weights():
 def test_a_full_disk_loses_no_line_and_no_run(tmp_path, capsys):
     """As on a full disk: no file may grow beyond 500 bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with Logbook(tmp_path, 0, 100, 8.0) as log:
+    with MetricLogger(tmp_path, 0, 100, 8.0) as log:
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
         try:
             for step in (10, 20, 30, 40):

@@ -5,31 +5,31 @@ import json
 import pytest
 
 from inception.workdir import retention
-from inception.workdir.retention import Keep
+from inception.workdir.retention import RetentionPolicy
 
 
 def test_the_fields_of_the_config(tiny):
-    assert retention.keep(tiny(), 44.9) == Keep(3, 0, False)
+    assert retention.from_config(tiny(), 44.9) == RetentionPolicy(3, 0, False)
     fields = ["keep_checkpoints=2", "keep_every_epochs=0.5", "keep_best=true"]
-    assert retention.keep(tiny(*fields), 44.9) == Keep(2, 22, True)
-    assert retention.keep(tiny("keep_every_epochs=0.001"), 44.9).every_steps == 1
+    assert retention.from_config(tiny(*fields), 44.9) == RetentionPolicy(2, 22, True)
+    assert retention.from_config(tiny("keep_every_epochs=0.001"), 44.9).every_steps == 1
 
 
 @pytest.mark.parametrize(
     ("keep", "needed", "surplus"),
     [
-        (Keep(), [], [1, 2, 3]),
-        (Keep(newest=1), [], [1, 2, 3, 4, 5]),
-        (Keep(newest=9), [], []),
-        (Keep(newest=1, every_steps=3), [3, 6], [1, 2, 4, 5]),
-        (Keep(newest=1, best=True), [], [1, 3, 4, 5]),
-        (Keep(newest=1, every_steps=3, best=True), [3, 6], [1, 4, 5]),
+        (RetentionPolicy(), [], [1, 2, 3]),
+        (RetentionPolicy(newest=1), [], [1, 2, 3, 4, 5]),
+        (RetentionPolicy(newest=9), [], []),
+        (RetentionPolicy(newest=1, every_steps=3), [3, 6], [1, 2, 4, 5]),
+        (RetentionPolicy(newest=1, best=True), [], [1, 3, 4, 5]),
+        (RetentionPolicy(newest=1, every_steps=3, best=True), [3, 6], [1, 4, 5]),
     ],
 )
 def test_what_has_to_be_saved_and_what_need_not_be_kept(keep, needed, surplus):
     """Of six checkpoints the second is the best."""
     steps = [1, 2, 3, 4, 5, 6]
-    assert [step for step in steps if keep.needs(step)] == needed
+    assert [step for step in steps if keep.must_save(step)] == needed
     assert keep.surplus(steps, best=2) == surplus
 
 
@@ -65,6 +65,6 @@ def test_what_is_set_aside_is_never_overwritten(tmp_path):
     for content in "abc":
         (tmp_path / "7").mkdir()
         (tmp_path / "7" / "file").write_text(content)
-        retention.set_aside(retention.epath.Path(tmp_path / "7"))
+        retention.quarantine(retention.epath.Path(tmp_path / "7"))
     found = {path.parent.name: path.read_text() for path in (tmp_path / "damaged").glob("*/file")}
     assert found == {"7": "a", "7_2": "b", "7_3": "c"}

@@ -46,7 +46,7 @@ def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]
             f"({'; '.join(differences)}): export onnx, stablehlo or savedmodel, which carry any"
         )
     arrays = flatten_dict(pretrained.variables, sep="/")
-    model, notes = _with_side_head(pretrained.model, naming, settings, arrays)
+    model, notes = _with_aux_head(pretrained.model, naming, settings, arrays)
     if model.batch_norm_scale and not pretrained.model.batch_norm_scale:
         notes.append("this network has no scale in its batch normalization: it is 1 in the file")
     fitted = {
@@ -57,7 +57,7 @@ def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]
     return dataclasses.replace(pretrained, model=model, variables=variables, source=source), notes
 
 
-def _with_side_head(
+def _with_aux_head(
     ours: Inception, naming: names.Naming, settings: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> tuple[Inception, list[str]]:
     """The source's network, with the side head where it has room for ours."""
@@ -66,11 +66,11 @@ def _with_side_head(
         return model, []
     whole = model.clone(aux_head="bn")
     shapes = shapes_of(whole)
-    side_head = {name: array for name, array in arrays.items() if "/AuxLogits/" in name}
+    aux_head = {name: array for name, array in arrays.items() if "/AuxLogits/" in name}
     if (
-        naming.side_head
+        naming.aux_head
         and ours.aux_head == "bn"
-        and all(array.shape == shapes[name] for name, array in side_head.items())
+        and all(array.shape == shapes[name] for name, array in aux_head.items())
     ):
         return whole, []
     return model, ["the side head, which serves training only, is left out: it has no place there"]
@@ -81,7 +81,7 @@ def _tensors(fitted: Pretrained) -> dict[str, np.ndarray]:
     naming = SOURCES[fitted.source].naming
     arrays = flatten_dict(fitted.variables, sep="/")
     return {
-        theirs: np.ascontiguousarray(names.to_theirs(naming, ours, np.asarray(arrays[ours])))
+        theirs: np.ascontiguousarray(names.to_source(naming, ours, np.asarray(arrays[ours])))
         for ours, theirs in names.table(naming, arrays).items()
     }
 

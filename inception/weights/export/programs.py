@@ -55,7 +55,7 @@ def _verify(pretrained: Pretrained, path: Path, preprocessing: bool, *, library:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     scaled_images = np.asarray(normalize(pixels, scaling.mean, scaling.std))
     model, variables = pretrained.model, pretrained.variables
-    ours = verify.our_endpoints(model, variables, scaled_images, side_head=False)["logits"]
+    ours = verify.our_endpoints(model, variables, scaled_images, aux_head=False)["logits"]
     images = pixels if preprocessing else scaled_images
     try:
         theirs = _LIBRARIES[library][1](path, np.asarray(images))
