@@ -1,6 +1,6 @@
 """The network: published parameter counts, every endpoint's shape.
 
-That it computes what Keras's, torchvision's and slim's do is in test_weights_parity.py.
+That it computes what Keras's, torchvision's and slim's do is in tests/weights/test_parity.py.
 """
 
 import functools
@@ -102,6 +102,19 @@ def test_activations_have_the_networks_type(fields):
     assert {endpoints[name].dtype for name in stages} == {jnp.dtype(jnp.bfloat16)}
     heads = logits, endpoints["aux_logits"], endpoints["pooled"]
     assert {head.dtype for head in heads} == {jnp.dtype(jnp.float32)}
+
+
+def test_bfloat16_is_float32_within_a_few_units_in_the_last_place():
+    """An activation keeps 8 bits, 2^-8 of its size; the errors of a sum's terms average out."""
+    model = Inception(7, width_multiplier=0.05)
+    variables = make_variables(model)
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 75, 75, 3)).astype(np.float32)
+    logits, endpoints = jax.jit(model.apply)(variables, images)
+    half_logits, half = jax.jit(model.clone(dtype=jnp.bfloat16).apply)(variables, images)
+    for name, expected in (endpoints | {"logits": logits}).items():
+        actual = np.asarray((half | {"logits": half_logits})[name], np.float32)
+        error = np.abs(actual - expected).max() / np.abs(expected).max()
+        assert 0 < error < 4 * 2**-8, name
 
 
 def test_inputs_need_not_be_square():
