@@ -28,7 +28,7 @@ TORCH = WIDE | {"avg_pool_counts_padding": True, "aux_head": "none"}
 def no_library(monkeypatch):
     """As where the libraries are not installed: what is written is read by our importer alone."""
 
-    def missing(*_):
+    def missing(*_, **__):
         raise WeightsError("timm is not installed") from ModuleNotFoundError("timm")
 
     monkeypatch.setattr(originals, "endpoints", missing)
