@@ -52,7 +52,7 @@ def load_any(path: str | os.PathLike) -> Pretrained:
       WeightsError: when it is none of these, or cannot be read.
       CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
-    from inception.workdir.identity import (  # Orbax takes seconds and serves this
+    from inception.workdir.identity import (  # deferred: Orbax takes seconds
         is_run,
         resolve_workdir,
     )
@@ -76,13 +76,13 @@ def load_any(path: str | os.PathLike) -> Pretrained:
 
 
 def load_pretrained(path: str | os.PathLike) -> tuple[Inception, dict[str, Any], Preprocessing]:
-    """The network, its variables and how an image becomes its input.
+    """The network, its variables, and the preprocessing of its images.
 
     Args:
-      path: as `load_any` takes it.
+      path: Weights, as in `load_any`.
 
     Raises:
-      WeightsError, CheckpointError: as `load_any` does.
+      WeightsError, CheckpointError: As in `load_any`.
     """
     pretrained = load_any(path)
     return pretrained.model, pretrained.variables, pretrained.preprocessing

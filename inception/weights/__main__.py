@@ -42,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
         command.add_argument("file", metavar="FILE", type=local_path)
-        command.add_argument("--raw", action="store_true", help="not the running averages")
-        command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
+        command.add_argument(
+            "--raw", action="store_true", help="use the parameters, not their running averages"
+        )
+        command.add_argument(
+            "--background", action="store_true", help="keep class 0 of 1001, the background"
+        )
         command.add_argument(
             "--labels", metavar="FILE", type=local_path, help="class names, one per line"
         )
@@ -58,19 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def _add_preprocessing(command: argparse.ArgumentParser) -> None:
-    """The fields of `Preprocessing` and the activation, which win over the file."""
-    group = command.add_argument_group("instead of what the file says")
+    """Adds flags for the fields of `Preprocessing` and the activation."""
+    group = command.add_argument_group("take precedence over what the file states")
     group.add_argument("--image_size", type=int, metavar="PIXELS")
     group.add_argument("--method", choices=METHODS)
     group.add_argument("--crop_fraction", type=float, metavar="FRACTION")
     group.add_argument("--interpolation", choices=INTERPOLATIONS)
     for name in ("mean", "std"):
-        group.add_argument(f"--{name}", type=_three, metavar="R,G,B", help="of pixels in [0, 1]")
-    group.add_argument("--activation", choices=ACTIVATIONS, default="", help="after the logits")
+        group.add_argument(f"--{name}", type=_three, metavar="R,G,B", help="for pixels in [0, 1]")
+    group.add_argument(
+        "--activation", choices=ACTIVATIONS, default="", help="applied to the logits"
+    )
 
 
 def _three(text: str) -> tuple[float, ...]:
-    """Numbers for red, green and blue, or one for all."""
+    """Three numbers for red, green and blue, or one for all."""
     numbers = tuple(map(float, text.split(",")))
     return numbers * 3 if len(numbers) == 1 else numbers
 
@@ -80,9 +86,15 @@ def _add_export(commands: Any) -> None:
     command.add_argument("format", choices=FORMATS, metavar="FORMAT")
     command.add_argument("weights", metavar="WEIGHTS")
     command.add_argument("--output", metavar="PATH", required=True, type=local_path)
-    command.add_argument("--raw", action="store_true", help="of a run, no running averages")
     command.add_argument(
-        "--preprocessing", action="store_true", help="of a program: takes uint8, scales inside"
+        "--raw",
+        action="store_true",
+        help="for a run: use the parameters, not their running averages",
+    )
+    command.add_argument(
+        "--preprocessing",
+        action="store_true",
+        help="for a program: take uint8 images and scale them inside",
     )
     command.set_defaults(run=_export)
 
@@ -98,7 +110,7 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Compare with the original library."""
+    """Compare with the source's own network."""
     pretrained = _read(args)
     differences = verify.verify(pretrained, args.file, ema=not args.raw)
     print(verify.table(differences))
@@ -138,7 +150,7 @@ def _read_labels(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
-        raise UserError(f"--labels={file} is no text in UTF-8: {error}") from error
+        raise UserError(f"--labels={file} is not text in UTF-8 ({error})") from error
 
 
 def summary(pretrained: weights.Pretrained) -> str:
