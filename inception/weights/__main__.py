@@ -7,8 +7,8 @@ installed, endpoint by endpoint; the status is 1 if they differ.
 
 SOURCE is auto, torchvision, timm (timm.tf_in1k, timm.tf_adv_in1k, timm.tv_in1k, timm.gluon_in1k),
 keras, slim, tensorflow-inception or fid. FILE may be a folder of Hugging Face's: config.json and
-model.safetensors. What a file says about its input and its head is taken, what it does not say is
-assumed from SOURCE, and import prints which. Flags such as --image_size win over both.
+model.safetensors. What a file does not state about its input and head is assumed from SOURCE, and
+import prints the origin of each value. Flags such as --image_size take precedence over both.
 
 export FORMAT WEIGHTS --output=PATH writes imported weights, or those of a run's workdir or of
 WORKDIR/checkpoints/STEP, and verifies what it wrote. FORMAT is torchvision, timm (.pth, or
@@ -154,7 +154,7 @@ def _read_labels(file: Path) -> list[str]:
 
 
 def summary(pretrained: weights.Pretrained) -> str:
-    """What was read, what is different about it, and what says so, for a person."""
+    """A table of what was read, with the origin of each value."""
     described = weights.describe(pretrained)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(pretrained.variables["params"]))
     lines = {

@@ -118,7 +118,7 @@ def _check_member(data: mmap.mmap, member: zipfile.ZipInfo) -> int:
     header = struct.unpack_from("<4s22xHH", data, member.header_offset)
     start = member.header_offset + 30 + header[1] + header[2]
     if header[0] != b"PK\x03\x04" or start + member.file_size > len(data):
-        raise ValueError(f"{member.filename[:MAX_NAME]} is not where the archive says")
+        raise ValueError(f"{member.filename[:MAX_NAME]} is not where the archive index says")
     with memoryview(data) as whole, whole[start : start + member.file_size] as content:
         if zlib.crc32(content) != member.CRC:
             raise ValueError(f"the checksum of {member.filename[:MAX_NAME]} does not match")

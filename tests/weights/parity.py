@@ -49,7 +49,7 @@ def agree(source, what, images, ours: dict, theirs: dict, tolerance: float) -> N
 def gradients_of(pretrained, head: str, images, cotangent) -> dict:
     """The gradients of sum(head * cotangent) by our names, in float64.
 
-    Of the images and the parameters; of the side head, only its own.
+    For the images and the parameters; for the auxiliary head, only its own.
     """
     aux_head = head == "aux_logits"
     model, variables = pretrained.model.clone(dtype=np.float64), in_float64(pretrained.variables)

@@ -110,7 +110,7 @@ def test_tensors_are_torch_loads_bit_for_bit(torch_files, file):
         ("model", r"torch\.nn\.modules\.linear\.Linear, which is not executed"),
         ("nested", r"torch\.nn\.modules\.linear\.Linear, which is not executed"),
         ("script", "TorchScript"),
-        ("tensor", "holds no tensors by name"),
+        ("tensor", "has no named tensors"),
     ],
 )
 def test_models_and_programs_are_refused(torch_files, file, named):
@@ -237,7 +237,7 @@ def _nested(depth: int) -> dict:
 def test_absurd_files_are_refused_by_name(tmp_path, monkeypatch):
     assert read(write_pth(tmp_path / "x.pth", _nested(pth.MAX_DEPTH)))
     for content, named in [
-        (_nested(pth.MAX_DEPTH + 1), "no tensors by name"),
+        (_nested(pth.MAX_DEPTH + 1), "no named tensors"),
         ({"a" * (pth.MAX_NAME + 1): np.ones(1)}, f"a name of {pth.MAX_NAME + 1} characters"),
     ]:
         with pytest.raises(WeightsError, match=named):

@@ -1,9 +1,9 @@
 """Rebuilds the network from another library's operations, by a trace of its JAX primitives.
 
-No existing converter works: jax2tf writes a single operation, XlaCallModule, whose StableHLO from
-JAX 0.12 TensorFlow 2.21 cannot read, nor tf2onnx any. jax2onnx (0.17) requires an older Orbax,
-replaces Flax's pools during tracing by ones that take keywords only, and writes JAX's windows as
-4-D pools, which onnxruntime does not run. Our network is a dozen primitives.
+No existing converter works. jax2tf writes a single operation, XlaCallModule: TensorFlow 2.21 cannot
+read its StableHLO from JAX 0.12, and tf2onnx cannot read it at all. jax2onnx (0.17) requires an
+older Orbax, replaces Flax's pools during tracing by ones that take keywords only, and writes JAX's
+windows as 4-D pools, which onnxruntime does not run. Our network has only a dozen primitives.
 """
 
 from collections.abc import Callable, Sequence
@@ -121,7 +121,7 @@ def _operation(name: str, values: list[Any], params: dict[str, Any], library: Li
         case "add" | "sub" | "mul" | "div":
             return library.elementwise(name, first, last)
         case _:
-            raise NotImplementedError(f"{name} is used in a way that the network does not use it")
+            raise NotImplementedError(f"{name} is used in a way that the network does not")
 
 
 def _is_usual(params: dict[str, Any]) -> bool:
