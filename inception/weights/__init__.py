@@ -52,7 +52,7 @@ def load_any(path: str | os.PathLike) -> Pretrained:
       WeightsError: when it is none of these, or cannot be read.
       CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
-    from inception.workdir.identity import (  # deferred: Orbax takes seconds
+    from inception.workdir.identity import (  # Orbax takes seconds and serves this
         is_run,
         resolve_workdir,
     )

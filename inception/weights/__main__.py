@@ -42,12 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
         command.add_argument("file", metavar="FILE", type=local_path)
-        command.add_argument(
-            "--raw", action="store_true", help="use the parameters, not their running averages"
-        )
-        command.add_argument(
-            "--background", action="store_true", help="keep class 0 of 1001, the background"
-        )
+        command.add_argument("--raw", action="store_true", help="not the running averages")
+        command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
         command.add_argument(
             "--labels", metavar="FILE", type=local_path, help="class names, one per line"
         )
@@ -110,7 +106,7 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Compare with the source's own network."""
+    """Compare with the original library."""
     pretrained = _read(args)
     differences = verify.verify(pretrained, args.file, ema=not args.raw)
     print(verify.table(differences))

@@ -1,6 +1,6 @@
 """The network: published parameter counts, every endpoint's shape.
 
-That it computes what Keras's, torchvision's and slim's do is in tests/weights/test_parity_*.py.
+That it computes what Keras's, torchvision's and slim's do is in test_weights_parity.py.
 """
 
 import functools
