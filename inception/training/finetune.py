@@ -115,6 +115,11 @@ def start(
 def _log_start(random: Sequence[str], weights: Pretrained, class_names: Sequence[str]) -> None:
     anew = f"; random: {', '.join(random)}" if random else ""
     log(f"starting from {weights.source}, {weights.model.num_classes} classes{anew}")
+    if "Logits" not in random and weights.activation != "softmax":
+        log(
+            f"warning: the head of the weights was trained with a {weights.activation} of each "
+            "class; here it is trained, evaluated and used with a softmax over the classes"
+        )
     pairs = zip(weights.labels, class_names, strict=False)
     other = next(((old, new) for old, new in pairs if old != new), None)
     if "Logits" not in random and other:

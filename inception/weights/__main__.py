@@ -12,8 +12,8 @@ installed, endpoint by endpoint; the status is 1 if they differ.
 
 SOURCE is auto, torchvision, timm (timm.tf_in1k, timm.tf_adv_in1k, timm.tv_in1k, timm.gluon_in1k),
 keras, slim, tensorflow-inception or fid. FILE may be a folder of Hugging Face's: config.json and
-model.safetensors. What a file says about its input and its head is taken, what it does not say is
-assumed from SOURCE, and import prints which. Flags such as --image_size win over both.
+model.safetensors. What a file does not state about its input and head is assumed from SOURCE, and
+import prints the origin of each value. Flags such as --image_size take precedence over both.
 
 export FORMAT WEIGHTS --output=PATH writes imported weights, or those of a run's workdir or of
 WORKDIR/checkpoints/STEP, and verifies what it wrote. FORMAT is torchvision, timm (.pth, or
@@ -64,19 +64,21 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 
 def _add_preprocessing(command: argparse.ArgumentParser) -> None:
-    """The fields of `Preprocessing` and the activation, which win over the file."""
-    group = command.add_argument_group("instead of what the file says")
+    """Adds flags for the fields of `Preprocessing` and the activation."""
+    group = command.add_argument_group("take precedence over what the file states")
     group.add_argument("--image_size", type=int, metavar="PIXELS")
     group.add_argument("--method", choices=METHODS)
     group.add_argument("--crop_fraction", type=float, metavar="FRACTION")
     group.add_argument("--interpolation", choices=INTERPOLATIONS)
     for name in ("mean", "std"):
-        group.add_argument(f"--{name}", type=_three, metavar="R,G,B", help="of pixels in [0, 1]")
-    group.add_argument("--activation", choices=ACTIVATIONS, default="", help="after the logits")
+        group.add_argument(f"--{name}", type=_three, metavar="R,G,B", help="for pixels in [0, 1]")
+    group.add_argument(
+        "--activation", choices=ACTIVATIONS, default="", help="applied to the logits"
+    )
 
 
 def _three(text: str) -> tuple[float, ...]:
-    """Numbers for red, green and blue, or one for all."""
+    """Three numbers for red, green and blue, or one for all."""
     numbers = tuple(map(float, text.split(",")))
     return numbers * 3 if len(numbers) == 1 else numbers
 
@@ -86,9 +88,15 @@ def _add_export(commands: Any) -> None:
     command.add_argument("format", choices=FORMATS, metavar="FORMAT")
     command.add_argument("weights", metavar="WEIGHTS")
     command.add_argument("--output", metavar="PATH", required=True, type=local_path)
-    command.add_argument("--raw", action="store_true", help="of a run, no running averages")
     command.add_argument(
-        "--preprocessing", action="store_true", help="of a program: takes uint8, scales inside"
+        "--raw",
+        action="store_true",
+        help="for a run: use the parameters, not their running averages",
+    )
+    command.add_argument(
+        "--preprocessing",
+        action="store_true",
+        help="for a program: take uint8 images and scale them inside",
     )
     command.set_defaults(run=_export)
 
@@ -146,11 +154,11 @@ def _read_labels(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
-        raise UserError(f"--labels={file} is no text in UTF-8: {error}") from error
+        raise UserError(f"--labels={file} is not text in UTF-8 ({error})") from error
 
 
 def summary(pretrained: weights.Pretrained) -> str:
-    """What was read, what is different about it, and what says so, for a person."""
+    """A table of what was read, with the origin of each value."""
     described = weights.describe(pretrained)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(pretrained.variables["params"]))
     lines = {

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from inception import weights
 from inception.data.preprocessing import Preprocessing
-from inception.weights import WeightsError, names, originals
+from inception.weights import WeightsError, names, reference
 from inception.weights.export import FORMATS, export
 from inception.weights.pretrained import shapes_of
 from tests.oracles import random_array
@@ -28,10 +28,10 @@ TORCH = WIDE | {"avg_pool_counts_padding": True, "aux_head": "none"}
 def no_library(monkeypatch):
     """As where the libraries are not installed: what is written is read by our importer alone."""
 
-    def missing(*_):
+    def missing(*_, **__):
         raise WeightsError("timm is not installed") from ModuleNotFoundError("timm")
 
-    monkeypatch.setattr(originals, "endpoints", missing)
+    monkeypatch.setattr(reference, "endpoints", missing)
 
 
 def test_imported_tensors_go_out_bit_for_bit(tmp_path, no_library):
@@ -86,7 +86,7 @@ def test_what_a_format_cannot_carry_is_refused(tmp_path, format, fields, named):
 def test_side_heads_of_other_sizes_are_left_out(tmp_path, no_library):
     ours = random_weights(SMALL_IMAGES, **TORCH | {"aux_head": "bn"})
     notes = export(ours, "torchvision", tmp_path / "x.safetensors")
-    assert any("side head" in note for note in notes)
+    assert any("auxiliary head" in note for note in notes)
     assert "aux_logits=False" in notes[0]
 
 
@@ -105,7 +105,7 @@ def test_keras_loads_and_computes_the_same(tmp_path, name):
     ours = random_weights(SMALL_IMAGES, **WIDE)
     keras.layers.Conv2D(1, 1)  # the numbers in names need not begin with 0
     notes = export(ours, "keras", tmp_path / name)
-    assert any("side head" in note for note in notes)
+    assert any("auxiliary head" in note for note in notes)
     assert any(note.startswith("verified: keras's network computes") for note in notes)
     network = keras.applications.InceptionV3(weights=None, classes=CLASSES)
     network.load_weights(tmp_path / name)

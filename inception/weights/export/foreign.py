@@ -1,8 +1,8 @@
-"""The weight files of torchvision, timm and Keras.
+"""Exports to the weight files of torchvision, timm and Keras.
 
-They hold the released network only, as each library computes it: what `SOURCES` says of its model
-is what a network must be to be carried. torchvision's and timm's average pools count the padding,
-so a network whose pools do not would compute something else there, and is refused.
+Each library can load only its own version of the network, described by the `model` of its source in
+`SOURCES`. A network that differs is refused: for example, the average pools of torchvision and timm
+count the padding, so a network whose pools do not would compute something else there.
 """
 
 import dataclasses
@@ -15,22 +15,22 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from inception.network.model import Inception
 from inception.weights import names, verify
-from inception.weights.export.format import Format, judged, scaled
+from inception.weights.export.format import Format, require_close, scaled
 from inception.weights.files import WeightsError
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import Pretrained, describe, shapes_of
 from inception.weights.sources import SOURCES
 
-# Fields that a file does not have to agree on: sizes, what matters in training only, and the side
-# head, which can be left out.
+# Fields that may differ: sizes, what matters in training only, and the auxiliary head, which can be
+# left out.
 _FREE = {"num_classes", "aux_head", "dropout_rate", "batch_norm_decay", "batch_norm_group"}
 
 
 def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]:
-    """The weights as those of the source's network, and what they lack then.
+    """The weights for the source's network, and notes on what was changed.
 
     Raises:
-      WeightsError: naming the fields in which the networks differ.
+      WeightsError: If the networks differ; the message names the fields.
     """
     naming, settings = SOURCES[source].naming, SOURCES[source].model
     theirs = describe(dataclasses.replace(pretrained, model=Inception(**settings)))["model"]
@@ -43,12 +43,12 @@ def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]
     if differences:
         raise WeightsError(
             f"{_library(source)}'s network would compute something else "
-            f"({'; '.join(differences)}): export onnx, stablehlo or savedmodel, which carry any"
+            f"({'; '.join(differences)}). Export to onnx, stablehlo or savedmodel, which take any"
         )
     arrays = flatten_dict(pretrained.variables, sep="/")
     model, notes = _with_aux_head(pretrained.model, naming, settings, arrays)
     if model.batch_norm_scale and not pretrained.model.batch_norm_scale:
-        notes.append("this network has no scale in its batch normalization: it is 1 in the file")
+        notes.append("this network has no scale in its batch normalizations; it is 1 in the file")
     fitted = {
         name: arrays.get(name, np.ones(shape, np.float32))  # only scales can be missing
         for name, shape in shapes_of(model).items()
@@ -60,7 +60,7 @@ def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]
 def _with_aux_head(
     ours: Inception, naming: names.Naming, settings: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> tuple[Inception, list[str]]:
-    """The source's network, with the side head where it has room for ours."""
+    """The source's network, with an auxiliary head if ours fits, and notes."""
     model = Inception(ours.num_classes, aux_head="none", **settings)
     if ours.aux_head == "none":
         return model, []
@@ -73,11 +73,13 @@ def _with_aux_head(
         and all(array.shape == shapes[name] for name, array in aux_head.items())
     ):
         return whole, []
-    return model, ["the side head, which serves training only, is left out: it has no place there"]
+    return model, [
+        "the auxiliary head, which serves training only, is left out: it does not fit there"
+    ]
 
 
 def _tensors(fitted: Pretrained) -> dict[str, np.ndarray]:
-    """By the source's names, laid out as there."""
+    """The tensors by the source's names and in its layout."""
     naming = SOURCES[fitted.source].naming
     arrays = flatten_dict(fitted.variables, sep="/")
     return {
@@ -95,7 +97,7 @@ def _write_torch(
 ) -> list[str]:
     fitted, notes = _fitted(pretrained, source)
     state = _tensors(fitted)
-    # Counters that no inference reads and an import does not keep.
+    # Counters that inference does not read and imports drop.
     state |= {
         name.replace("running_var", "num_batches_tracked"): np.zeros((), np.int64)
         for name in state
@@ -129,13 +131,13 @@ def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
     layers = {"predictions": network.get_layer("predictions")}
     for kind in ("conv2d", "batch_normalization"):
         same = [layer for layer in network.layers if layer.name.startswith(kind)]
-        same.sort(key=lambda layer: (len(layer.name), layer.name))  # x, x_1, ..., x_10: as created
+        same.sort(key=lambda layer: (len(layer.name), layer.name))  # x, x_1, ..., x_10: by creation
         layers |= {f"{kind}_{number}": layer for number, layer in enumerate(same)}
     for name, layer in layers.items():
         for variable in layer.weights:
             variable.assign(tensors[f"{name}/{variable.name}"])
-    whole = not path.name.endswith(".weights.h5")
-    network.save(path) if whole else network.save_weights(path)
+    weights_alone = path.name.endswith(".weights.h5")
+    network.save_weights(path) if weights_alone else network.save(path)
     made = (
         f"keras.applications.InceptionV3(weights=None, classes={classes}, "
         f"input_shape=({size}, {size}, 3), classifier_activation={pretrained.activation!r})"
@@ -144,20 +146,20 @@ def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
 
 
 def _verify(pretrained: Pretrained, path: Path, _: bool, *, source: str) -> list[str]:
-    """Reads the file with our importer, and with the library whose format it is."""
+    """Reads the file with our importer and with the library of its format."""
     fitted, _notes = _fitted(pretrained, source)
     back = flatten_dict(import_weights(path, source).variables, sep="/")
     arrays = flatten_dict(fitted.variables, sep="/")
     if not all(np.array_equal(back[name], array) for name, array in arrays.items()):
-        raise WeightsError(f"the tensors of {path.name} read back differently: nothing is written")
+        raise WeightsError(f"the tensors of {path.name} read back differently. Nothing was written")
     notes = ["verified: every tensor reads back the same"]
     try:
         differences = verify.verify(dataclasses.replace(pretrained, source=source), path)
     except WeightsError as error:
         if not isinstance(error.__cause__, ImportError):
             raise
-        return [*notes, f"not compared with the library's own network, which is missing: {error}"]
-    return [*notes, judged(differences, f"{_library(source)}'s network")]
+        return [*notes, f"not compared with the library's own network: {error}"]
+    return [*notes, require_close(differences, f"{_library(source)}'s network")]
 
 
 def _of_torch(source: str, constructor: str) -> Format:
@@ -171,7 +173,7 @@ FORMATS = {
         "torchvision.models.inception_v3(num_classes={classes}, aux_logits={aux}, "
         "transform_input=False)",
     ),
-    "timm": _of_torch(  # all of timm's are one network
+    "timm": _of_torch(  # all of timm's weights have the same network
         "timm.tf_in1k",
         'timm.create_model("inception_v3", num_classes={classes}, aux_logits={aux})',
     ),

@@ -1,5 +1,6 @@
-"""The network as a SavedModel of TensorFlow's own operations, so that any version can run it."""
+"""The network as a SavedModel of TensorFlow's own operations, which any version can run."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,14 @@ import tensorflow as tf
 
 from inception.weights.export.rebuild import Pairs, rebuild
 
-tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
-
 
 def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: Any) -> None:
     """Writes a function from "images" [batch, *image_shape] to "logits", as "serving_default".
 
     Raises:
-      NotImplementedError: see `rebuild`.
+      NotImplementedError: If the function has an unknown operation, see `rebuild`.
     """
+    _leave_gpus_to_jax()
     module = tf.Module()
     module.logits = tf.function(
         lambda images: {"logits": rebuild(function, image_shape, dtype, _Operations(), images)[0]},
@@ -28,13 +28,20 @@ def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: A
 
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
-    """The logits of images, by what `write` has written."""
+    """The logits of images from a SavedModel of `write`."""
+    _leave_gpus_to_jax()
     serve = tf.saved_model.load(path).signatures["serving_default"]
     return serve(images=tf.constant(images))["logits"].numpy()
 
 
+def _leave_gpus_to_jax() -> None:
+    """Hides GPUs from TensorFlow, whose first operation would reserve all of their memory."""
+    with contextlib.suppress(RuntimeError):  # too late: TensorFlow has started
+        tf.config.set_visible_devices([], "GPU")
+
+
 class _Operations:
-    """TensorFlow's: a `rebuild.Library`."""
+    """TensorFlow's operations: a `rebuild.Library`."""
 
     def convolution(self, images: Any, kernel: np.ndarray, strides: Any, padding: Pairs) -> Any:
         named = _name_of(images, kernel.shape[:2], strides, padding)
@@ -47,7 +54,7 @@ class _Operations:
         return tf.nn.max_pool2d(images, window, strides, named or [(0, 0), *padding, (0, 0)])
 
     def sum_pool(self, images: Any, window: Any, strides: Any, padding: Pairs) -> Any:
-        padded = _zeros_around(images, padding)  # its averages leave padding out
+        padded = _zeros_around(images, padding)  # TensorFlow's averages leave the padding out
         return tf.nn.avg_pool2d(padded, window, strides, "VALID") * np.float32(np.prod(window))
 
     def concatenate(self, values: list[Any]) -> Any:
@@ -71,9 +78,9 @@ class _Operations:
 
 
 def _name_of(images: Any, window: Any, strides: Any, padding: Pairs) -> str:
-    """The name of a padding, "VALID" or "SAME"; "" if it is neither.
+    """TensorFlow's name of a padding, "VALID" or "SAME"; "" if it is neither.
 
-    TensorFlow Lite's converter takes no other padding, not even explicit zeros on all sides.
+    TensorFlow Lite's converter accepts no explicit padding, not even zeros on all sides.
     """
     if not np.any(padding):
         return "VALID"
@@ -82,7 +89,7 @@ def _name_of(images: Any, window: Any, strides: Any, padding: Pairs) -> str:
 
 
 def _same(size: int, window: int, stride: int, _: Any) -> tuple[int, int]:
-    """What "SAME" puts before and after a side."""
+    """The padding of "SAME" before and after a side."""
     total = max((-(-size // stride) - 1) * stride + window - size, 0)
     return total // 2, total - total // 2
 
