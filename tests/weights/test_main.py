@@ -39,7 +39,7 @@ def test_a_name_is_a_file_for_import_and_verify(file, web, monkeypatch, tmp_path
     seen = []
     monkeypatch.setattr(verify, "our_endpoints", lambda *_: {"logits": 1.0})
     monkeypatch.setattr(
-        *(originals, "endpoints"),
+        *(reference, "endpoints"),
         lambda source, path, *_, **__: seen.append(path) or {"logits": 1.0},
     )
     assert main(["verify", "auto", "keras"]) == 0
