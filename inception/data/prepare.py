@@ -10,7 +10,9 @@ It can be stopped and started again at any time, and started twice at once: a da
 under its name only when it is complete, a converted file only when it was compared.
 """
 
+import contextlib
 import fcntl
+import io
 import operator
 import os
 import shutil
@@ -41,7 +43,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bo
         name: tfds's name, "imagenet2012" or "imagenet_v2/topimages", or "digits".
         data_dir: where data sets lie; empty for tfds's default, ~/tensorflow_datasets.
         manual_dir: where the archives lie that you must download yourself.
-        progress: whether to show bars.
+        progress: Whether to show progress bars and tfds's messages.
 
     Returns:
         The data set's folder.
@@ -100,8 +102,10 @@ def _generate(name: str, root: Path, manual: Path, progress: bool) -> Path:
         shutil.rmtree(left)
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     config = tfds.download.DownloadConfig(manual_dir=manual)
+    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stdout(io.StringIO())
     try:
-        builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+        with quiet:  # tfds prints sizes that it does not know
+            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
     except (AssertionError, ImportError) as error:  # no manual_dir; packages that few sets need
         raise DataError(f"data set {name!r} cannot be made: {error}") from error
     return folder
@@ -178,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--manual_dir", default="", help="with archives you downloaded yourself")
     args = parser.parse_args(argv)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow takes the GPU's memory
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nor prints what processors it is built for
     folder = prepare(args.dataset, args.data_dir, args.manual_dir, progress=True)
     print(f"{args.dataset!r} is ready in {folder}")
 

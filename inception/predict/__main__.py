@@ -71,7 +71,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _show_answers(args: argparse.Namespace, files: Sequence[str], loaded: Pretrained) -> None:
     if loaded.model.num_classes == 1 and loaded.activation == "softmax":
         raise UserError(
-            f"{args.weights} has no classes: python -m inception.predict {args.weights} ... "
+            f"{args.weights} has no classes: python -m inception.predict ... "
             "--layer=pooled --output=FILE.npz can use it"
         )
     predictor = Predictor(

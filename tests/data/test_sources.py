@@ -186,6 +186,11 @@ def test_the_other_test_sets_number_classes_as_imagenet_does(name, tmp_path):
 # digits
 
 
+def test_digits_are_prepared_in_silence(tmp_path, capfd):
+    assert len(open_source("digits", "validation", str(tmp_path))) == 360
+    assert capfd.readouterr() == ("", "")
+
+
 def test_digits_are_scikit_learns(tmp_path):
     intensities, labels = load_digits(return_X_y=True)
     expected = collections.Counter(
