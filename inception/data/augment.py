@@ -88,7 +88,7 @@ def augment(
             f"images {images.shape} with keys {keys.shape}: expected [batch, height, width, 3] "
             "and one key per image"
         )
-    choices = choose(keys)
+    choices = draw(keys)
     if augmentation != "none":
         images = jnp.where(_per_image(choices.flip)[..., None], images[:, :, ::-1], images)
     if augmentation == "inception":
@@ -124,7 +124,7 @@ def normalize(
     return (images.astype(jnp.float32) - center) / scale
 
 
-def choose(keys: Array) -> Choices:
+def draw(keys: Array) -> Choices:
     """Draws what `augment` does to each image: uniform within the ranges above, flip with 1/2."""
     u = jax.vmap(lambda key: jax.random.uniform(key, (6,), jnp.float32))(keys)
     ranges = (BRIGHTNESS, SATURATION, HUE, CONTRAST)

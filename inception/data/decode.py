@@ -40,7 +40,7 @@ try:
 except ImportError:  # not built: there was no compiler, or no libjpeg-turbo
     _jpeg_box = None  # type: ignore[assignment]
 
-Choose = Callable[[int, int], Box]  # an image's height and width -> what of it is wanted
+ChooseBox = Callable[[int, int], Box]  # an image's height and width -> what of it is wanted
 
 # What names of images end in; their content decides how they are decoded.
 SUFFIXES = (
@@ -81,13 +81,13 @@ def read_file(path: str) -> bytes:
 
 
 def decode(
-    image: bytes | np.ndarray, choose: Choose | None = None, max_pixels: int = MAX_PIXELS
+    image: bytes | np.ndarray, choose_box: ChooseBox | None = None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Decodes a JPEG, PNG, WebP, ... file to uint8 [height, width, 3], red first.
 
     Gray, CMYK, palette and 16-bit images become plain 8-bit RGB; an alpha channel is dropped.
     Decoded pixels may be given too, uint8 [height, width] or [height, width, 1 or 3].
-    With `choose`, called once, only the pixels in the box that it returns come back.
+    With `choose_box`, called once, only the pixels in the box that it returns come back.
 
     Raises:
       BadImage: when the file is truncated or corrupt, be it outside the box, or not an image, has
@@ -99,13 +99,13 @@ def decode(
         pixels = _rgb(image)
     elif image[:2] != _JPEG:
         pixels = _decode_other(image, max_pixels)
-    elif choose and (size := _baseline_size(image, max_pixels)):
-        box = choose(*size)
+    elif choose_box and (size := _baseline_size(image, max_pixels)):
+        box = choose_box(*size)
         part = _decode_box(image, box)
         return crop(_decode_jpeg(image, max_pixels), box) if part is None else part
     else:
         pixels = _decode_jpeg(image, max_pixels)
-    return crop(pixels, choose(*pixels.shape[:2])) if choose else pixels
+    return crop(pixels, choose_box(*pixels.shape[:2])) if choose_box else pixels
 
 
 def is_whole_jpeg(head: bytes, tail: bytes, max_pixels: int = MAX_PIXELS) -> bool:

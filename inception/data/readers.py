@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from inception.data import DataError
-from inception.data.decode import MAX_PIXELS, BadImage, Choose, decode
+from inception.data.decode import MAX_PIXELS, BadImage, ChooseBox, decode
 from inception.data.sources import Label, Source
 
 
@@ -38,11 +38,11 @@ def as_bad_image(error: Exception, name: str) -> BadImage:
 
 
 def read_example(
-    source: Source, example: int, choose: Choose | None = None, max_pixels: int = MAX_PIXELS
+    source: Source, example: int, choose_box: ChooseBox | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, Label]:
     """Reads one example: its image, uint8 [height, width, 3], and its label.
 
-    Of the image only the box that `choose` returns, if there is one: see `decode`.
+    Of the image only the box that `choose_box` returns, if there is one: see `decode`.
 
     Raises:
       BadImage: when the image cannot be decoded.
@@ -52,7 +52,7 @@ def read_example(
     try:
         with naming(source, example):
             image, label = source[example]
-            pixels = decode(image, choose, max_pixels)
+            pixels = decode(image, choose_box, max_pixels)
     except IndexError as error:
         raise DataError(
             f"the data set says it has {len(source)} examples, but has no number {example}. An "

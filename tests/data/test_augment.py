@@ -125,7 +125,7 @@ def test_orders_differ(photographs):
 
 def test_choices_cover_their_ranges_evenly():
     size = 20_000
-    choices = aug.choose(batch_keys(size))
+    choices = aug.draw(batch_keys(size))
     assert abs(np.mean(choices.flip) - 0.5) < 0.015
     np.testing.assert_allclose(np.bincount(choices.order) / size, [0.25] * 4, atol=0.015)
     for name, (low, high) in RANGES.items():
@@ -150,7 +150,7 @@ def test_keys_differ_in_each_of_their_parts():
 def test_flip_only_mirrors_whole_images(photographs, augmentation):
     images = np.concatenate([photographs[:, :32, :48]] * 4)
     keys, plain = batch_keys(len(images)), np.asarray(aug.normalize(images))
-    flipped = np.asarray(aug.choose(keys).flip)
+    flipped = np.asarray(aug.draw(keys).flip)
     assert 0 < flipped.sum() < len(images)
     expected = np.where(flipped[:, None, None, None], plain[:, :, ::-1], plain)
     np.testing.assert_array_equal(aug.augment(keys, images, augmentation), expected)
@@ -215,7 +215,7 @@ def test_batch_does_not_matter(crops, augmentation):
 
     def part(of) -> tuple[aug.Choices, np.ndarray]:
         keys = aug.keys(7, epochs[of], examples[of])
-        return aug.choose(keys), np.asarray(augment(keys, crops[of], augmentation))
+        return aug.draw(keys), np.asarray(augment(keys, crops[of], augmentation))
 
     choices, whole = part(slice(None))
     shuffled = np.random.default_rng(0).permutation(size)

@@ -236,9 +236,9 @@ def test_the_limit_of_pixels_is_an_argument(photograph, kind, mode):
     mode = mode if kind in ("JPEG", "TIFF") else "RGB"
     data, size = encode(Image.fromarray(photograph).convert(mode), kind), 403 * 301
     assert decode(data, max_pixels=size).shape == photograph.shape
-    for choose in (None, lambda height, width: (0, 0, height, width)):
+    for choose_box in (None, lambda height, width: (0, 0, height, width)):
         with pytest.raises(BadImage, match=r"403x301 are 121,303 pixels.*max_pixels=121,302"):
-            decode(data, choose, max_pixels=size - 1)
+            decode(data, choose_box, max_pixels=size - 1)
 
 
 def test_pillows_own_limit_is_the_default_and_left_as_it_is(photograph, monkeypatch):

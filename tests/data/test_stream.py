@@ -314,7 +314,7 @@ def test_many_threads_hold_no_more_batches(files, batch_size):
 
 
 def test_threads_are_as_many_as_the_cores_of_this_process(source, monkeypatch):
-    monkeypatch.setattr(sys.modules["inception.data.stream"], "cores", lambda: 1)
+    monkeypatch.setattr(sys.modules["inception.data.batches"], "cores", lambda: 1)
     alone = set()
 
     class Seen(ArraySource):
