@@ -1,4 +1,4 @@
-"""Augmentation on the device: flip, colour, scaling to [-1, 1]; and mixup.
+"""Augmentation on the device: flip, color, scaling to [-1, 1]; and mixup.
 
 The host crops and resizes (`inception.data.crops`) and sends uint8; the rest of the released code's
 preprocessing (slim/preprocessing/inception_preprocessing.py) happens here, inside the jitted
@@ -6,9 +6,9 @@ training step. Every random choice of an image is drawn from a key of its own, s
 for bit, on (seed, epoch, example) and on nothing else: not on the batch, the device or the number
 of processes. (Pixels may differ in the last bit between batch sizes: XLA compiles each by itself.)
 
-The colour operations are those of tf.image as it runs on a CPU, where the released code ran them,
+The color operations are those of tf.image as it runs on a CPU, where the released code ran them,
 also for values outside [0, 1], which appear between one operation and the next. (dm-pix agrees
-inside [0, 1], but turns pixels darker than 0 grey when it rotates the hue.)
+inside [0, 1], but turns pixels darker than 0 gray when it rotates the hue.)
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ CONTRAST = (0.5, 1.5)
 _STREAM = 0xC0100125  # keeps these bits apart from others of the seed: no int32 step is as large
 _TINY = jnp.finfo(jnp.float32).tiny
 
-# Red, green and blue, an array each: so every colour operation is elementwise, and the compiler
+# Red, green and blue, an array each: so every color operation is elementwise, and the compiler
 # makes one pass of all of them.
 Colors = Sequence[Array]
 
@@ -39,7 +39,7 @@ class Choices(NamedTuple):
     """What is drawn for each image: arrays [batch]."""
 
     flip: Array  # bool
-    order: Array  # int32, 0 to 3: which of slim's four orders of the colour operations
+    order: Array  # int32, 0 to 3: which of slim's four orders of the color operations
     brightness: Array
     saturation: Array
     hue: Array
@@ -70,7 +70,7 @@ def augment(
     Args:
       keys: one key per image, [batch], from `keys`.
       images: uint8 [batch, height, width, 3].
-      augmentation: "inception": flip and the four colour operations; "inception_fast": flip,
+      augmentation: "inception": flip and the four color operations; "inception_fast": flip,
           brightness and saturation (slim's fast_mode); "resnet" and "flip": flip only (they
           differ in the crops); "none": scaling only.
       mean: of red, green, blue in [0, 1]; the result is (augmented - mean) / std.
@@ -189,7 +189,7 @@ def adjust_saturation(colors: Colors, factor: Array | float) -> Colors:
     """Scales HSV saturation up to 1, as tf.image.adjust_saturation; `factor` is at least 0.
 
     Saturation is (high - low) / high. Scaling it at a fixed hue and value moves each channel
-    towards or away from the highest in proportion, so no conversion to HSV is needed.
+    toward or away from the highest in proportion, so no conversion to HSV is needed.
     """
     high, low = _extremes(colors)
     inverse_saturation = high / jnp.maximum(high - low, _TINY)
@@ -198,7 +198,7 @@ def adjust_saturation(colors: Colors, factor: Array | float) -> Colors:
 
 
 def adjust_hue(colors: Colors, turns: Array | float) -> Colors:
-    """Rotates HSV hue by `turns` of the colour circle, as tf.image.adjust_hue.
+    """Rotates HSV hue by `turns` of the color circle, as tf.image.adjust_hue.
 
     A pixel keeps its lowest and highest value, and each channel lies between the two at a height
     that is a trapezoid of the hue: 1 within a sextant of the channel's own hue, 0 beyond two.
@@ -217,7 +217,7 @@ def adjust_hue(colors: Colors, turns: Array | float) -> Colors:
 
 
 def _split(images: Array) -> Colors:
-    """The colours of uint8 images, in [0, 1], or of float32 images as they are."""
+    """The colors of uint8 images, in [0, 1], or of float32 images as they are."""
     scale = 255 if images.dtype == jnp.uint8 else 1
     return [images[..., channel].astype(jnp.float32) / scale for channel in range(3)]
 
@@ -242,7 +242,7 @@ def _means(colors: Colors) -> Colors:
 
 
 def _extremes(colors: Colors) -> tuple[Array, Array]:
-    """Each pixel's highest and lowest colour."""
+    """Each pixel's highest and lowest color."""
     red, green, blue = colors
     high = jnp.maximum(jnp.maximum(red, green), blue)
     return high, jnp.minimum(jnp.minimum(red, green), blue)
@@ -253,8 +253,8 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
 
     One weight w per batch, from Beta(alpha, alpha), as in the Gluon recipe
     (gluon-cv/scripts/classification/imagenet/train_imagenet.py). There the partners are a device's
-    images in reverse; here neighbours, 0 with 1, 2 with 3. In shuffled batches both are pairs at
-    random, used twice, with w and 1 - w; but neighbours always share a device and a batch
+    images in reverse; here neighbors, 0 with 1, 2 with 3. In shuffled batches both are pairs at
+    random, used twice, with w and 1 - w; but neighbors always share a device and a batch
     normalization group, so nothing is sent.
 
     Args:

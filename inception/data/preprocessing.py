@@ -18,7 +18,7 @@ class Preprocessing:
       image_size: pixels, height and width of the network's input.
       method: "inception", the released code's: the central `crop_fraction` of each side, resized
         without antialiasing, the aspect ratio not kept; "resize_crop", torchvision's and timm's:
-        the shorter side resized, antialiased, to image_size / crop_fraction, and the centre
+        the shorter side resized, antialiased, to image_size / crop_fraction, and the center
         cropped; "resize": the whole image resized to a square without antialiasing.
       crop_fraction: in (0, 1]; "resize" takes the whole image.
       interpolation: "bilinear", "bicubic" or "nearest".

@@ -38,8 +38,8 @@ def folder(tmp_path, photographs):
     return tmp_path / "data"
 
 
-def colours(count: int, **arguments) -> ArraySource:
-    """`count` images, each of one colour and a class of its own."""
+def colors(count: int, **arguments) -> ArraySource:
+    """`count` images, each of one color and a class of its own."""
     images = [np.full((20, 30, 3), [10 * i, 255 - 10 * i, 7], np.uint8) for i in range(count)]
     return ArraySource(images, np.arange(count), **arguments)
 
@@ -57,7 +57,7 @@ def evaluation(source, crops: int = 1):
 
 def test_a_row_is_of_one_example():
     """The stored image and what the network sees of it, though every epoch has its own order."""
-    source = colours(10)
+    source = colors(10)
     rows = training(source)
     assert [row.label for row in rows] == ["class 0", "class 3", "class 6", "class 9"]
     for row, example in zip(rows, (0, 3, 6, 9), strict=True):
@@ -112,8 +112,8 @@ def test_evaluation_shows_some_of_many_crops(photographs, count):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_small_data_sets_are_shown_whole(size):
-    assert len(training(colours(size))) == size
-    assert len(evaluation(colours(size))[0].images) == size
+    assert len(training(colors(size))) == size
+    assert len(evaluation(colors(size))[0].images) == size
 
 
 def test_names_of_several_labels():
@@ -135,7 +135,7 @@ def test_texts_stay_clear_of_images_and_of_each_other(crops):
     """Also with names as long as ImageNet's, and with dollars, which are not mathematics."""
     names = ["great white shark, white shark, man-eater, Carcharodon $carcharias$"] * 20
     names[0] = "Donaudampfschifffahrtsgesellschaftskapitaen"
-    source = colours(20, class_names=names)
+    source = colors(20, class_names=names)
     above = page.Part("configs/digits.py: training", "folder, train", training(source))
     below = page.Part("Evaluation", "folder, val", evaluation(source, crops))
     figure = page.draw(above, below)
