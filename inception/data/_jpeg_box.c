@@ -1,10 +1,10 @@
-/* decode_box: the pixels of a JPEG file inside a box, and no more work than that takes.
+/* decode_box: the pixels of a JPEG file inside a box, with no more work than that takes.
 
-   All of the file is Huffman-decoded, so that damage anywhere is seen whatever the box is; inverse
-   transform, chroma interpolation and colors, the other 40 % of the time, are done for the box
+   The whole file is Huffman-decoded, so that damage is found even outside the box; inverse
+   transform, chroma interpolation and colors, the other 40 % of the time, are computed for the box
    alone. decode.py has the same settings (fast integer DCT, interpolated chroma) for whole files.
 
-   Built by `pip install .` where libjpeg-turbo's header is; decode.py does without it. */
+   Built by `pip install .` if libjpeg-turbo's header is installed; decode.py also works without. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

@@ -22,7 +22,7 @@ from inception.data.decode import MAX_PIXELS
 from inception.errors import UserError
 from inception.predict.answers import find_answers, table
 from inception.predict.features import write_features
-from inception.predict.files import MEMORY_ADVICE, PIXELS_HELP, check_some, find_images
+from inception.predict.files import MEMORY_ADVICE, check_some, find_images
 from inception.predict.predictor import Predictor
 from inception.weights import Pretrained, load_any
 from inception.workdir.files import local_path
@@ -53,7 +53,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--layer", help="the layer whose outputs are written (pooled)")
     parser.add_argument("--batch_size", type=int, default=64, help="images at once (%(default)s)")
-    parser.add_argument("--max_pixels", type=int, default=MAX_PIXELS, help=PIXELS_HELP)
+    parser.add_argument(
+        "--max_pixels",
+        type=int,
+        default=MAX_PIXELS,
+        help="an image with more is reported, not decoded (%(default)s)",
+    )
     args, _ = command_line.parse(parser, argv)
     if args.layer is not None and not args.output:
         parser.error("--layer needs --output=FILE.npz")
