@@ -65,7 +65,7 @@ ADDRESS = "gs://bucket/out"
         ("weights.__main__", ["import", "auto", ADDRESS, "--output=w"]),
         ("weights.__main__", ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"]),
         ("weights.__main__", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
-        ("predict.features", ["absent", "absent", f"--output={ADDRESS}"]),
+        ("predict.__main__", ["absent", "absent", f"--output={ADDRESS}"]),
         ("predict.__main__", ["absent", "absent", f"--plot={ADDRESS}"]),
         ("cost.__main__", ["--config=absent.py", f"--plot={ADDRESS}"]),
         ("show.__main__", ["--config=absent.py", f"--output={ADDRESS}"]),
