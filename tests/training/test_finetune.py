@@ -161,7 +161,7 @@ def test_classes_of_other_names_are_warned_of(tiny, weights, capsys):
     assert "'C'" in capsys.readouterr().out
 
 
-def test_a_side_head_that_is_not_wanted_is_left_out(tiny, weights, tmp_path):
+def test_an_auxiliary_head_that_is_not_wanted_is_left_out(tiny, weights, tmp_path):
     save(tmp_path / "weights", weights)
     config = tiny(f"init_from={tmp_path / 'weights'}", "model.aux_head=none")
     adopted, loaded = finetune.prepare(config, tmp_path / "run")

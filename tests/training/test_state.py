@@ -8,6 +8,7 @@ import pytest
 
 from inception.distributed import sharding
 from inception.training import state
+from inception.workdir.restore import abstract_weights
 
 
 def _build(config) -> state.Recipe:
@@ -95,8 +96,17 @@ def test_a_run_is_put_together_from_its_data_s_sizes(tiny):
     np.testing.assert_allclose(recipe.schedule(4) / recipe.schedule(0), 0.94, rtol=1e-6)
 
 
+def test_blocks_are_in_the_network_s_order_and_have_weights(tiny):
+    recipe = _build(tiny())
+    params = recipe.abstract_state(sharding.make_mesh()).params
+    blocks = recipe.blocks(params)
+    assert sorted(blocks) == sorted(params)
+    assert blocks[:2] == ["Conv2d_1a_3x3", "Conv2d_2a_3x3"]
+    assert blocks[-3:] == ["Mixed_7c", "AuxLogits", "Logits"]
+
+
 def test_weights_are_described_as_the_state_has_them(tiny):
     recipe, mesh = _build(tiny()), sharding.make_mesh()
-    whole, weights = recipe.abstract_state(mesh), state.abstract_weights(recipe.model, 75, mesh)
+    whole, weights = recipe.abstract_state(mesh), abstract_weights(recipe.model, 75, mesh)
     for name, tree in weights.items():
         assert jax.tree.all(jax.tree.map(lambda a, b: a == b, tree, getattr(whole, name)))
