@@ -170,7 +170,8 @@ class Trainer(TrainingRun):
         else:
             log(overview.table(state.params, self.recipe))
         if self.config.deterministic and jax.default_backend() != "gpu":
-            log(f"config.deterministic: {jax.default_backend()} computes equal bits anyway")
+            backend = jax.default_backend()
+            log(f"config.deterministic has no effect: {backend} always computes the same bits")
 
 
 def train_and_evaluate(

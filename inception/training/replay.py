@@ -64,7 +64,7 @@ def replay_step(
     run = TrainingRun(config, workdir, source, weights)
     if not 1 <= step <= run.num_steps:
         raise CheckpointError(f"--step={step}: the run in {workdir} has {run.num_steps} steps")
-    state = _state(run, before)
+    state = _state_after(run, before)
     log(f"from step {before}, {step - before} to compute")
     metrics, batch = _compute(run, state, step)
     images = _as_seen(config, batch)
@@ -78,16 +78,16 @@ def _newest_before(workdir: epath.Path, step: int) -> int:
     """The newest checkpoint before `step`, 0 if there is none."""
     if not has_checkpoint(workdir):
         return 0
-    with Checkpoints(workdir) as saved:
-        return max((there for there in saved.steps() if there < step), default=0)
+    with Checkpoints(workdir) as checkpoints:
+        return max((saved for saved in checkpoints.steps() if saved < step), default=0)
 
 
-def _state(run: TrainingRun, step: int) -> TrainState:
-    """The state after `step`, which is 0 or a checkpoint."""
+def _state_after(run: TrainingRun, step: int) -> TrainState:
+    """The state after `step`, which is 0 or has a checkpoint."""
     if not step:
         return run.first_state()
-    with Checkpoints(run.workdir) as saved:
-        return run.restore(saved, step)
+    with Checkpoints(run.workdir) as checkpoints:
+        return run.restore(checkpoints, step)
 
 
 def _compute(

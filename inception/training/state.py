@@ -115,7 +115,7 @@ class Recipe:
     frozen: tuple[str, ...]
 
     def blocks(self, params: dict[str, Any]) -> list[str]:
-        """The stages and heads with weights, in the network's order and "block_grad_norms"'s."""
+        """The stages and heads that have weights, in the network's order."""
         return [name for name in (*self.model.stages(), *HEADS) if name in params]
 
     def create_state(self, mesh: Mesh) -> TrainState:

@@ -227,7 +227,7 @@ class TrainStep:
     Args:
       recipe: The network, the optimizer and the config.
       mesh: Devices to compile for.
-      packed: Whether the state is packed; None for on a GPU only.
+      packed: Whether the state is packed; None: only on a GPU.
 
     Attributes:
       jitted: The function under jit, of a packed state and a batch.

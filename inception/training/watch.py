@@ -93,33 +93,34 @@ class StepMonitor:
         )
 
     def _inspect(self, step: int, metrics: dict[str, Any], examples: dict[str, jax.Array]) -> None:
-        if metrics["finite"]:
-            self._consecutive_skips = []
-            if not np.isfinite(metrics["weight_norm"]):
-                raise TrainingError(
-                    f"step {step}: the weights are not finite at learning rate "
-                    f"{metrics['learning_rate']:.4g}; the newest checkpoint is from before. Lower "
-                    f"config.learning_rate={self._config.learning_rate}"
-                )
-            if what := self._spikes(metrics):
-                self._record(step, "spike", what, metrics, examples)
-        else:
-            self._consecutive_skips.append(step)
-            bad = [
-                name
-                for name, norm in zip(self._blocks, metrics["block_grad_norms"], strict=True)
-                if not np.isfinite(norm)
-            ]
-            what = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
-            if bad:
-                what += f", not finite in {_some(bad)}"
-            self._record(step, "skipped", f"skipped: {what}", metrics, examples)
-            if len(self._consecutive_skips) == (limit := self._config.max_nonfinite_steps):
-                self._error = (
-                    f"steps {self._consecutive_skips[0]} to {step} were not finite "
-                    f"(config.max_nonfinite_steps={limit}), the last with {what} at learning rate "
-                    f"{metrics['learning_rate']:.4g}"
-                )
+        if not metrics["finite"]:
+            self._inspect_skipped(step, metrics, examples)
+            return
+        self._consecutive_skips = []
+        if not np.isfinite(metrics["weight_norm"]):
+            raise TrainingError(
+                f"step {step}: the weights are not finite at learning rate "
+                f"{metrics['learning_rate']:.4g}; the newest checkpoint is from before. Lower "
+                f"config.learning_rate={self._config.learning_rate}"
+            )
+        if what := self._spikes(metrics):
+            self._record(step, "spike", what, metrics, examples)
+
+    def _inspect_skipped(
+        self, step: int, metrics: dict[str, Any], examples: dict[str, jax.Array]
+    ) -> None:
+        norms = zip(self._blocks, metrics["block_grad_norms"], strict=True)
+        bad = [name for name, norm in norms if not np.isfinite(norm)]
+        what = f"loss {metrics['loss']}, gradient norm {metrics['grad_norm']}"
+        what += f", not finite in {_some(bad)}" if bad else ""
+        self._record(step, "skipped", f"skipped: {what}", metrics, examples)
+        self._consecutive_skips.append(step)
+        if len(self._consecutive_skips) == (limit := self._config.max_nonfinite_steps):
+            self._error = (
+                f"steps {self._consecutive_skips[0]} to {step} were not finite "
+                f"(config.max_nonfinite_steps={limit}), the last with {what} at learning rate "
+                f"{metrics['learning_rate']:.4g}"
+            )
 
     def _spikes(self, metrics: dict[str, Any]) -> str:
         """What is far above its recent values, "" if nothing; remembers the step for later ones."""
