@@ -35,6 +35,7 @@ def test_training_prints_progress_and_leaves_results(run):
     _, workdir, process = run
     assert process.returncode == 0, process.stderr
     assert "images/s" in process.stdout
+    assert process.stdout.count("validation (360 images)") == 1
     results = json.loads((workdir / "results.json").read_text())
     assert results["step"] == 4
     assert results["examples"] == 360

@@ -45,7 +45,7 @@ STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
     "factorized_stride1_no_pool": (partial(modules.stem_factorized, stride=1, pool=False), 21),
 }
 
-HEADS = ("Logits", "AuxLogits")  # what follows the stages
+HEADS = ("AuxLogits", "Logits")  # what follows the stages, in order
 WEIGHTS = ("ema", "raw")  # the running averages of a run's weights, and the weights themselves
 
 NETWORK_CHOICES = {

@@ -189,8 +189,8 @@ def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
     with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
         inception.evaluate_run(config_of(ensemble), tmp_path, step=1, source=source)
     for bad, message in (
-        (",", "without gaps"),
-        (f"{runs}/0,,{runs}/1", "without gaps"),
+        (",", "without empty paths"),
+        (f"{runs}/0,,{runs}/1", "without empty paths"),
         (f"{runs}/0,{runs}/0/checkpoints/1", "twice"),
     ):
         with pytest.raises(ConfigError, match=message):

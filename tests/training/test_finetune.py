@@ -170,7 +170,7 @@ def test_a_sigmoid_that_becomes_a_softmax_is_warned_of(tiny, weights, capsys):
         assert ("sigmoid of each class" in capsys.readouterr().out) == expected
 
 
-def test_a_side_head_that_is_not_wanted_is_left_out(tiny, weights, tmp_path):
+def test_an_auxiliary_head_that_is_not_wanted_is_left_out(tiny, weights, tmp_path):
     save(tmp_path / "weights", weights)
     config = tiny(f"init_from={tmp_path / 'weights'}", "model.aux_head=none")
     adopted, loaded = finetune.prepare(config, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Means over steps, steps that are left out, spikes, and when a run ends."""
+"""Means over steps, skipped steps, spikes, and when a run ends."""
 
 import math
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_step_left_out_is_recorded_with_its_examples_and_blocks(monitor, tmp_p
         }
     ]
     line = capsys.readouterr().out
-    for part in ("step 2: left out", "gradient norm inf", "Mixed_5b", "--mode=replay --step=2"):
+    for part in ("step 2: skipped", "gradient norm inf", "Mixed_5b", "--mode=replay --step=2"):
         assert part in line
 
 
