@@ -22,7 +22,7 @@ ROWS = (
     ("workdir",),
     ("config",),
     ("data", "defaults"),
-    ("command_line", "paper"),
+    ("command_line", "fields", "paper"),
     ("distributed", "network"),
     ("ops", "errors"),
 )
