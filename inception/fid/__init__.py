@@ -1,0 +1,1 @@
+"""FID, KID, IS, precision and recall."""

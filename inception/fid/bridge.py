@@ -1,0 +1,5 @@
+"""All that this folder uses of the rest of the package."""
+
+from inception.errors import UserError
+
+__all__ = ["UserError"]
