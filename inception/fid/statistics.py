@@ -24,6 +24,9 @@ class Origin:
     precision: str = ""
 
 
+UNKNOWN = Origin()
+
+
 @dataclass(frozen=True)
 class Statistics:
     """Moments of features [n, d], in float64.
@@ -39,11 +42,11 @@ class Statistics:
     mean: np.ndarray
     covariance: np.ndarray
     count: int = 0
-    origin: Origin = Origin()
+    origin: Origin = UNKNOWN
     centered: np.ndarray | None = None
 
 
-def statistics_of(features: np.ndarray, origin: Origin = Origin()) -> Statistics:
+def statistics_of(features: np.ndarray, origin: Origin = UNKNOWN) -> Statistics:
     """The moments of features that are all there.
 
     Args:
