@@ -1,8 +1,10 @@
 """Mean and covariance of features, and where they come from."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
+from scipy import linalg
 
 from inception.fid.bridge import UserError
 
@@ -26,6 +28,9 @@ class Origin:
 
 UNKNOWN = Origin()
 
+_NOISE = 1e-4  # of the largest eigenvalue: below it a negative one is float32 rounding of a file
+_ZERO = 1e-13  # of the largest eigenvalue: what zeros come out as, and whose root would count
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -44,6 +49,24 @@ class Statistics:
     count: int = 0
     origin: Origin = UNKNOWN
     centered: np.ndarray | None = None
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """F [d, rank] with F F^T the covariance.
+
+        Raises:
+          UserError: for a matrix that is not a covariance.
+        """
+        if self.centered is not None:
+            return self.centered.T / np.sqrt(self.count - 1)
+        values, vectors = linalg.eigh(self.covariance)
+        if values[0] < -_NOISE * max(values[-1], 0):
+            raise UserError(
+                f"sigma is not a covariance: its smallest eigenvalue is {values[0]:.3g}, its "
+                f"largest {values[-1]:.3g}"
+            )
+        kept = values > _ZERO * values[-1]
+        return vectors[:, kept] * np.sqrt(values[kept])
 
 
 def statistics_of(features: np.ndarray, origin: Origin = UNKNOWN) -> Statistics:
