@@ -14,7 +14,7 @@ ROOT = Path(inception.__file__).parent
 ROWS = (
     ("replay",),
     ("benchmark",),
-    ("ablation", "doctor", "show", "features"),
+    ("ablation", "doctor", "show", "features", "fid"),
     ("cost", "predict"),
     ("train",),
     ("debugging", "overview", "profiling"),

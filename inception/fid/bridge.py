@@ -28,6 +28,7 @@ __all__ = [
     "is_fids",
     "load_network",
     "make_mesh",
+    "open_data_set",
     "prepare",
     "replicated",
     "split",
@@ -35,6 +36,19 @@ __all__ = [
 ]
 
 FID_CLASSES = 1008
+
+
+def open_data_set(name: str, split: str, data_dir: str) -> Any:
+    """A prepared tfds data set: len() of it, and [index], an encoded image or pixels, and a label.
+
+    Raises:
+      UserError: for a data set or split that is not there, saying how to prepare it.
+    """
+    from inception.data.sources import open_source
+
+    return open_source(name, split, data_dir)
+
+
 # What makes two networks with equal weights compute different features.
 _FIELDS = ("avg_pool_counts_padding", "mixed_7c_pool", "batch_norm_epsilon")
 

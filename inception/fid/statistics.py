@@ -66,6 +66,8 @@ class Statistics:
                 f"largest {values[-1]:.3g}"
             )
         kept = values > _ZERO * values[-1]
+        if self.count:
+            kept[: -(self.count - 1)] = False  # n images span n - 1 dimensions; the rest is noise
         return vectors[:, kept] * np.sqrt(values[kept])
 
 
