@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from inception import command_line
-from inception.fid import compare as comparing
+from inception.fid import metrics
 from inception.fid.__main__ import main
-from inception.fid.compare import compare
 from inception.fid.extract import Extractor
 from inception.fid.images import open_images
-from inception.fid.measure import measure
+from inception.fid.metrics import compare
+from inception.fid.pipeline import measure
 from inception.weights import Pretrained, save
 from tests.fid_networks import loaded, pictures
 
@@ -68,7 +68,7 @@ def expected(folder):
         measure(open_images(str(folder / name)), extract, keep=("pooled", "logits"), batch_size=4)
         for name in ("real", "fake")
     )
-    return compare(*sides, metrics=comparing.METRICS, subset_size=5)
+    return compare(*sides, metrics=metrics.METRICS, subset_size=5)
 
 
 def test_compare_writes_all_metrics(folder, run, expected, tmp_path):

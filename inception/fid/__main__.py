@@ -26,7 +26,10 @@ from tabulate import tabulate
 
 from inception.fid import bridge
 from inception.fid.bridge import UserError, command_line
-from inception.fid.compare import (
+from inception.fid.extract import PRECISIONS, Extractor
+from inception.fid.files import Summary, check_output, has_images, has_statistics, load, save
+from inception.fid.images import open_images
+from inception.fid.metrics import (
     FEATURES_OF_FAKE,
     FEATURES_OF_REAL,
     METRICS,
@@ -34,11 +37,8 @@ from inception.fid.compare import (
     compare,
     layers_of,
 )
-from inception.fid.extract import PRECISIONS, Extractor
-from inception.fid.files import Summary, check_output, has_images, has_statistics, load, save
-from inception.fid.images import open_images
-from inception.fid.measure import measure
 from inception.fid.oracles import TOOLS
+from inception.fid.pipeline import measure
 from inception.fid.statistics import check_comparable
 from inception.fid.verify import verify
 

@@ -13,8 +13,8 @@ from inception.fid.bridge import Mesh, UserError
 from inception.fid.extract import Extractor
 from inception.fid.frechet import distance
 from inception.fid.images import open_images
-from inception.fid.measure import measure
 from inception.fid.oracles import TOOLS
+from inception.fid.pipeline import measure
 from inception.fid.statistics import Statistics, statistics_of
 
 FEATURES = 1e-5  # largest difference allowed, relative to a layer's largest value

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception.fid import measure as measuring
+from inception.fid import pipeline
 from inception.fid.bridge import UserError
 from inception.fid.extract import Extractor
 from inception.fid.frechet import distance
 from inception.fid.images import open_images
-from inception.fid.measure import measure
+from inception.fid.pipeline import measure
 from tests.fid_networks import loaded, pictures
 
 SIZES = ((64, 80), (64, 80), (299, 299), (31, 129), (64, 80), (200, 130), (64, 80))
@@ -62,7 +62,7 @@ def test_nothing_depends_on_the_batch(extract, folder, summary):
 
 def test_many_images_are_summed_on_the_devices(extract, folder, summary, monkeypatch):
     """To the same moments; their features are kept only where they are wanted."""
-    monkeypatch.setattr(measuring, "FEW", 3)
+    monkeypatch.setattr(pipeline, "FEW", 3)
     many = measure(open_images(str(folder)), extract, keep=["logits"], batch_size=4)
     assert many.features.keys() == {"logits"}
     for layer, each in summary.statistics.items():
