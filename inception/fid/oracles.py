@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     np.savez(output, fid=value, **arrays)
 
 
-def _fid_network(weights: str) -> Any:
+def fid_network(weights: str) -> Any:
     """pytorch-fid's network of all four blocks, with the weights of a file."""
     import torch
     from pytorch_fid import inception
@@ -51,7 +51,7 @@ def _pytorch_fid(weights: str) -> tuple[Callable, Callable]:
     import torchvision
     from pytorch_fid import fid_score
 
-    network = _fid_network(weights)
+    network = fid_network(weights)
 
     def features(folder: str) -> Features:
         files = sorted(
@@ -124,7 +124,7 @@ def _clean_fid(weights: str) -> tuple[Callable, Callable]:
     import torch
     from cleanfid import fid as clean
 
-    network = _fid_network(weights)
+    network = fid_network(weights)
     network.resize_input = network.normalize_input = False
 
     def model(images: Any) -> Any:
