@@ -52,7 +52,7 @@ def write_weights(file: str) -> None:
     torch.save(network.state_dict(), file)
 
 
-def open_side(side: str, weights: str, folder: str, batch_size: int) -> Callable[[], None]:
+def open_side(side: str, weights: str, folder: str, batch_size: int) -> Callable[[], object]:
     """What a side does in a turn: the features of all images, and their moments."""
     if side in OURS:
         return _open_ours(side, weights, folder, batch_size)
@@ -84,7 +84,7 @@ def open_side(side: str, weights: str, folder: str, batch_size: int) -> Callable
     return turn
 
 
-def _open_ours(side: str, weights: str, folder: str, batch_size: int) -> Callable[[], None]:
+def _open_ours(side: str, weights: str, folder: str, batch_size: int) -> Callable[[], object]:
     import jax
 
     from inception import fid

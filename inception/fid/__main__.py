@@ -34,6 +34,7 @@ from inception.fid.metrics import (
     FEATURES_OF_REAL,
     METRICS,
     cautions,
+    cautions_of_both,
     compare,
     layers_of,
 )
@@ -123,7 +124,7 @@ def _compare(args: argparse.Namespace) -> None:
         splits=args.splits,
         seed=args.seed,
     )
-    notes = [*cautions(real, fake), *sides.cautions()]
+    notes = [*cautions_of_both(real, fake), *sides.cautions()]
     for note in notes:
         logging.warning(note)
     origin = fake.origin if fake.origin.weights else real.origin
@@ -151,7 +152,7 @@ def _stats(args: argparse.Namespace) -> None:
     sides = _Sides(args, layers)
     summary = sides.measure(args.images, layers if args.features else [])
     save(args.output, summary, features=args.features)
-    for note in [*cautions(summary, summary)[:1], *sides.cautions()]:
+    for note in [*cautions(summary), *sides.cautions()]:
         logging.warning(note)
     print(
         f"{args.output}: {', '.join(summary.statistics)} of {_images(summary)}, protocol "

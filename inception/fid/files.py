@@ -9,8 +9,8 @@ without `origin` does not say its protocol: whoever reads it must. Nothing is ev
 import io
 import json
 import os
-import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,11 +86,8 @@ def load(path: str | os.PathLike, protocol: str | None = None) -> Summary:
     """
     path = os.fspath(path)
     names = _names(path)
-    with _open(path) as file:
-        try:
-            arrays = {name: file[name] for name in names if name not in ("arr_0", "images")}
-        except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise _unreadable(path, error) from error
+    with _opened(path) as file:
+        arrays = {name: file[name] for name in names if name not in ("arr_0", "images")}
     said = Origin(protocol=find_protocol(protocol).name) if protocol else UNKNOWN
     if "origin" in arrays:
         origin, count, formats = _own(path, arrays)
@@ -174,17 +171,23 @@ def check_output(path: str | os.PathLike) -> None:
         raise UserError(f"{path}: there is no folder {place.parent}")
 
 
-def _open(path: str) -> Any:
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """The arrays of a file by name; whatever is wrong with it, also later, is one sentence."""
     try:
-        return np.load(epath.Path(path).expanduser().open("rb"), allow_pickle=False)
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        with (
+            epath.Path(path).expanduser().open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            yield arrays
+    except UserError:
+        raise
+    except Exception as error:  # zipfile, zlib, NumPy and a bucket's client raise all kinds
         raise _unreadable(path, error) from error
 
 
 def _names(path: str) -> set[str]:
-    with _open(path) as file:
-        if not hasattr(file, "files"):
-            raise UserError(f"{path} is not an .npz file: it holds one array")
+    with _opened(path) as file:
         return set(file.files)
 
 

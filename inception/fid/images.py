@@ -71,9 +71,13 @@ def open_images(path: str, *, recursive: bool = False, data_dir: str = "") -> Im
             f"{path} is a pickle, which can run code and is not read: convert it to .npz with mu "
             "and sigma, or with images (docs/fid.md)"
         )
-    if place.is_dir():
+    try:
+        is_folder, exists = place.is_dir(), place.exists()
+    except Exception as error:  # a bucket's client raises all kinds
+        raise UserError(f"{path} cannot be opened: {first_line(error)}") from error
+    if is_folder:
         found = _of_folder(path, place, recursive)
-    elif not place.exists():
+    elif not exists:
         raise UserError(f"{path} does not exist: give a folder, FILE.zip, FILE.npz or FILE.npy")
     elif suffix == ".zip":
         found = _of_zip(path, place)
@@ -84,6 +88,11 @@ def open_images(path: str, *, recursive: bool = False, data_dir: str = "") -> Im
     if not found.count:
         raise UserError(f"{path} has no images ({', '.join(SUFFIXES)})")
     return found
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says, in a line."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def decode(data: bytes) -> Picture:

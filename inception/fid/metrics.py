@@ -103,34 +103,39 @@ def _features(summary: Summary, layer: str, metric: str) -> np.ndarray:
     return summary.features[layer]
 
 
-def cautions(real: Summary, fake: Summary) -> list[str]:
-    """What moves the numbers besides the images, a sentence each."""
+def cautions(side: Summary) -> list[str]:
+    """What moves the numbers of a set besides its images, a sentence each."""
     found = []
-    for side in (real, fake):
-        if 0 < side.count < RANK:
-            found.append(
-                f"{side.path} has {side.count:,} images, fewer than {RANK:,}: FID is mostly the "
-                "bias of so few; use 10,000 or more, or KID"
-            )
-        if len(side.sizes) > 1:
-            found.append(f"{side.path} has images of {len(side.sizes):,} different sizes")
-        if side.deep:
-            found.append(
-                f"{side.path} has {side.deep:,} images of 16-bit gray, clipped at 255 as Pillow "
-                "and so every tool does: convert them to 8 bits"
-            )
+    if 0 < side.count < RANK:
+        found.append(
+            f"{side.path} has {side.count:,} images, fewer than {RANK:,}: FID is mostly the bias "
+            "of so few; use 10,000 or more, or KID"
+        )
+    if len(side.sizes) > 1:
+        found.append(f"{side.path} has images of {len(side.sizes):,} different sizes")
+    if side.deep:
+        found.append(
+            f"{side.path} has {side.deep:,} images of 16-bit gray, clipped at 255 as Pillow and so "
+            "every tool does: convert them to 8 bits"
+        )
+    if not side.origin.weights:
+        found.append(f"{side.path} does not say which weights it was made with")
+    if side.origin.precision == "default":
+        found.append(f"{side.path}: products were not of full precision, which is for tracking")
+    return found
+
+
+def cautions_of_both(real: Summary, fake: Summary) -> list[str]:
+    """What moves the numbers of two sets, a sentence each."""
+    found = [*cautions(real), *cautions(fake)]
     if real.count and fake.count and real.count != fake.count:
         found.append(f"the sides have {real.count:,} and {fake.count:,} images")
     lossy = [any(each in LOSSY for each in side.formats) for side in (real, fake)]
     if real.formats and fake.formats and lossy[0] != lossy[1]:
         one, other = (real, fake) if lossy[0] else (fake, real)
+        names = ", ".join(name for name in one.formats if name)
         found.append(
-            f"{one.path} is compressed with loss ({', '.join(one.formats)}) and {other.path} is "
-            "not: that alone moves FID, by whole points at low qualities"
+            f"{one.path} is compressed with loss ({names}) and {other.path} is not: that alone "
+            "moves FID, by whole points at low qualities"
         )
-    for side in (real, fake):
-        if not side.origin.weights:
-            found.append(f"{side.path} does not say which weights it was made with")
-    if "default" in (real.origin.precision, fake.origin.precision):
-        found.append("products were not of full precision: for tracking only")
     return found

@@ -3,8 +3,6 @@
 import itertools
 import os
 import sys
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +17,7 @@ from inception.fid import bridge, resize
 from inception.fid.bridge import Mesh, UserError
 from inception.fid.extract import Extractor
 from inception.fid.files import Summary
-from inception.fid.images import Images, Picture
+from inception.fid.images import Images, Picture, first_line
 from inception.fid.moments import add, empty, finish
 from inception.fid.protocols import SIZE, Protocol
 from inception.fid.statistics import Statistics, check_count, statistics_of
@@ -28,7 +26,6 @@ from inception.fid.statistics import Statistics, check_count, statistics_of
 # float64 throughout: of few images the smallest eigenvalues are as small as float32 noise.
 FEW = 10_000
 _CANVAS = 128  # images of mixed sizes are padded to multiples of it, for each is a program
-_UNREADABLE = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 _add = jax.jit(add, donate_argnums=0)
 
 
@@ -54,9 +51,11 @@ def measure(
       threads: Number of threads that decode; 0 for one per core.
 
     Raises:
-      UserError: for fewer than two images or than `num`, one that cannot be read, or a set that
-        changes meanwhile.
+      UserError: for fewer than two images or than `num`, one that cannot be read, a set that
+        changes meanwhile, or one of several processes.
     """
+    if jax.process_count() > 1:
+        raise UserError("files are measured by one process alone; several use fid.add")
     count = num or images.count
     check_count(count)
     if count > images.count:
@@ -141,9 +140,11 @@ def _read(images: Images, chosen: set[int] | None, ahead: int, threads: int) -> 
 def _result(images: Images, name: str, picture: "Future[Picture]") -> Picture:
     try:
         return picture.result()
-    except _UNREADABLE as error:
-        images.check()  # of what has changed that is said
-        raise UserError(f"{name}: {str(error).partition(chr(10))[0]}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, zlib and a bucket's client raise all kinds
+        images.check()  # of a file that has changed, that is said
+        raise UserError(f"{name}: {first_line(error)}") from error
 
 
 def _inputs(pixels: Sequence[np.ndarray], size: int, protocol: Protocol, mesh: Mesh) -> jax.Array:
