@@ -74,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     for name in ("batch_size", "subset_size", "splits", "k"):
         if getattr(args, name, 1) < 1:
             parser.error(f"--{name} must be at least 1")
-    if getattr(args, "num", 0) < 0:
-        parser.error("--num must be at least 2, or 0 for all images")
+    for name in ("num", "block"):
+        if getattr(args, name, 0) < 0:
+            parser.error(f"--{name} must not be negative")
     return args.run(args)
 
 
@@ -96,6 +97,7 @@ def _add_compare_flags(command: argparse.ArgumentParser) -> None:
     add("--subset_size", type=int, default=1000, help="of KID (%(default)s)")
     add("--k", type=int, default=3, help="neighbor of precision and recall (%(default)s)")
     add("--splits", type=int, default=10, help="of the Inception Score (%(default)s)")
+    add("--block", type=int, default=0, help="images of its parts instead; ADM's are 5000")
     add("--json", metavar="FILE", help="writes the result")
 
 
@@ -122,6 +124,7 @@ def _compare(args: argparse.Namespace) -> None:
         subset_size=args.subset_size,
         k=args.k,
         splits=args.splits,
+        block=args.block,
         seed=args.seed,
     )
     notes = [*cautions_of_both(real, fake), *sides.cautions()]

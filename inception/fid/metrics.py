@@ -39,6 +39,7 @@ def compare(
     subset_size: int = 1000,
     k: int = 3,
     splits: int = 10,
+    block: int = 0,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The metrics, by the names that JSON has.
@@ -50,7 +51,8 @@ def compare(
       layer: Features of FID, KID, precision, recall, density and coverage.
       subset_size: Of KID.
       k: Neighbor of precision and recall; density and coverage take 5 and open balls, as prdc does.
-      splits: Of the Inception Score.
+      splits: Number of parts of the Inception Score.
+      block: Images of a part instead, in order: 5000 in ADM; 0 for `splits` parts.
       seed: Of FID-infinity's subsets.
 
     Raises:
@@ -70,7 +72,7 @@ def compare(
         found["kid"] = kernel_distance(*pair, size=subset_size)._asdict()
     if "is" in metrics:
         logits = _features(fake, "logits", "is")
-        found["is"] = inception_score(logits, splits=splits)._asdict()
+        found["is"] = inception_score(logits, splits=splits, block=block or None)._asdict()
     if "pr" in metrics:
         pair = _features(fake, layer, "pr"), _features(real, layer, "pr")
         both = neighborhoods(*pair, k=k)
