@@ -72,7 +72,7 @@ def open_side(side: str, weights: str, folder: str, batch_size: int) -> Callable
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     extractor = FeatureExtractorInceptionV3(
-        "inception-v3-compat", ("2048",), feature_extractor_weights_path=weights
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights
     )
 
     def turn() -> None:

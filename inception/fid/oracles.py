@@ -87,7 +87,7 @@ def _torch_fidelity(weights: str) -> tuple[Callable, Callable]:
     from torch_fidelity.datasets import ImagesPathDataset
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    layers = ("64", "192", "768", "2048", "logits_unbiased")
+    layers = ["64", "192", "768", "2048", "logits_unbiased"]
     network = FeatureExtractorInceptionV3(
         "inception-v3-compat", layers, feature_extractor_weights_path=weights
     )
