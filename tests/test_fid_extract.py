@@ -108,7 +108,7 @@ def _products(jaxpr):
 
 @pytest.mark.parametrize("outer", ["default", "bfloat16"])
 def test_every_product_is_of_full_precision_also_in_a_callers_jit(extract, outer):
-    images = jnp.zeros((1, 50, 50, 3), jnp.uint8)  # of a shape that was not traced for a CPU
+    images = jnp.zeros((7, 50, 50, 3), jnp.uint8)  # of a shape that was not traced for a CPU
 
     def step(extract, images):
         return extract.features(images), jnp.ones((2, 2)) @ jnp.ones((2, 2))
@@ -125,7 +125,7 @@ def test_every_product_is_of_full_precision_also_in_a_callers_jit(extract, outer
 
 
 def test_another_precision_is_left_to_the_platform():
-    images = jnp.zeros((1, 51, 51, 3), jnp.uint8)
+    images = jnp.zeros((9, 51, 51, 3), jnp.uint8)
     extract = Extractor(loaded(), precision="default")
     with compiled_for("tpu"):
         found = list(_products(jax.make_jaxpr(Extractor.features)(extract, images).jaxpr))

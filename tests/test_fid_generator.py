@@ -1,10 +1,10 @@
 """A generator trained on digits while its FID is tracked, as a program of one's own does it.
 
-Flow matching (arXiv 2210.02747) with a small network on scikit-learn's 8x8 digits: it learns the
-velocity from noise to a digit, and sampling follows it. Every so many steps samples go from the
-sampler through the network into moments, all in one jitted step on the devices; only the finished
-statistics come to the host. The feature network is FID's at its smallest width with random weights,
-which tells noise from digits well enough.
+Flow matching (arXiv 2210.02747) on scikit-learn's 8x8 digits: a small network learns which digit a
+noisy one was, and sampling moves noise towards what it says. Every so many steps samples go from
+the sampler through the network into moments, all in one jitted step on the devices; only the
+finished statistics come to the host. The feature network is FID's at its smallest width with random
+weights, which tells noise from digits.
 """
 
 import jax
@@ -17,7 +17,7 @@ from inception import fid
 from tests.fid_networks import loaded
 
 PIXELS, HIDDEN, BATCH = 64, 256, 64
-STEPS, EVERY, SAMPLES = 1500, 500, 256
+STEPS, EVERY, SAMPLES = 600, 300, 128
 
 
 def init(key):
@@ -30,29 +30,30 @@ def init(key):
     ]
 
 
-def velocity(params, x, time):
-    """The direction from noise to digits at x [batch, 64]."""
+def clean(params, x, time):
+    """The digit in [-1, 1] that a mixture x [batch, 64] of noise and `time` parts of it shows."""
     x = jnp.concatenate([x, jnp.broadcast_to(time, (len(x), 1))], axis=1)
     for weights, bias in params[:-1]:
         x = jax.nn.gelu(x @ weights + bias)
     weights, bias = params[-1]
-    return x @ weights + bias
+    return jnp.tanh(x @ weights + bias)
 
 
 def loss(params, digits, key):
-    """Of the velocity on a straight line between noise and a digit."""
+    """Of the digit on a straight line from noise to it."""
     noise_key, time_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, digits.shape)
     time = jax.random.uniform(time_key, (len(digits), 1))
     between = (1 - time) * noise + time * digits
-    return ((velocity(params, between, time) - (digits - noise)) ** 2).mean()
+    return ((clean(params, between, time) - digits) ** 2).mean()
 
 
 def sample(params, key, count=BATCH, steps=20):
-    """Images [count, 8, 8, 3] in about [-1, 1]."""
+    """Images [count, 8, 8, 3] in [-1, 1]."""
 
     def follow(index, x):
-        return x + velocity(params, x, index / steps) / steps
+        # The velocity is (digit - x) / (1 - time); the last step ends at the digit.
+        return x + (clean(params, x, index / steps) - x) / (steps - index)
 
     x = jax.lax.fori_loop(0, steps, follow, jax.random.normal(key, (count, PIXELS)))
     return jnp.broadcast_to(x.reshape(count, 8, 8, 1), (count, 8, 8, 3))
@@ -92,9 +93,9 @@ def train(extract):
 
     @jax.jit
     def step(params, state, number):
-        key = jax.random.fold_in(jax.random.key(1), number)
-        batch = jax.random.choice(key, jnp.asarray(real), (BATCH,))
-        updates, state = optimizer.update(jax.grad(loss)(params, batch, key), state)
+        draw, noise = jax.random.split(jax.random.fold_in(jax.random.key(1), number))
+        batch = jax.random.choice(draw, jnp.asarray(real), (BATCH,))
+        updates, state = optimizer.update(jax.grad(loss)(params, batch, noise), state)
         return optax.apply_updates(params, updates), state
 
     fids = [track(extract, reference, params, jax.random.key(2))]
@@ -109,5 +110,5 @@ def train(extract):
 def test_fid_falls_while_a_generator_learns_digits():
     before, *tracked = train(fid.Extractor(loaded()))
     print(before, tracked)
-    assert tracked[-1] < 0.2 * before
+    assert tracked[-1] < 0.01 * before
     assert min(tracked) > 0
