@@ -34,7 +34,7 @@ def features(extract, images):
     return extract.features(images)
 
 
-def _close(ours, theirs, relative=1e-5):
+def _assert_close(ours, theirs, relative=1e-5):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max())
 
 
@@ -43,21 +43,21 @@ def test_layers_are_those_of_the_papers(features, images):
     model, variables, _ = loaded()
     inputs = resize.to_input(images, PROTOCOLS["tensorflow"])
     logits, endpoints = jax.jit(model.apply)(variables, inputs)
-    _close(features["pooled"], endpoints["pooled"])
+    _assert_close(features["pooled"], endpoints["pooled"])
     bias = variables["params"]["Logits"]["bias"]
     assert np.abs(bias).max() > 0.1
-    _close(features["logits"], logits - bias)
+    _assert_close(features["logits"], logits - bias)
     for name, stage in (
         ("64", "MaxPool_3a_3x3"),
         ("192", "MaxPool_5a_3x3"),
         ("768", "Mixed_6e"),
         ("Mixed_5b", "Mixed_5b"),
     ):
-        _close(features[name], np.mean(endpoints[stage], axis=(1, 2)))
+        _assert_close(features[name], np.mean(endpoints[stage], axis=(1, 2)))
     # sFID: [17, 17, 7] flattened in the order height, width, channel.
     assert features["spatial"].shape == (5, 2023)
     grid = np.asarray(features["spatial"]).reshape(5, 17, 17, 7)
-    _close(grid, endpoints["Mixed_6d"][..., :7])
+    _assert_close(grid, endpoints["Mixed_6d"][..., :7])
 
 
 def test_features_depend_on_the_image(features):
@@ -69,7 +69,7 @@ def test_features_depend_on_the_image(features):
 def test_features_do_not_depend_on_the_batch(extract, images, features):
     parts = [extract.features(images[:1]), extract.features(images[1:])]
     for name in ALL:
-        _close(np.concatenate([part[name] for part in parts]), features[name], 1e-6)
+        _assert_close(np.concatenate([part[name] for part in parts]), features[name], 1e-6)
 
 
 _SHARDED = """
@@ -90,7 +90,7 @@ print(json.dumps([text.count("all-reduce") + text.count("all-gather"),
 def test_features_of_a_batch_on_two_devices_are_those_of_one(extract):
     messages, features = processes.result(processes.start(_SHARDED, devices=2))
     assert messages == 0
-    _close(features, extract.features(pictures(6, 64, 80))["pooled"], 2e-6)
+    _assert_close(features, extract.features(pictures(6, 64, 80))["pooled"], 2e-6)
 
 
 def _products(jaxpr):
@@ -139,13 +139,13 @@ def test_weights_are_an_argument_of_a_callers_program(extract, images):
     assert len(step.lower(extract, images).as_text()) < 1e6
     again = jax.tree.unflatten(*jax.tree.flatten(extract)[::-1])
     assert again.settings == extract.settings
-    _close(step(again, images)["pooled"], extract.features(images)["pooled"], 1e-6)
+    _assert_close(step(again, images)["pooled"], extract.features(images)["pooled"], 1e-6)
 
 
 def test_a_network_trained_in_bfloat16_computes_in_float32(images, features):
     model, variables, _ = loaded()
     extract = Extractor((model.clone(dtype=jnp.bfloat16), variables), layers=("pooled",))
-    _close(extract.features(images)["pooled"], features["pooled"], 1e-6)
+    _assert_close(extract.features(images)["pooled"], features["pooled"], 1e-6)
 
 
 def test_the_digest_is_of_what_decides_about_features():

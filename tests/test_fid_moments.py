@@ -23,7 +23,7 @@ def _features(count, d=7, seed=0, mean=0.4, spread=1.0):
     return (mean + spread * np.maximum(rng.normal(size=(count, d)) @ mix, 0)).astype(np.float32)
 
 
-def _check(statistics, features, relative=1e-6):
+def _assert_moments(statistics, features, relative=1e-6):
     features = np.asarray(features, np.float64)
     covariance = np.atleast_2d(np.cov(features, rowvar=False))
     scale = np.abs(covariance).max()
@@ -46,7 +46,7 @@ def test_masked_batches_count_what_is_not_masked(masks):
         with pytest.raises(UserError, match="a covariance needs at least 2"):
             fid.finish(moments)
     else:
-        _check(fid.finish(moments), seen)
+        _assert_moments(fid.finish(moments), seen)
 
 
 def test_a_large_mean_costs_no_digits():
@@ -55,7 +55,7 @@ def test_a_large_mean_costs_no_digits():
     moments = fid.empty(7)
     for batch in np.split(features, 4):
         moments = _add(moments, batch)
-    _check(fid.finish(moments), features, 1e-5)
+    _assert_moments(fid.finish(moments), features, 1e-5)
 
 
 def test_what_rounding_loses_is_kept():
@@ -106,7 +106,7 @@ def test_moments_know_where_their_features_come_from():
 
     statistics = fid.finish(step(extract, moments, images))
     assert statistics["spatial"].origin == extract.origin("spatial")
-    _check(statistics["pooled"], extract.features(images)["pooled"], 1e-5)
+    _assert_moments(statistics["pooled"], extract.features(images)["pooled"], 1e-5)
 
 
 def test_moments_survive_a_checkpoint(tmp_path):
@@ -129,7 +129,7 @@ import jax, json, numpy as np
 from jax.sharding import PartitionSpec
 from inception import fid
 from inception.fid.bridge import make_mesh, split
-from tests.test_fid_moments import _features, _check
+from tests.test_fid_moments import _features, _assert_moments
 mesh = make_mesh()
 moments, features = fid.empty(7, mesh), _features(48)
 put = lambda batch: jax.device_put(batch, split(mesh))
@@ -140,14 +140,14 @@ square = jax.make_mesh((4, 2), ("data", "model"), axis_types=(jax.sharding.AxisT
 rows = jax.device_put(features, jax.NamedSharding(square, PartitionSpec("data")))
 on_square = jax.jit(fid.add).lower(fid.empty(7, square), rows).compile()
 messages = found(text) + found(on_square.as_text())
-_check(fid.finish(on_square(fid.empty(7, square), rows)), features)
+_assert_moments(fid.finish(on_square(fid.empty(7, square), rows)), features)
 mapped = jax.jit(jax.shard_map(fid.add, mesh=mesh, in_specs=PartitionSpec("data"),
                                out_specs=PartitionSpec("data")))
 inside = mapped(fid.empty(7, mesh), put(features))
 for batch in np.split(features, 3):
     moments = step(moments, put(batch))
-_check(fid.finish(moments), features)
-_check(fid.finish(inside), features)
+_assert_moments(fid.finish(moments), features)
+_assert_moments(fid.finish(inside), features)
 try:
     fid.add(moments, features[:7])
 except fid.UserError as error:
@@ -185,10 +185,10 @@ def test_processes_get_one_number():
     assert first == second
     count, mean, covariance = first
     statistics = fid.Statistics(np.asarray(mean), np.asarray(covariance), count)
-    _check(statistics, _features(24))
+    _assert_moments(statistics, _features(24))
 
 
 def test_a_mesh_of_some_devices_will_do():
     mesh = make_mesh(local=True)
     moments = _add(fid.empty(7, mesh), jax.device_put(_features(8), split(mesh)))
-    _check(fid.finish(moments), _features(8))
+    _assert_moments(fid.finish(moments), _features(8))

@@ -66,7 +66,7 @@ def _write(folder, sizes, seed):
     return str(folder)
 
 
-def _agree(tool, weights, tmp_path, sizes):
+def _assert_agreement(tool, weights, tmp_path, sizes):
     _needs(tool)
     real = _write(tmp_path / "real", sizes, 0)
     fake = _write(tmp_path / "fake", sizes[::-1], 50)
@@ -83,12 +83,12 @@ def _agree(tool, weights, tmp_path, sizes):
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_images_of_mixed_sizes_are_those_of(tool, weights, tmp_path):
-    _agree(tool, weights, tmp_path, MIXED)
+    _assert_agreement(tool, weights, tmp_path, MIXED)
 
 
 @pytest.mark.slow
 def test_small_images_are_pytorch_fids_and_the_command_says_so(weights, tmp_path, capsys):
-    _agree("pytorch-fid", weights, tmp_path, SMALL)
+    _assert_agreement("pytorch-fid", weights, tmp_path, SMALL)
     words = [str(tmp_path / "real"), str(tmp_path / "fake"), f"--weights={weights}"]
     status = command_line.run(
         lambda: main(["verify", *words, "--against=pytorch-fid", "--batch_size=4"])

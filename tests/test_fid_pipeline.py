@@ -34,7 +34,7 @@ def summary(extract, folder):
     return measure(open_images(str(folder)), extract, keep=["pooled", "logits"], batch_size=4)
 
 
-def _close(ours, theirs, relative=2e-6):
+def _assert_close(ours, theirs, relative=2e-6):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max())
 
 
@@ -44,7 +44,7 @@ def test_images_of_mixed_sizes_are_in_order_and_as_alone(extract, summary):
             extract.features(pictures(1, *size, number))[layer][0]
             for number, size in enumerate(SIZES)
         ]
-        _close(summary.features[layer], np.stack(alone))
+        _assert_close(summary.features[layer], np.stack(alone))
     assert summary.features.keys() == {"pooled", "logits"}
     assert summary.statistics.keys() == {"pooled", "spatial"}
     assert (summary.count, summary.formats, summary.deep) == (7, ("PNG",), 0)
@@ -54,7 +54,7 @@ def test_images_of_mixed_sizes_are_in_order_and_as_alone(extract, summary):
 
 def test_nothing_depends_on_the_batch(extract, folder, summary):
     again = measure(open_images(str(folder)), extract, keep=["pooled"], batch_size=7)
-    _close(again.features["pooled"], summary.features["pooled"])
+    _assert_close(again.features["pooled"], summary.features["pooled"])
     for layer, each in summary.statistics.items():
         scale = np.trace(each.covariance)
         assert distance(each, again.statistics[layer]) < 1e-6 * scale
@@ -69,8 +69,8 @@ def test_many_images_are_summed_on_the_devices(extract, folder, summary, monkeyp
         found = many.statistics[layer]
         assert found.centered is None
         assert (found.count, found.origin) == (each.count, each.origin)
-        _close(found.mean, each.mean)
-        _close(found.covariance, each.covariance)
+        _assert_close(found.mean, each.mean)
+        _assert_close(found.covariance, each.covariance)
     # Seven images span six dimensions: rounding in the others does not count.
     few, many = (side.statistics["pooled"] for side in (summary, many))
     assert many.factor.shape == (108, 6)
