@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 
 import inception
-from inception import command_line, processes
+from inception import command_line
+from inception.distributed import processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
     if args.step is None and args.mode == "replay":
         parser.error("--mode=replay needs --step=N, the step to compute again")
-    processes.keep_memory()
+    processes.tune_host_runtime()
     processes.connect(
         args.distributed,
         args.coordinator,
@@ -45,4 +46,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(command_line.run(main, command_line.SMALLER_BATCH))

@@ -19,8 +19,8 @@ def folder_of(package: str, file: str) -> str:
 
 
 onednn = Extension(
-    "inception._onednn",
-    sources=["inception/_onednn.cc"],
+    "inception.ops._onednn",
+    sources=["inception/ops/_onednn.cc"],
     include_dirs=[
         folder_of("jaxlib", "xla/ffi/api/ffi.h"),
         folder_of("onednn-devel-cpu-gomp", "oneapi/dnnl/dnnl.hpp"),

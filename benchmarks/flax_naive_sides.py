@@ -10,14 +10,14 @@ from flax import struct
 from ml_collections import ConfigDict
 
 from benchmarks.flax_naive import network
-from inception.benchmark.ours import (
+from benchmarks.ours import (
     config_of,
     device_bytes,
-    made_up_batch,
-    made_up_variables,
+    random_variables,
     repeated,
+    synthetic_batch,
 )
-from inception.benchmark.work import Side, Work
+from benchmarks.work import Side, Work
 
 
 @struct.dataclass
@@ -78,7 +78,7 @@ def train(work: Work) -> Side:
     config = config_of(work)
     net, tx = network(config, work.num_classes), optimizer(config)
     images = jnp.zeros((1, work.size, work.size, 3))
-    variables, batch = jax.jit(net.init)(jax.random.key(0), images), made_up_batch(work)
+    variables, batch = jax.jit(net.init)(jax.random.key(0), images), synthetic_batch(work)
     params, batch_stats = variables["params"], variables["batch_stats"]
     averages = jax.tree.map(jnp.copy, (params, batch_stats))
     state = State(params, batch_stats, tx.init(params), averages, jax.random.key(0))
@@ -108,8 +108,8 @@ def train(work: Work) -> Side:
 def infer(work: Work) -> Side:
     """Evaluation from uint8 to logits, batch normalization as it is."""
     net = network(config_of(work), work.num_classes)
-    variables = jax.device_put(made_up_variables(net, work.size))
-    images = jax.device_put(made_up_batch(work)["image"])
+    variables = jax.device_put(random_variables(net, work.size))
+    images = jax.device_put(synthetic_batch(work)["image"])
     forward = jax.jit(lambda variables, images: net.apply(variables, images / 127.5 - 1)[0])
     does = "uint8 to logits, nn.BatchNorm as it is"
     return Side(*repeated(lambda: forward(variables, images)), does, device_bytes)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from inception.benchmark.photographs import HEIGHT, WIDTH
-from inception.benchmark.work import STORED, Side, Work
+from benchmarks.photographs import HEIGHT, WIDTH
+from benchmarks.work import STORED, Side, Work
 from inception.data.crops import sample_distorted_box
 
 

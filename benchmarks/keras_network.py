@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.ways import Call, fastest
-from inception.benchmark.work import Side, Work
+from benchmarks.work import Side, Work
 
 
 def infer(work: Work) -> Side:

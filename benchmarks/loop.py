@@ -19,14 +19,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from inception import defaults, processes, sharding
-from inception.benchmark.ours import IMAGENET
-from inception.benchmark.photographs import write_photographs
+from benchmarks.ours import IMAGENET
+from benchmarks.photographs import write_photographs
+from inception import defaults
+from inception.data.datasets import train_batches
 from inception.data.folder import FolderSource
-from inception.datasets import train_batches
+from inception.distributed import processes, sharding
 from inception.errors import UserError
-from inception.state import build
-from inception.train_step import Step
+from inception.training.state import build
+from inception.training.step import TrainStep
 
 
 def seconds_by_turns(
@@ -38,9 +39,9 @@ def seconds_by_turns(
         of_step, of_input = of_step[:1], of_input[1:]
     os.sched_setaffinity(0, of_step)  # threads have the cores of the thread that starts them
     mesh = sharding.make_mesh()
-    training = build(config, 1000, IMAGENET / config.batch_size)
-    step = Step(training, mesh)
-    state: Any = step.pack(training.create_state(mesh))
+    recipe = build(config, 1000, IMAGENET / config.batch_size)
+    step = TrainStep(recipe, mesh)
+    state: Any = step.pack(recipe.create_state(mesh))
     os.sched_setaffinity(0, of_input)
     batches = train_batches(config, FolderSource(root, "train"), mesh, 0)
     ready = next(batches)
@@ -84,7 +85,7 @@ def main() -> None:
         parser.error("--on=cpu needs two cores, one for the step and one for decoding")
     if args.on == "cpu":
         jax.config.update("jax_platforms", "cpu")
-    processes.keep_memory()
+    processes.tune_host_runtime()
     config = defaults.get_config()
     config.batch_size = args.images
     config.dtype = "float32" if args.on == "cpu" else "bfloat16"

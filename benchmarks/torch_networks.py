@@ -1,7 +1,7 @@
 """torchvision's and timm's Inception-v3 in PyTorch, channels last, as one would train and use them.
 
 On a CPU that is oneDNN. Loaded in the process of the benchmark's side; see
-inception/benchmark/work.py for what a `Work` and a `Side` are.
+benchmarks/work.py for what a `Work` and a `Side` are.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from torch._inductor import config as inductor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.ways import Call, fastest
-from inception.benchmark.work import Side, Work
+from benchmarks.work import Side, Work
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train(work: Work) -> Side:
     """The same step as ours without augmentation, of PyTorch's own parts."""
-    network, batch, fields = _network(work, side_head=True).train(), _batch(work), work.fields
+    network, batch, fields = _network(work, aux_head=True).train(), _batch(work), work.fields
     optimizer = torch.optim.RMSprop(
         network.parameters(),
         lr=fields["learning_rate"] * work.batch / fields["learning_rate_batch"],
@@ -61,7 +61,7 @@ def train(work: Work) -> Side:
 
 def infer(work: Work) -> Side:
     """Evaluation from uint8 to logits, by the fastest of PyTorch's ways to fold and fuse."""
-    network, batch = _network(work, side_head=False).eval(), _batch(work)
+    network, batch = _network(work, aux_head=False).eval(), _batch(work)
     network = network.to(getattr(torch, work.dtype))
     inductor.freezing = True  # weights are constants, so batch norm is folded
 
@@ -85,7 +85,7 @@ def infer(work: Work) -> Side:
     return Side(step, _wait, does, _device_bytes)
 
 
-def _network(work: Work, side_head: bool) -> nn.Module:
+def _network(work: Work, aux_head: bool) -> nn.Module:
     torch.set_num_threads(work.threads)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as is JAX's default
@@ -93,13 +93,13 @@ def _network(work: Work, side_head: bool) -> nn.Module:
         from torchvision.models import inception_v3
 
         network = inception_v3(
-            weights=None, aux_logits=side_head, init_weights=False, num_classes=work.num_classes
+            weights=None, aux_logits=aux_head, init_weights=False, num_classes=work.num_classes
         )
     else:
         import timm
 
         name = "inception_v3"
-        network = timm.create_model(name, num_classes=work.num_classes, aux_logits=side_head)
+        network = timm.create_model(name, num_classes=work.num_classes, aux_logits=aux_head)
     for parameter in network.parameters():
         if parameter.ndim == 4:
             nn.init.kaiming_normal_(parameter)  # activations near 1, as ours have

@@ -37,25 +37,25 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 
 if TYPE_CHECKING:
     from inception.config import load as load_config
-    from inception.evaluate import evaluate_run
-    from inception.model import Inception
-    from inception.predictor import Predictor
-    from inception.preprocessing import Preprocessing
-    from inception.replay import replay_step
-    from inception.train import train_and_evaluate
+    from inception.data.preprocessing import Preprocessing
+    from inception.evaluation.evaluate import evaluate_run
+    from inception.network.model import Inception
+    from inception.predict.predictor import Predictor
+    from inception.training.loop import train_and_evaluate
+    from inception.training.replay import replay_step
     from inception.weights import load_pretrained
-    from inception.workdir import restore_run
+    from inception.workdir.restore import restore_run
 
 _EXPORTS = {
-    "Inception": ("model", "Inception"),
-    "Predictor": ("predictor", "Predictor"),
-    "Preprocessing": ("preprocessing", "Preprocessing"),
-    "evaluate_run": ("evaluate", "evaluate_run"),
+    "Inception": ("network.model", "Inception"),
+    "Predictor": ("predict.predictor", "Predictor"),
+    "Preprocessing": ("data.preprocessing", "Preprocessing"),
+    "evaluate_run": ("evaluation.evaluate", "evaluate_run"),
     "load_config": ("config", "load"),
     "load_pretrained": ("weights", "load_pretrained"),
-    "replay_step": ("replay", "replay_step"),
-    "restore_run": ("workdir", "restore_run"),
-    "train_and_evaluate": ("train", "train_and_evaluate"),
+    "replay_step": ("training.replay", "replay_step"),
+    "restore_run": ("workdir.restore", "restore_run"),
+    "train_and_evaluate": ("training.loop", "train_and_evaluate"),
 }
 
 __all__ = [

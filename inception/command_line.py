@@ -6,11 +6,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from inception import processes
+from inception.distributed import processes
 from inception.errors import UserError
 
 OVERRIDE = "--config."
-_SMALLER = "A smaller config.batch_size or more config.accumulation_steps need less"
+# What to do when memory runs out, for commands that have these fields.
+SMALLER_BATCH = "A smaller config.batch_size or more config.accumulation_steps need less"
 
 
 def parser(prog: str, doc: str, *, config: bool = False) -> argparse.ArgumentParser:
@@ -58,8 +59,10 @@ def parse(
     return parser.parse_args(own), overrides
 
 
-def run(main: Callable[[], int | None]) -> int:
+def run(main: Callable[[], int | None], memory_advice: str = "") -> int:
     """Runs a command: errors that a user can mend become one line; returns its exit status.
+
+    The line about memory that ran out ends in `memory_advice`, which names the command's own flags.
 
     75 means that the same command goes on from what is saved, 130 that Ctrl-C has stopped it. Of
     several processes, none leaves the others waiting, whatever ends it.
@@ -68,7 +71,7 @@ def run(main: Callable[[], int | None]) -> int:
     try:
         status = main() or 0
     except (UserError, OSError) as error:
-        processes.end_if_lost(error)
+        processes.exit_if_peer_lost(error)
         print(f"{processes.name()}error: {error}", file=sys.stderr)
         status = getattr(error, "status", 1)
     except KeyboardInterrupt as stopped:
@@ -76,14 +79,15 @@ def run(main: Callable[[], int | None]) -> int:
         status = getattr(stopped, "status", 130)
     except Exception as error:
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-            line = str(error).partition("\n")[0]
-            print(f"{processes.name()}error: out of memory: {line}. {_SMALLER}", file=sys.stderr)
+            reason = str(error).partition("\n")[0]
+            line = ". ".join(filter(None, (f"out of memory: {reason}", memory_advice)))
+            print(f"{processes.name()}error: {line}", file=sys.stderr)
         elif processes.name():
-            processes.end_if_lost(error)
+            processes.exit_if_peer_lost(error)
             traceback.print_exc()
         else:
             raise
         status = 1
     if status:
-        processes.end(status)
+        processes.exit_together(status)
     return status

@@ -16,9 +16,9 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from inception import defaults
+from inception.data.preprocessing import Preprocessing
 from inception.errors import ConfigError
-from inception.model import STEMS, Inception
-from inception.preprocessing import Preprocessing
+from inception.network.model import STEMS, Inception
 
 Value = bool | int | float | str | list[float]
 Fields = dict[str, Value]  # by full name: "seed", "model.stem"
@@ -174,6 +174,9 @@ def validate(config: ConfigDict) -> None:
     shorter = f"shorter than the run, config.num_epochs={config.num_epochs}"
     _require(fields, ["warmup_epochs"], lambda value: value < config.num_epochs, shorter)
     check_batch_size(config)
+    if config.mixup_alpha:
+        pairs = f"even, for config.mixup_alpha={config.mixup_alpha} mixes images in pairs"
+        _require(fields, ["batch_size"], lambda value: value % 2 == 0, pairs)
     _check_memory(config)
     _warn_of_switches(fields, known)
     if config.freeze_until and not config.init_from:
@@ -291,10 +294,10 @@ def _check_memory(config: ConfigDict) -> None:
     """Refuses batches that no host could hold."""
     for group, name in ((config, "batch_size"), (config.eval, "eval.batch_size")):
         gib = group.batch_size * config.image_size**2 * 3 / 2**30
-        if gib > defaults.MOST_GIB:
+        if gib > defaults.MAX_GIB:
             raise ConfigError(
                 f"config.{name}={group.batch_size} images of config.image_size={config.image_size} "
-                f"are {gib:,.0f} GiB; at most {defaults.MOST_GIB} can be held"
+                f"are {gib:,.0f} GiB; at most {defaults.MAX_GIB} can be held"
             )
 
 

@@ -10,8 +10,6 @@ a new field must be what was done before there was one.
 
 from ml_collections import ConfigDict
 
-from inception.preprocessing import METHODS
-
 
 def get_config() -> ConfigDict:
     """Returns the defaults of every field."""
@@ -39,7 +37,8 @@ def _data(config: ConfigDict) -> None:
     config.input_std = [0.5, 0.5, 0.5]
     config.augmentation = "inception"  # "inception_fast", "resnet", "flip" or "none"
     config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
-    config.data_threads = 0  # threads that decode; 0: one per core
+    config.max_pixels = 178_956_970  # a larger image is a bad record; Pillow's limit, 537 MB
+    config.data_threads = 0  # threads that decode; 0: one per core that the process may use
 
 
 def _training(config: ConfigDict) -> None:
@@ -111,10 +110,11 @@ def _evaluation(config: ConfigDict) -> None:
     config.eval.split = "validation"
     config.eval.batch_size = 256  # crops that go through the devices at once, over all of them
     config.eval.every_epochs = 1.0
-    config.eval.preprocessing = "inception"  # or another method of inception/preprocessing.py
+    config.eval.preprocessing = "inception"  # or another method of inception/data/preprocessing.py
     config.eval.crop_fraction = 0.875  # released code
     config.eval.crops = 1  # 1, 12 or 144 of table 4
-    config.eval.ensemble = ""  # "DIR1,DIR2": these runs (or checkpoints) together, as in table 5
+    # "PATH1,PATH2": these together, as in table 5: runs, checkpoints or what `init_from` takes.
+    config.eval.ensemble = ""
     config.eval.exclude = ""  # a file that lists images to leave out, as the challenge's blacklist
     config.eval.classes = "all"  # "present": only those of the split, for imagenet_a and imagenet_r
 
@@ -125,10 +125,10 @@ def _evaluation(config: ConfigDict) -> None:
 def _output(config: ConfigDict) -> None:
     """What a run writes, and when."""
     config.log_every_steps = 100
-    config.checkpoint_every_steps = 1000
+    config.checkpoint_every_steps = 1000  # and before every evaluation
     config.keep_checkpoints = 3  # the newest ones
     config.keep_every_epochs = 0.0  # and, saved for this, one every so many epochs; 0: none
-    config.keep_best = False  # and the best by top-1 (EMA); then every evaluation saves one before
+    config.keep_best = False  # and the best by top-1 (EMA)
 
 
 def _watch(config: ConfigDict) -> None:
@@ -169,12 +169,13 @@ CHOICES = {
     "on_bad_record": ("fail", "skip"),
     "optimizer": ("rmsprop", "momentum"),
     "schedule": ("staircase", "cosine"),
-    "eval.preprocessing": METHODS,
+    "eval.preprocessing": ("inception", "resize_crop", "resize"),
     "eval.crops": (1, 12, 144),
     "eval.classes": ("all", "present"),
 }
 POSITIVE = (
     "image_size",
+    "max_pixels",
     "batch_size",
     "accumulation_steps",
     "num_epochs",
@@ -219,7 +220,7 @@ AT_MOST = {
 }
 MOST = 1e9  # of all other numbers
 LEAST = 1e-30  # but 0: float32 makes 0 of less
-MOST_GIB = 64  # of the uint8 images of a batch, over all hosts; each keeps about four batches
+MAX_GIB = 64  # of the uint8 images of a batch, over all hosts; each keeps about four batches
 # Where the first field has none of these values, the others play no part.
 SWITCHES = (
     ("optimizer", ("rmsprop",), ("rmsprop_decay", "rmsprop_epsilon")),

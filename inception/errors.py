@@ -2,7 +2,7 @@
 
 # A command's exit status for "run it again": sysexits.h's EX_TEMPFAIL. Schedulers can be told to;
 # see launch/.
-TRY_AGAIN = 75
+EX_TEMPFAIL = 75
 
 
 class UserError(Exception):

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,8 +15,52 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import jax
+
 import inception
 from inception.data.sources import ArraySource
+
+_SKIPPED = "inception/skipped"  # in pytest's cache: the tests whose last outcome was a skip
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--last-skipped",
+        action="store_true",
+        help="run the tests that were skipped last, as after installing what they lacked",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after -m and -k
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--last-skipped"):
+        skipped = set(config.cache.get(_SKIPPED, []))
+        others = [item for item in items if item.nodeid not in skipped]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item.nodeid in skipped]
+
+
+class Skips:
+    """Keeps in pytest's cache which tests were skipped; one that has run since is forgotten."""
+
+    def __init__(self, cache):
+        self._cache = cache
+        self._skipped = set(cache.get(_SKIPPED, []))
+
+    def pytest_runtest_logreport(self, report):
+        if report.skipped:
+            self._skipped.add(report.nodeid)
+        elif report.when == "call":
+            self._skipped.discard(report.nodeid)
+
+    def pytest_sessionfinish(self):
+        self._cache.set(_SKIPPED, sorted(self._skipped))
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # pytest-xdist's workers report to this process
+        config.pluginmanager.register(Skips(config.cache))
+
 
 # The digits run shrunk: 16 channels nearly everywhere, a batch of two groups, a step in 0.1 s.
 TINY = (
@@ -25,6 +70,13 @@ TINY = (
     "eval.batch_size=16",
     "learning_rate=0.01",
 )
+
+
+@pytest.fixture
+def x64():
+    """JAX computes in float64 where a test asks for it (tests/oracles.py's `in_float64`)."""
+    with jax.enable_x64():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -37,15 +89,21 @@ def tiny():
     return make
 
 
-@pytest.fixture(scope="session")
-def digits():
-    """Makes a source of scikit-learn's digits in memory, [n, 8, 8, 1]."""
+@cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
-    images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1), labels
 
-    def make(indices: Sequence[int] | slice) -> ArraySource:
-        return ArraySource(images[indices], labels[indices], [str(digit) for digit in range(10)])
 
-    return make
+def digits_source(indices: Sequence[int] | slice) -> ArraySource:
+    """A source of scikit-learn's digits in memory, [n, 8, 8, 1]."""
+    images, labels = _digits()
+    return ArraySource(images[indices], labels[indices], [str(digit) for digit in range(10)])
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Makes a source of some of scikit-learn's digits."""
+    return digits_source

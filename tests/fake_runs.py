@@ -7,7 +7,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import metrics, optimizers
+from inception.evaluation import metrics
+from inception.training import optimizers
 
 TRAINING_EXAMPLES, EXAMPLES, CLASSES = 1437, 360, 10
 
@@ -21,6 +22,7 @@ def evaluation(errors: int) -> dict:
         "top5": EXAMPLES - errors // 10,
         "loss": 0.5 * EXAMPLES + errors,
         "confidence": 0.9 * EXAMPLES,
+        "not_finite": 0,
         "bin_examples": np.array([EXAMPLES]),
         "bin_correct": np.array([right]),
         "bin_confidence": np.array([0.9 * EXAMPLES]),

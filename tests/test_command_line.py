@@ -1,12 +1,14 @@
 """Flags and overrides in one style, and errors of one line."""
 
+import importlib
+
 import pytest
 from jax.errors import JaxRuntimeError
 
 from inception import command_line
-from inception.errors import TRY_AGAIN, ConfigError
-from inception.preemption import Interrupted
-from inception.processes import ProcessStopped
+from inception.distributed.preemption import Interrupted
+from inception.distributed.processes import ProcessStopped
+from inception.errors import EX_TEMPFAIL, ConfigError
 
 
 @pytest.fixture
@@ -53,6 +55,33 @@ def test_the_rest_is_refused_by_name(parser, words, named, capsys):
     assert named in capsys.readouterr().err
 
 
+ADDRESS = "gs://bucket/out"
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("weights.__main__", ["import", "auto", "absent", f"--output={ADDRESS}"]),
+        ("weights.__main__", ["import", "auto", ADDRESS, "--output=w"]),
+        ("weights.__main__", ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"]),
+        ("weights.__main__", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
+        ("features", ["absent", "absent", f"--output={ADDRESS}"]),
+        ("predict.__main__", ["absent", "absent", f"--plot={ADDRESS}"]),
+        ("cost.__main__", ["--config=absent.py", f"--plot={ADDRESS}"]),
+        ("show.__main__", ["--config=absent.py", f"--output={ADDRESS}"]),
+        ("doctor.__main__", ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"]),
+    ],
+)
+def test_an_address_where_a_file_must_be_is_refused_before_any_work(
+    module, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    main = importlib.import_module(f"inception.{module}").main
+    assert command_line.run(lambda: main(words)) == 1
+    assert f"error: {ADDRESS} is in a bucket" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_command_without_a_config_takes_none_of_its_fields(capsys):
     parser = command_line.parser("python -m inception.any", "Does something.")
     assert "--config" not in parser.format_help()
@@ -67,8 +96,8 @@ def test_a_command_without_a_config_takes_none_of_its_fields(capsys):
         (ConfigError("config.seed=-1; it must be 0 or more"), 1, "error: config.seed=-1"),
         (FileNotFoundError(2, "No such file", "a.png"), 1, "a.png"),
         (KeyboardInterrupt("stopped at step 3"), 130, "stopped at step 3"),
-        (Interrupted("stopped at step 3"), TRY_AGAIN, "stopped at step 3"),
-        (ProcessStopped("process 3 has stopped"), TRY_AGAIN, "process 3 has stopped"),
+        (Interrupted("stopped at step 3"), EX_TEMPFAIL, "stopped at step 3"),
+        (ProcessStopped("process 3 has stopped"), EX_TEMPFAIL, "process 3 has stopped"),
         (MemoryError("Unable to allocate 3 TiB"), 1, "out of memory: Unable to allocate 3 TiB"),
         (JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB\nat x"), 1, "RESOURCE_EXHAUSTED: 9 GiB. A"),
     ],
@@ -77,8 +106,20 @@ def test_what_a_user_can_mend_is_one_line(error, status, text, capsys):
     def main():
         raise error
 
-    assert command_line.run(main) == status
+    assert command_line.run(main, "A smaller --batch_size needs less") == status
     assert text in capsys.readouterr().err
+
+
+def test_advice_about_memory_is_each_commands_own(capsys):
+    def main():
+        raise MemoryError("a.png")
+
+    for advice, line in (
+        ("", "error: out of memory: a.png"),
+        ("B", "error: out of memory: a.png. B"),
+    ):
+        assert command_line.run(main, advice) == 1
+        assert capsys.readouterr().err.strip() == line
 
 
 def test_other_errors_keep_their_trace():

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 import inception
-from inception import config as config_lib
+from inception import config as settings
 from inception.config import ConfigError
 
 FILES = sorted(path.stem for path in Path("configs").glob("[!_]*.py"))
 
 
 def _fields(name: str) -> dict:
-    return config_lib.flatten(inception.load_config(f"configs/{name}.py"))
+    return settings.flatten(inception.load_config(f"configs/{name}.py"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -55,7 +55,7 @@ def test_every_config_loads_and_has_the_fields_of_base(name):
     ],
 )
 def test_a_row_differs_from_its_parent_in_exactly_the_named_fields(child, parent, changed):
-    assert set(config_lib.differences(_fields(parent), _fields(child))) == changed
+    assert set(settings.differences(_fields(parent), _fields(child))) == changed
 
 
 def test_figure8_plain_is_the_row_before_v3():
@@ -84,7 +84,7 @@ def test_every_config_says_how_to_run_it(name):
     ],
 )
 def test_overrides_keep_the_fields_type(override, field, value):
-    config = config_lib.flatten(inception.load_config("configs/v3.py", [override]))
+    config = settings.flatten(inception.load_config("configs/v3.py", [override]))
     assert config[field] == value
     assert type(config[field]) is type(value)
 
@@ -159,9 +159,9 @@ def test_frozen_weights_that_come_from_nowhere_are_warned_of(caplog):
 def test_named_evaluations_are_the_evaluation_with_a_change():
     fields = ["evaluations.v2.dataset=imagenet_v2", "evaluations.v2.split=test", "eval.crops=12"]
     config = inception.load_config("configs/v3.py", fields)
-    (named,) = config_lib.named_evaluations(config).items()
+    (named,) = settings.named_evaluations(config).items()
     assert named[0] == "v2"
-    changed = config_lib.differences(config_lib.flatten(config), config_lib.flatten(named[1]))
+    changed = settings.differences(settings.flatten(config), settings.flatten(named[1]))
     assert {name for name in changed if not name.startswith("evaluations.")} == {
         "eval.dataset",
         "eval.split",
@@ -182,12 +182,12 @@ def test_batches_that_cannot_be_split_are_refused(batch, accumulation, devices, 
     config = inception.load_config("configs/v3.py", [f"model.batch_norm_group={group}"])
     config.batch_size, config.accumulation_steps = batch, accumulation
     with pytest.raises(ConfigError, match=f"batch_size={batch}.*: use {choices}$"):
-        config_lib.check_batch_size(config, devices)
+        settings.check_batch_size(config, devices)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8, 12, 16])
 def test_the_default_batch_divides_over_many_devices(devices):
-    config_lib.check_batch_size(inception.load_config("configs/v3.py"), devices)
+    settings.check_batch_size(inception.load_config("configs/v3.py"), devices)
     assert 1536 // devices % 32 == 0  # and into whole groups on each
 
 
@@ -195,10 +195,10 @@ def test_fields_changed_in_python_are_checked_too():
     config = inception.load_config("configs/digits.py")
     config.batch_sise = 64
     with pytest.raises(ConfigError, match=r"config\.batch_sise.* config\.batch_size"):
-        config_lib.validate(config)
+        settings.validate(config)
     del config.batch_sise, config.seed
     with pytest.raises(ConfigError, match=r"config\.seed is missing"):
-        config_lib.validate(config)
+        settings.validate(config)
 
 
 @pytest.mark.parametrize("text", ["# Inception\n\n```", "x = 1", "import nowhere"])
@@ -223,3 +223,10 @@ def test_an_unknown_field_of_the_model_in_a_file_is_refused(tmp_path):
 def test_a_missing_file_is_answered_with_those_there():
     with pytest.raises(ConfigError, match=r"configs/v4\.py does not exist.*configs/v3\.py"):
         inception.load_config("configs/v4.py")
+
+
+def test_mixup_of_an_odd_batch_is_refused():
+    overrides = ["batch_size=15", "model.batch_norm_group=0"]
+    assert inception.load_config("configs/v3.py", overrides).batch_size == 15
+    with pytest.raises(ConfigError, match=r"batch_size=15; it must be even.*mixup_alpha=0\.2"):
+        inception.load_config("configs/v3.py", [*overrides, "mixup_alpha=0.2"])

@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 import inception
-from inception import config as config_lib
+from inception import config as settings
 from inception import defaults
+from inception.data.datasets import open_eval_source, open_train_source
 from inception.data.sources import ArraySource
-from inception.datasets import open_eval_source, open_train_source
 from inception.errors import CheckpointError, ConfigError, UserError
-from inception.model import NETWORK_CHOICES
-from inception.train import Trainer
-from inception.watch import TrainingError
-from inception.workdir import read_config
+from inception.network.model import NETWORK_CHOICES
+from inception.training.loop import Trainer
+from inception.training.watch import TrainingError
+from inception.workdir.identity import read_config
 from tests.conftest import TINY
 from tests.fuzzing import fuzz
 
 BASE = inception.load_config("configs/digits.py", TINY)
-FIELDS = config_lib.flatten(BASE)
+FIELDS = settings.flatten(BASE)
 DATA = ("dataset", "data_dir", "split", "eval.dataset", "eval.data_dir", "eval.split")
 NUMBERS = [name for name, value in FIELDS.items() if type(value) in (int, float)]
 
@@ -81,8 +81,8 @@ def _refusing(*names: str, kind: type[UserError] = ConfigError):
 def _is_good(config: ConfigDict, *names: str) -> bool:
     """Whether a config is accepted; if not, the error names one of the fields."""
     with _refusing(*(name.split(".")[-1] for name in names)):
-        config_lib.validate(config)
-        config_lib.check_batch_size(config, devices=8)
+        settings.validate(config)
+        settings.check_batch_size(config, devices=8)
         return True
     return False
 
@@ -98,8 +98,8 @@ def test_any_value_of_any_field_is_accepted_or_refused_by_name(name, value):
 def test_any_text_on_the_command_line_is_accepted_or_refused_by_name(name, text):
     config = BASE.copy_and_resolve_references()
     with _refusing(f"config.{name}", name.split(".")[-1]):
-        config_lib.set_field(config, name, text)
-        config_lib.validate(config)
+        settings.set_field(config, name, text)
+        settings.validate(config)
 
 
 @fuzz(max_examples=100)
@@ -107,7 +107,7 @@ def test_any_text_on_the_command_line_is_accepted_or_refused_by_name(name, text)
 def test_unknown_fields_are_refused_by_name(name, group):
     assume(f"{group}{name}" not in FIELDS)
     with pytest.raises(ConfigError) as error:
-        config_lib.set_field(BASE.copy_and_resolve_references(), f"{group}{name}", "1")
+        settings.set_field(BASE.copy_and_resolve_references(), f"{group}{name}", "1")
     assert f"config.{group}{name}" in str(error.value)
 
 
@@ -116,7 +116,7 @@ def test_every_number_has_limits(name):
     kind = type(FIELDS[name])
     for value in (-(10**18), 10**18):
         with pytest.raises(ConfigError, match=name.split(".")[-1]):
-            config_lib.validate(_with({name: kind(value)}))
+            settings.validate(_with({name: kind(value)}))
 
 
 _json = st.recursive(
@@ -137,7 +137,7 @@ def test_any_config_json_is_read_or_refused(tmp_path, name, value):
     inner[field] = value
     (tmp_path / "config.json").write_text(json.dumps(content))
     with _refusing("config.json", kind=CheckpointError):
-        config_lib.check_names_and_types(read_config(tmp_path))
+        settings.check_names_and_types(read_config(tmp_path))
 
 
 _SOURCE = ArraySource(
@@ -174,12 +174,12 @@ def test_any_combination_of_fields_is_refused_or_builds(data, tmp_path):
 
 def _trace(config: ConfigDict) -> None:
     """Traces the step of an accepted config, which finds what cannot be computed."""
-    config_lib.validate(config)
+    settings.validate(config)
     trainer = Trainer(config, "/nowhere", _SOURCE, _SOURCE)
     size, shape = config.batch_size, jax.ShapeDtypeStruct
     images = shape((size, config.image_size, config.image_size, 3), np.uint8)
     numbers = {name: shape((size,), np.int32) for name in ("label", "epoch", "example")}
-    state = trainer.training.abstract_state(trainer.mesh)
+    state = trainer.recipe.abstract_state(trainer.mesh)
     after, _ = jax.eval_shape(trainer.step, state, {"image": images, **numbers})
     assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(
         lambda leaf: leaf.shape, state

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import inception
-from inception import config as config_lib
-from inception.errors import TRY_AGAIN
+from inception import config as settings
+from inception.errors import EX_TEMPFAIL
 
 FILES = sorted(path for path in Path("launch").iterdir() if path.suffix != ".md")
 SCRIPTS = [path for path in FILES if path.suffix != ".yaml"]
@@ -55,7 +55,7 @@ def test_flags_and_fields_exist(file, shown):
     explicit = {"--coordinator", "--num_processes", "--process_id"}
     assert ("--distributed" in flags) != (explicit <= flags.keys())
     config = inception.load_config(flags["--config"])
-    known = config_lib.flatten(config)
+    known = settings.flatten(config)
     assert {name.removeprefix("--config.") for name in fields} <= known.keys()
 
 
@@ -67,7 +67,7 @@ def test_a_saved_run_is_restarted_by_kubernetes(file):
     assert spec["parallelism"] == spec["completions"]
     assert spec["template"]["spec"]["restartPolicy"] == "Never"  # podFailurePolicy demands it
     codes = [rule["onExitCodes"] for rule in spec["podFailurePolicy"]["rules"][:1]]
-    assert [code["values"] for code in codes] == [[TRY_AGAIN]]
+    assert [code["values"] for code in codes] == [[EX_TEMPFAIL]]
     address = f"{manifest['metadata']['name']}-{job['name']}-0-0.{manifest['metadata']['name']}"
     command = _command(file)
     assert "--distributed" in command or f"--coordinator={address}:" in command
@@ -75,4 +75,4 @@ def test_a_saved_run_is_restarted_by_kubernetes(file):
 
 @pytest.mark.parametrize("file", [path for path in SCRIPTS if "tpu" not in path.name], ids=str)
 def test_a_saved_run_is_restarted_by_the_script(file):
-    assert re.search(rf"^\s+{TRY_AGAIN} \| 134 \| 137\)", file.read_text(), re.MULTILINE)
+    assert re.search(rf"^\s+{EX_TEMPFAIL} \| 134 \| 137\)", file.read_text(), re.MULTILINE)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from inception.errors import TRY_AGAIN
+from inception.errors import EX_TEMPFAIL
 from tests.conftest import TINY
 
 # Staircase decay: then the compiled program does not depend on the number of epochs.
@@ -63,7 +63,7 @@ def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
 
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, TRY_AGAIN, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, EX_TEMPFAIL, marks=pytest.mark.slow)],
 )
 def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path, sent, status):
     arguments = ["--config=configs/digits.py", f"--workdir={tmp_path}/run", *SHORT]

@@ -1,13 +1,13 @@
 """torchvision's, timm's and pytorch-fid's networks: python torch_oracle.py FOLDER.
 
 Writes the random weights of each into FOLDER, in the formats that they are published in. Then
-answers each line "SOURCE SIZE BATCH MODE DRAW" on its input: what the network computes goes to
+answers each line "SOURCE SIZE BATCH MODE" on its input: what the network computes goes to
 FOLDER/answer.npz, arrays with channels last and by our endpoints' names, and a line to its output.
 
 MODE is "endpoints"; "gradients" of sum(logits * cotangent), of the images ("grad images") and of
 the state dict's tensors ("grad NAME"), with the side head's part where the grid is large enough;
 or "training", without dropout, with the new statistics ("state NAME") and how many values each is
-of ("count MODULE").
+of ("count MODULE"). Both of these are computed in float64.
 """
 
 import json
@@ -23,7 +23,7 @@ import torchvision
 from PIL import Image
 
 from inception.weights import originals
-from tests.oracles import random_array, random_images
+from tests.oracles import in_float64, random_array, random_images
 
 CLASSES = 13
 
@@ -78,9 +78,7 @@ def write_facts(folder: Path) -> None:
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
-def answer(
-    source: str, state: dict, size: int, batch: int, mode: str, draw: int
-) -> dict[str, np.ndarray]:
+def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[str, np.ndarray]:
     network = originals.torch_network(source, state).train(mode == "training")
     if mode == "training":
         for module in network.modules():
@@ -88,7 +86,9 @@ def answer(
                 module.p = 0.0
         if source == "torchvision" and size < 299:
             network.AuxLogits = None
-    images = random_images(size, batch, draw)
+    images = random_images(size, batch)
+    if mode != "endpoints":
+        network, images = network.double(), in_float64(images)
     inputs = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
     counts: dict[str, np.ndarray] = {}
     for name, module in network.named_modules():
@@ -101,14 +101,12 @@ def answer(
     with originals.recorded(network) as found:
         network(inputs)
         if size >= 299:  # the side head needs the 17x17 grid
-            originals.run_side_head(network, found)
+            originals.run_aux_head(network, found)
     answers = {name: originals.channels_last(tensor) for name, tensor in found.items()}
     answers["images"] = images
     if mode == "gradients":
         heads = [found[name] for name in ("logits", "aux_logits") if name in found]
-        cotangent = (
-            np.random.default_rng(0).normal(size=(batch, heads[0].shape[1])).astype(np.float32)
-        )
+        cotangent = np.random.default_rng(0).normal(size=(batch, heads[0].shape[1]))
         sum((head * torch.from_numpy(cotangent)).sum() for head in heads).backward()
         answers["cotangent"] = cotangent
         answers["grad images"] = originals.channels_last(inputs.grad)
@@ -129,8 +127,8 @@ if __name__ == "__main__":
     all_states = write_files(directory)
     print("ready", flush=True)
     for line in sys.stdin:
-        asked, side, images_in_batch, what, seed = line.split()
+        asked, side, images_in_batch, what = line.split()
         copied = {name: tensor.clone() for name, tensor in all_states[asked].items()}
-        arrays = answer(asked, copied, int(side), int(images_in_batch), what, int(seed))
+        arrays = answer(asked, copied, int(side), int(images_in_batch), what)
         np.savez(directory / "answer.npz", **arrays)
         print("answered", flush=True)

@@ -26,12 +26,12 @@ import jax
 from inception import command_line
 from inception.ablation import report
 from inception.ablation.rows import AblationRun, config_file, load_rows, load_setting, make_runs
+from inception.distributed.processes import connect
+from inception.distributed.sharding import is_main_process
 from inception.errors import CheckpointError, UserError
-from inception.logbook import log
-from inception.processes import connect
-from inception.sharding import is_main_process
-from inception.train import train_and_evaluate
-from inception.workdir import has_trained, read_config, resolve_workdir
+from inception.training.loop import train_and_evaluate
+from inception.workdir.identity import has_trained, read_config, resolve_workdir
+from inception.workdir.logbook import log
 
 
 def run_all(runs: Sequence[AblationRun], redraw: Callable[[], None]) -> bool:
@@ -125,4 +125,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(command_line.run(main, command_line.SMALLER_BATCH))

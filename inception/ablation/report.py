@@ -15,8 +15,8 @@ from etils import epath
 from inception.ablation import plots
 from inception.ablation.results import WEIGHTS, compare, estimate, read_runs
 from inception.ablation.rows import AblationRow, AblationRun
-from inception.files import write_json, write_text
 from inception.paper import COSTS
+from inception.workdir.files import write_json, write_text
 
 HEADING = """\
 # Ablation on {dataset}: {rows}
@@ -217,7 +217,7 @@ def _cost_table(rows: pd.DataFrame) -> str:
     columns = {
         "row": rows.row,
         "parameters": _text(rows.parameters, ",.0f"),
-        "with side head": _text(rows.parameters_with_side_head, ",.0f"),
+        "with side head": _text(rows.parameters_with_aux_head, ",.0f"),
         "multiply-adds": _text(rows.multiply_adds, ",.0f"),
         "ratio to the first": _text(rows.multiply_adds / rows.multiply_adds.iloc[0], ".3f"),
         "paper: billions": _text(rows.paper_billion_ops, ".1f"),

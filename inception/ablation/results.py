@@ -54,7 +54,7 @@ def compare(rows: Sequence[AblationRow], runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
       A line per row: "row", "parent", "changes"; "error_..." and "difference_...", see `estimate`,
       of the EMA weights' top-1 error and of this less the parent's with the same seed;
-      "parameters", "parameters_with_side_head" and "multiply_adds"; "experiment" of the paper,
+      "parameters", "parameters_with_aux_head" and "multiply_adds"; "experiment" of the paper,
       "paper_top1", "paper_top5" and "paper_billion_ops", see `paper.ReportedResult`, and
       "paper_change", percentage points.
     """
@@ -98,6 +98,6 @@ def _count(config: FrozenConfigDict, classes: int) -> dict[str, int]:
     network = count_network(config, classes)
     return {
         "parameters": network.total.parameters,
-        "parameters_with_side_head": network.total_with_side_head.parameters,
+        "parameters_with_aux_head": network.total_with_aux_head.parameters,
         "multiply_adds": network.total.multiply_adds,
     }

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import optimizers
 from inception.config import differences, flatten, load
 from inception.errors import CheckpointError, ConfigError
-from inception.files import read_json, write_json
-from inception.logbook import read_metrics
-from inception.workdir import changed_fields
+from inception.training import optimizers
+from inception.workdir.files import read_json, write_json
+from inception.workdir.identity import changed_fields
+from inception.workdir.logbook import read_metrics
 
 REFERENCE = "v3"  # what a setting such as digits.py is a change of
 

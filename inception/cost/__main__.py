@@ -21,6 +21,7 @@ from inception.config import load
 from inception.cost.counting import NetworkCost, count_network, format_shape
 from inception.errors import UserError
 from inception.paper import COSTS, ReportedCost
+from inception.workdir.files import local_path
 
 
 def reported_cost(path: str, config: ConfigDict) -> ReportedCost | None:
@@ -33,8 +34,8 @@ def reported_cost(path: str, config: ConfigDict) -> ReportedCost | None:
 def stage_table(network: NetworkCost) -> str:
     """One line per stage, then the sums without and with the side head."""
     lines = [*network.stages, network.total]
-    if network.side_head:
-        lines += [network.side_head, network.total_with_side_head]
+    if network.aux_head:
+        lines += [network.aux_head, network.total_with_aux_head]
     table = [
         {
             "stage": stage.name,
@@ -72,7 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser("python -m inception.cost", __doc__, config=True)
     parser.add_argument("--config", required=True, action="append", help="a file; may be repeated")
     parser.add_argument("--num_classes", type=int, default=1000, help="logits (%(default)s)")
-    parser.add_argument("--plot", metavar="FILE.png", help="draws the first config's architecture")
+    parser.add_argument(
+        "--plot", metavar="FILE.png", type=local_path, help="draws the first config's architecture"
+    )
     args, overrides = command_line.parse(parser, argv)
     networks, paper = {}, {}
     for path in args.config:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 from ml_collections import ConfigDict
 
-from inception.platforms import ANY, compiled_for
-from inception.state import make_model
+from inception.network.model import make_model
+from inception.ops.platforms import ANY, compiled_for
 
 # What is said of a figure with a field of another value than the paper draws.
 VARIANTS = {
@@ -83,7 +83,7 @@ class NetworkCost(NamedTuple):
 
     image: tuple[int, ...]  # (height, width, channels) of the input
     stages: list[StageCost]  # in the order of computation, without the side head
-    side_head: StageCost | None  # figure 8, which only training needs; None where there is none
+    aux_head: StageCost | None  # figure 8, which only training needs; None where there is none
 
     @property
     def total(self) -> StageCost:
@@ -92,9 +92,9 @@ class NetworkCost(NamedTuple):
         return StageCost("total", "", (), sum(stage.parameters for stage in self.stages), layers)
 
     @property
-    def total_with_side_head(self) -> StageCost:
+    def total_with_aux_head(self) -> StageCost:
         """All stages and the side head together: the network as it is trained."""
-        stages = [*self.stages, self.side_head or StageCost("none")]
+        stages = [*self.stages, self.aux_head or StageCost("none")]
         return self._replace(stages=stages).total._replace(name="total with side head")
 
 
@@ -104,7 +104,7 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     Raises:
       ValueError: when the images are too small for the network.
     """
-    model = make_model(config, num_classes).clone(as_drawn=True)
+    model = make_model(config, num_classes).clone(fuse=False)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
     captions: dict[str, str] = {}
 

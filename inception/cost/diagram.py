@@ -74,8 +74,8 @@ def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
         f"{network.total.multiply_adds / 1e9:.3f} G multiply-adds",
         f"{network.total.parameters / 1e6:.2f} M parameters",
     ]
-    if network.side_head:
-        facts[-1] += f" ({network.total_with_side_head.parameters / 1e6:.2f} M with the side head)"
+    if network.aux_head:
+        facts[-1] += f" ({network.total_with_aux_head.parameters / 1e6:.2f} M with the side head)"
     last = StageCost("softmax", shape=network.stages[-1].shape)
     stages = [StageCost("input", shape=network.image), *network.stages, last]
     _text(axes, _MARGIN, len(stages) + 1.24, title, size=18, weight="bold")
@@ -96,7 +96,7 @@ def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
             axes.barh(row, length, 0.34, _BARS, color=_colour(stage.kind))
             _text(axes, _BARS + length + 0.07, row, _mega(stage.multiply_adds))
 
-    if head := network.side_head:  # from the last 17x17 grid to the left and up
+    if head := network.aux_head:  # from the last 17x17 grid to the left and up
         row = max(row for row, stage in enumerate(stages) if "figure 6" in stage.kind)
         axes.plot([_TRUNK - _TRUNK_WIDTH / 2, _HEAD], [row, row], color=_LINE, lw=0.9)
         axes.plot([_HEAD, _HEAD], [row, row + _HALF], color=_LINE, lw=0.9)

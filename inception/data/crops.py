@@ -1,31 +1,32 @@
-"""Crops and resizes on the host, uint8 in and out; flips and colours follow on the device.
+"""Crops and resizes on the host, uint8 in and out; flips and colors follow on the device.
 
 Training takes one random box per image (the released code's image_processing.py and slim's
 inception_preprocessing.py); evaluation takes one central crop, or the 12 or 144 of table 4.
 
-Pixels are half-pixel centred, as in OpenCV, Pillow and TensorFlow 2. TensorFlow 1's resize_images,
+Pixels are half-pixel centered, as in OpenCV, Pillow and TensorFlow 2. TensorFlow 1's resize_images,
 which the released code called, put pixel i of the output at i x scale of the input instead of
 (i + 1/2) x scale - 1/2: all moved up and left by (scale - 1) / 2 input pixels, and a flipped image
 was no longer the flip of the resized one. We did not copy that.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from inception.preprocessing import Preprocessing
+from inception.data.preprocessing import Preprocessing
 
 Box = tuple[int, int, int, int]  # y, x, height, width in pixels
 
 # The released code picks one of four at random for every image. None of them antialiases but area.
 RESIZE_METHODS = {
     "bilinear": cv2.INTER_LINEAR,
-    "nearest": cv2.INTER_NEAREST_EXACT,  # OpenCV's plain nearest is not half-pixel centred
+    "nearest": cv2.INTER_NEAREST_EXACT,  # OpenCV's plain nearest is not half-pixel centered
     "bicubic": cv2.INTER_CUBIC,  # Keys's kernel with a = -0.75, as in TensorFlow 1
-    "area": cv2.INTER_AREA,
+    "area": cv2.INTER_AREA,  # where no side grows, see `_resize_area`
 }
 # What the host does for each augmentation: arguments of `sample_distorted_box`; None: no crop.
 _BOXES: dict[str, dict[str, Any] | None] = {
@@ -37,6 +38,8 @@ _BOXES: dict[str, dict[str, Any] | None] = {
 }
 AUGMENTATIONS = tuple(_BOXES)
 CROPS = (1, 12, 144)
+_SUPPORT = 2  # pixels to each side that Pillow's widest filter here, bicubic, looks at
+_MAX_WASTE = 16  # x the pixels of a crop: a larger image is not resized for it as a whole
 
 
 def sample_distorted_box(
@@ -96,11 +99,34 @@ def resize(
 
     `method` is a name of RESIZE_METHODS, `out` may be an array for the result.
     """
-    shape, interpolation = (size, size), RESIZE_METHODS[method]
-    if method == "area":  # OpenCV's is twice as fast in float32 as in uint8
-        wide = cv2.resize(image.astype(np.float32), shape, interpolation=interpolation)
-        return cv2.convertScaleAbs(wide, dst=out)
-    return cv2.resize(image, shape, dst=out, interpolation=interpolation)
+    if method == "area":
+        return cv2.convertScaleAbs(_resize_area(image, size), dst=out)
+    return cv2.resize(image, (size, size), dst=out, interpolation=RESIZE_METHODS[method])
+
+
+def _resize_area(image: np.ndarray, size: int) -> np.ndarray:
+    """The mean of what each pixel of the result covers, float32, as TensorFlow's "area".
+
+    OpenCV's is that where a side shrinks (and twice as fast in float32 as in uint8). As soon as one
+    side grows it is bilinear instead, so that the sides that grow are left to `_grow_area`.
+    """
+    height, width = image.shape[:2]
+    smaller = min(width, size), min(height, size)
+    shrunk = cv2.resize(image.astype(np.float32), smaller, interpolation=cv2.INTER_AREA)
+    for axis in (1, 0):
+        if shrunk.shape[axis] < size:
+            shrunk = _grow_area(shrunk, size, axis)
+    return shrunk
+
+
+def _grow_area(image: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Enlarges one side: a pixel of the result covers one or two pixels of the image."""
+    length, ends = image.shape[axis], np.arange(1, size + 1) * image.shape[axis]
+    first, second = (ends - length) // size, (ends - 1) // size
+    weight = np.where(second > first, ends - second * size, 0) / length  # of the second
+    parts = np.take(image, first, axis), np.take(image, second, axis)
+    shape = [size if each == axis else 1 for each in range(3)]
+    return parts[0] + (parts[1] - parts[0]) * weight.astype(np.float32).reshape(shape)
 
 
 def crop(image: np.ndarray, box: Box) -> np.ndarray:
@@ -150,7 +176,9 @@ def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) 
             image = _central_crop(image, preprocessing.crop_fraction)
         case "resize_crop":
             side = round(size / preprocessing.crop_fraction)
-            return _centre(_resize_shorter_side(image, side, interpolation), size)[None]
+            height, width = _resized_shape(image, side)
+            box = _center(height, width, size)
+            return _crops_of_resized(image, side, [box], interpolation)[0][None]
         case "resize":
             pass
         case unknown:
@@ -162,22 +190,23 @@ def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
     """GoogLeNet's crops (section 7 of arXiv 1409.4842), used for tables 4 and 5 of this paper.
 
     Maps uint8 [height, width, 3] to [crops, size, size, 3]; `crops` is 12 or 144.
-    144 = 4 scales x 3 squares (left, centre, right; or top, centre, bottom) x 6 (the four corners,
-    the centre, the whole square resized) x 2 (as is, mirrored), in this order, the last fastest.
+    144 = 4 scales x 3 squares (left, center, right; or top, center, bottom) x 6 (the four corners,
+    the center, the whole square resized) x 2 (as is, mirrored), in this order, the last fastest.
     The shorter side of the image is resized to 256, 288, 320 and 352 for a 224 network; for another
     size ours are these times size / 224, rounded (342, 384, 427, 470 at 299). No paper says which
-    12 crops table 4 means: ours are those of the first scale's centre square, 6 x 2.
+    12 crops table 4 means: ours are those of the first scale's center square, 6 x 2.
     """
     result = []
     for scale in (256, 288, 320, 352) if crops == 144 else (256,):
-        resized = _resize_shorter_side(image, round(scale * size / 224))
-        side = min(resized.shape[:2])
-        for third in (0, 1, 2) if crops == 144 else (1,):
-            y, x = ((n - side) * third // 2 for n in resized.shape[:2])
-            square = crop(resized, (y, x, side, side))
+        side = round(scale * size / 224)
+        below, right = (n - side for n in _resized_shape(image, side))  # one of them is 0
+        thirds = (0, 1, 2) if crops == 144 else (1,)
+        boxes = [(below * third // 2, right * third // 2, side, side) for third in thirds]
+        for square in _crops_of_resized(image, side, boxes):
             ends = slice(size), slice(-size, None)
             corners = [square[rows, columns] for rows in ends for columns in ends]
-            for each in (*corners, _centre(square, size), _antialiased(square, size, size)):
+            center = crop(square, _center(side, side, size))
+            for each in (*corners, center, _antialiased(square, size, size)):
                 result += [each, each[:, ::-1]]
     return np.stack(result)
 
@@ -189,21 +218,66 @@ def _central_crop(image: np.ndarray, fraction: float) -> np.ndarray:
     return crop(image, (y, x, height - 2 * y, width - 2 * x))
 
 
-def _centre(image: np.ndarray, size: int) -> np.ndarray:
-    """As torchvision's center_crop, to a size that the image has."""
-    y, x = (round((n - size) / 2) for n in image.shape[:2])
-    return crop(image, (y, x, size, size))
+def _center(height: int, width: int, size: int) -> Box:
+    """As torchvision's center_crop, of a size that the image has."""
+    return round((height - size) / 2), round((width - size) / 2), size, size
 
 
-def _resize_shorter_side(image: np.ndarray, side: int, method: str = "bilinear") -> np.ndarray:
-    """As torchvision's Resize: the longer side is truncated to whole pixels."""
-    height, width = (int(side * n / min(image.shape[:2])) for n in image.shape[:2])
-    return _antialiased(image, height, width, method)
+def _resized_shape(image: np.ndarray, side: int) -> tuple[int, int]:
+    """Height and width with a shorter side of `side`, as torchvision's Resize truncates them."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    return int(side * height / shorter), int(side * width / shorter)
+
+
+def _crops_of_resized(
+    image: np.ndarray, side: int, boxes: Sequence[Box], method: str = "bilinear"
+) -> list[np.ndarray]:
+    """Boxes of the image that is resized to a shorter side of `side`.
+
+    That image is not made where it is large and little of it is wanted: of a strip of 60,000x1
+    pixels it would take 20 GB.
+    """
+    height, width = _resized_shape(image, side)
+    if height * width <= _MAX_WASTE * boxes[0][2] * boxes[0][3]:
+        resized = _antialiased(image, height, width, method)
+        return [crop(resized, box) for box in boxes]
+    return [_crop_of_resized(image, (height, width), box, method) for box in boxes]
+
+
+def _crop_of_resized(
+    image: np.ndarray, shape: tuple[int, int], box: Box, method: str
+) -> np.ndarray:
+    """One box of an image that is resized to `shape`, of which nothing else is computed.
+
+    To rounding what a crop of the whole is: one gray level, in few pixels. Pillow keeps the corners
+    of what it reads in float32, so they are given relative to the part that the filters look at.
+    """
+    starts: list[float] = []
+    sizes: list[float] = []
+    for length, resized, start, size in zip(image.shape, shape, box[:2], box[2:], strict=False):
+        scale = length / resized
+        reach = math.ceil(_SUPPORT * max(scale, 1)) + 1
+        low = max(0, math.floor(start * scale) - reach)
+        high = min(length, math.ceil((start + size) * scale) + reach)
+        image = image[:, low:high] if starts else image[low:high]
+        starts.append(start * scale - low)
+        sizes.append(size * scale)
+    (y, x), (height, width) = starts, sizes
+    read = (x, y, min(x + width, image.shape[1]), min(y + height, image.shape[0]))
+    return _antialiased(image, *box[2:], method, read)
 
 
 def _antialiased(
-    image: np.ndarray, height: int, width: int, method: str = "bilinear"
+    image: np.ndarray,
+    height: int,
+    width: int,
+    method: str = "bilinear",
+    read: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    """Pillow's resize, whose filters grow with the scale (all but nearest)."""
+    """Pillow's resize, whose filters grow with the scale (all but nearest).
+
+    `read`: left, top, right and bottom of the part that is resized; None for the whole image.
+    """
     resampling = Image.Resampling[method.upper()]
-    return np.asarray(Image.fromarray(image).resize((width, height), resampling))
+    return np.asarray(Image.fromarray(image).resize((width, height), resampling, box=read))

@@ -3,9 +3,11 @@
 The list is a text file with one image per line: a file's name, with or without its suffix, and with
 its class's folder where several classes have files of that name; or a number n, which is ImageNet's
 n-th validation image, ILSVRC2012_val_0000000n. That is how the development kit writes its
-blacklist. Empty lines and those that begin with # mean nothing.
+blacklist. Empty lines and those that begin with # mean nothing. Accents may be written in either
+Unicode form (macOS's file names differ from others').
 """
 
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from inception.data import DataError
@@ -22,10 +24,12 @@ class Excluded:
     def __init__(self, file: str | Path):
         self._file = file
         try:
-            lines = Path(file).expanduser().read_text().splitlines()
+            text = unicodedata.normalize("NFC", Path(file).expanduser().read_text())
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"list of excluded images {file} cannot be read: {error}") from error
-        self._listed = {line.strip() for line in lines if line.strip() and line[0] != "#"}
+        self._listed = {
+            line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"
+        }
         numbers = {
             f"ILSVRC2012_val_{int(s):08d}" for s in self._listed if s.isdecimal() and len(s) < 9
         }
@@ -35,9 +39,8 @@ class Excluded:
         return len(self._listed)
 
     def __contains__(self, name: str) -> bool:
-        path = PurePosixPath(
-            *PurePosixPath(name).parts[-2:]
-        )  # in its class's folder, if it has one
+        parts = PurePosixPath(unicodedata.normalize("NFC", name)).parts
+        path = PurePosixPath(*parts[-2:])  # in its class's folder, if it has one
         forms = (path, path.parent / path.stem, path.name, path.stem)
         return not self._names.isdisjoint(map(str, forms))
 

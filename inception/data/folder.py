@@ -1,25 +1,35 @@
 """A folder of images, read in place: `ROOT/train/<class>/*.JPEG` and `ROOT/val/<class>/*`.
 
 The classes are the folders of ROOT/train in sorted order, for every split, so that a class has the
-same number everywhere. Files are JPEG, PNG or WebP; names that begin with a dot are ignored. ROOT
-may lie in a bucket: anything that etils.epath reads, as gs://bucket/folder.
+same number everywhere. Files are what `decode` reads, by their suffixes; hidden files, and those
+that file managers leave behind, are ignored, and so are links to a folder above. ROOT may be in a
+bucket: anything that etils.epath reads, such as gs://bucket/folder.
 """
 
 import bisect
 import logging
 import os
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import numpy as np
 from etils import epath
 
 from inception.data import DataError
-from inception.data.decode import BadImage, decode, read_file
+from inception.data.decode import MAX_PIXELS, SUFFIXES, decode, is_whole_jpeg, read_file
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _THREADS = 32  # listing and checking wait for the disk, not for the processor
-_TAIL = 4096  # bytes in which an image's end is looked for; cameras may write more behind it
-_MARKS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
+_HEAD = 2**15  # bytes in which a JPEG's header is looked for
+_TAIL = 4096  # bytes in which an image's end is looked for; cameras may write more after it
+# Besides names that begin with a dot: what Windows, macOS, Synology and Linux put into folders.
+_IGNORED = {
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
+    *("icon\r", "__macosx", "@eadir", "lost+found"),
+}
+_LAYOUT = ". A data set 'folder' needs images at DATA_DIR/train/<class>/ and DATA_DIR/val/<class>/"
 
 
 class FolderSource:
@@ -31,59 +41,103 @@ class FolderSource:
         """Lists the files of `root`/`split`; none is opened.
 
         Args:
-            root: the folder that holds the splits' folders.
-            split: a folder's name; "validation" is also looked for as "val".
-            on_bad_record: "fail", or "skip": leave out, and log, files whose suffix is no image's.
+            root: The folder that holds the splits' folders.
+            split: A folder's name; "validation" is also looked for as "val".
+            on_bad_record: "fail", or "skip": leave out, and log, files whose suffix is not an
+                image's.
 
         Raises:
-            DataError: a folder that is not there, no images, classes that the training folder
-                lacks (or, in itself, has no images of), or other files.
+            DataError: a folder that is not there, no images, images in deeper folders, classes that
+                the training folder lacks (or, in itself, has no images of), one folder under two
+                names, or other files.
         """
         self._folder = folder = _split_folder(root, split)
         train, own = folder.parent / "train", _subfolders(folder)
         self.class_names = _subfolders(train) if train.is_dir() else own
         self.num_classes = len(self.class_names)
-        if unknown := sorted(set(own) - set(self.class_names)):
-            raise DataError(
-                f"{folder} has {len(unknown)} class folders that {train} lacks, as {unknown[:5]}. "
-                "Every split needs the same classes"
-            )
+        _check_classes(folder, own, self.class_names)
         with ThreadPool(_THREADS) as pool:
             listed = pool.map(_names, [f"{folder}/{name}" for name in own])
-        files = [f"{own[i]}/{file}" for i, names in enumerate(listed) for file in names]
-        self._files = [file for file in files if file.lower().endswith(SUFFIXES)]
-        if others := sorted(set(files).difference(self._files)):
-            message = f"{folder} holds {len(others)} files that are no images, as {others[:5]}"
+            files = [f"{own[i]}/{file}" for i, names in enumerate(listed) for file in names]
+            self._files = [file for file in files if _is_image(file)]
+            others = sorted(
+                file
+                for file in set(files).difference(self._files)
+                if not _leads_up(f"{folder}/{file}", f"{folder}/{file.split('/')[0]}")
+            )
+            deeper = pool.map(_first_image, [f"{folder}/{name}" for name in others])
+        if found := [*filter(None, deeper)]:
+            raise DataError(
+                f"{folder} has {len(found)} folders of images inside its class folders, e.g. with "
+                f"{found[0]}. Move the images up to {folder}/<class>/ or, where the inner folders "
+                "are the classes, move these"
+            )
+        if others:
+            message = (
+                f"{folder} contains {len(others)} files that are not images, e.g. {others[:5]}"
+            )
             if on_bad_record == "fail":
-                raise DataError(f"{message}. Remove them, or train with on_bad_record='skip'")
+                raise DataError(
+                    f"{message}. Remove them; config.on_bad_record=skip leaves out those of the "
+                    "training split only"
+                )
             logging.warning("%s: they are left out", message)
-        if not self._files:
-            raise DataError(f"{folder} holds no images ({', '.join(SUFFIXES)}) in class folders")
         empty = sorted(set(own).difference(file.split("/")[0] for file in self._files))
+        if not self._files:
+            raise DataError(_no_images(folder, own))
         if empty and folder == train:
-            raise DataError(f"{folder}: {len(empty)} class folders hold no images, as {empty[:5]}")
+            raise DataError(
+                f"{folder}: {len(empty)} class folders contain no images, e.g. {empty[:5]}"
+            )
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        label = bisect.bisect_left(self.class_names, self._files[index].split("/")[0])
-        return read_file(self.name(index)), label
+        return read_file(self.name(index)), self._label(self._files[index])
+
+    def labels(self) -> np.ndarray:
+        """Returns the labels of all images, int32 [n]; opens none."""
+        return np.array([*map(self._label, self._files)], np.int32)
 
     def name(self, index: int) -> str:
         """Returns the path of the image."""
         return f"{self._folder}/{self._files[index]}"
 
+    def _label(self, file: str) -> int:
+        return bisect.bisect_left(self.class_names, file.split("/")[0])
 
-def check_files(source: FolderSource) -> list[str]:
-    """Looks at the head and the tail of every file.
+
+def check_files(source: FolderSource, max_pixels: int = MAX_PIXELS) -> list[str]:
+    """Looks at every file: a JPEG's header and end; all others, and doubtful ones, are decoded.
 
     Returns:
-        A line for each that is no whole image: its path and what is wrong with it.
+        A line for each that cannot be decoded: its path and what is wrong with it.
     """
     paths = map(source.name, range(len(source)))
     with ThreadPool(_THREADS) as pool:
-        return [*filter(None, pool.imap(_problem, paths, chunksize=256))]
+        check = partial(_problem, max_pixels=max_pixels)
+        return [*filter(None, pool.imap(check, paths, chunksize=256))]
+
+
+def images_below(folder: str) -> Iterator[str]:
+    """The paths of the images in a folder and, at any depth, below, in sorted order.
+
+    Each real folder is looked through once, whatever symbolic links lead to it, and none that
+    contains `folder` itself.
+    """
+    seen: set[str] = set()
+
+    def walk(path: str) -> Iterator[str]:
+        seen.add(_real(path))
+        for name in _names(path):
+            child = os.path.join(path, name).removeprefix("./")  # noqa: PTH118 (or a bucket's)
+            if _is_image(name):
+                yield child
+            elif _is_folder(child) and not _leads_up(child, folder) and _real(child) not in seen:
+                yield from walk(child)
+
+    yield from walk(folder)
 
 
 def printable(class_name: str) -> str:
@@ -94,7 +148,9 @@ def printable(class_name: str) -> str:
 def _split_folder(root: str | Path, split: str) -> epath.Path:
     """Returns the folder of a split; "validation" may be called "val"."""
     if not split or Path(split).name != split or "[" in split:
-        raise DataError(f"split {split!r} of a folder must be a folder's name, as 'train' or 'val'")
+        raise DataError(
+            f"split {split!r} of a folder must be a folder's name, such as 'train' or 'val'"
+        )
     names = ["validation", "val"] if split == "validation" else [split]
     try:
         parent = epath.Path(root).expanduser()
@@ -106,35 +162,111 @@ def _split_folder(root: str | Path, split: str) -> epath.Path:
     for name in names:
         if name in found:
             return parent / name
+    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    above = [parent.parent] if parent.name in ("train", "val", "validation") else []
+    near = [] if "://" in str(root) else [*above, *(parent / name for name in found[:5])]
+    meant = [path for path in near if any(_is_folder(f"{path}/{name}") for name in names)]
     raise DataError(
-        f"data_dir {str(root)!r} has no folder {' or '.join(names)}, only {list(found)}. A data "
-        "set 'folder' needs images at DATA_DIR/train/<class>/ and DATA_DIR/val/<class>/"
+        f"data_dir {str(root)!r} has no folder {' or '.join(names)}, only {list(found[:5])}{more}"
+        + (f". Did you mean data_dir={meant[0]}?" if meant else _LAYOUT)
     )
 
 
+def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str]) -> None:
+    """Refuses class folders of a split that are not training's, or one folder under two names."""
+    train, real = folder.parent / "train", {_real(f"{folder}/{name}"): name for name in own}
+    if len(real) < len(own):
+        twice = next(name for name in own if name not in real.values())
+        same = real[_real(f"{folder}/{twice}")]
+        raise DataError(
+            f"{folder}: the class folders {twice!r} and {same!r} are one folder, by a link. "
+            "Remove one of them: an image has one class"
+        )
+    # Names that look equal: an accent is one character on most systems and two on macOS.
+    alike = {unicodedata.normalize("NFC", name): name for name in known}
+    for name in own:
+        other = alike.get(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise DataError(
+                f"{folder}: the class folders {name!a} and, in {train}, {other!a} look "
+                "alike but differ in their Unicode form (NFC or NFD). Rename one of them"
+            )
+    if unknown := sorted(set(own) - set(known)):
+        notes = [name for name in _names(str(folder)) if name.lower().endswith((".txt", ".csv"))]
+        advice = f", as {folder}/{notes[0]} may say" if notes else ""
+        raise DataError(
+            f"{folder} has {len(unknown)} class folders that {train} lacks, e.g. {unknown[:5]}. "
+            f"Every split needs the same classes: images at {folder}/<class>/{advice}"
+        )
+
+
+def _no_images(folder: epath.Path, own: Sequence[str]) -> str:
+    """Says what was looked at where no images were found."""
+    direct = [name for name in _names(str(folder)) if _is_image(name)]
+    looked = f"{len(own)} folders in it" + (f", e.g. {own[0]!r}, are" if own else " are")
+    looked += " empty of them" if own else " there"
+    outside = f"; {len(direct)} images are in no class folder, e.g. {direct[0]!r}" if direct else ""
+    return (
+        f"{folder} contains no images ({', '.join(SUFFIXES)}) in class folders: {looked}{outside}. "
+        f"Each image must be at {folder}/<class>/"
+    )
+
+
+def _first_image(path: str) -> str:
+    """The first image in or below a folder; "" for an empty one, or a file."""
+    return next(images_below(path), "") if _is_folder(path) else ""
+
+
 def _subfolders(folder: epath.Path) -> tuple[str, ...]:
-    return tuple(name for name in _names(str(folder)) if (folder / name).is_dir())
+    paths = {name: f"{folder}/{name}" for name in _names(str(folder))}
+    return tuple(
+        name
+        for name, path in paths.items()
+        if _is_folder(path) and not _leads_up(path, str(folder))
+    )
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _is_folder(path: str) -> bool:
+    return epath.Path(path).is_dir() if "://" in path else os.path.isdir(path)  # noqa: PTH112
+
+
+def _real(path: str) -> str:
+    """The path without symbolic links, of which buckets have none."""
+    return path if "://" in path else os.path.realpath(path)
+
+
+def _leads_up(path: str, folder: str) -> bool:
+    """Whether a path is a link to the folder that it was found in, or to one that contains it."""
+    if "://" in path or not os.path.islink(path):  # noqa: PTH114
+        return False
+    return f"{_real(folder)}/".startswith(f"{_real(path).rstrip('/')}/")
 
 
 def _names(folder: str) -> list[str]:
-    """Returns what a folder holds, sorted, but what is hidden."""
+    """Returns what a folder contains, sorted, without what is hidden or a file manager's."""
     if "://" in folder:
         names = [path.name for path in epath.Path(folder).iterdir()]
     else:
         names = os.listdir(folder)  # noqa: PTH208 (Paths of a million files take ten times as long)
-    return sorted(name for name in names if not name.startswith("."))
+    return sorted(
+        name for name in names if not name.startswith(".") and name.lower() not in _IGNORED
+    )
 
 
-def _problem(path: str) -> str:
-    """Says why a file is no image, or ""; decodes those that do not begin and end like one."""
+def _problem(path: str, max_pixels: int) -> str:
+    """Says why a file cannot be decoded, or ""."""
     try:
         with epath.Path(path).open("rb") as file:
-            head = file.read(16)
+            head = file.read(_HEAD)
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _TAIL))
             tail = file.read()
-        if not any(head.startswith(start) and end in tail for start, end in _MARKS.items()):
-            decode(read_file(path))
-    except (BadImage, OSError) as error:
-        return f"{path}: {error}"
+        if not is_whole_jpeg(head, tail, max_pixels):
+            decode(read_file(path), max_pixels=max_pixels)
+    except (DataError, OSError, MemoryError) as error:
+        return f"{path}: {error or 'too little memory to decode it'}"
     return ""

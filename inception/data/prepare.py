@@ -22,6 +22,7 @@ from typing import Any
 
 from inception import command_line
 from inception.data import DataError, records
+from inception.ops.platforms import cores
 
 # The archives that image-net.org gives after registration: how many files are in each.
 ARCHIVES = {
@@ -138,7 +139,7 @@ def _convert(info: Any, progress: bool) -> None:
     if files and info.file_format.value != "tfrecord":
         lost = files[0][1]
         raise DataError(f"{lost.parent} lacks {lost.name}: remove the folder and prepare again")
-    options = {"max_workers": os.cpu_count(), "unit": "file", "disable": not progress}
+    options = {"max_workers": cores(), "unit": "file", "disable": not progress}
     thread_map(lambda file: _convert_file(*file), files, **options)
 
 

@@ -70,11 +70,17 @@ class RecordSource:
 
     def __getitem__(self, index: int) -> tuple[bytes, int | np.ndarray]:
         features = self._features(index)
-        image = features["image"].bytes_list.value[0]
+        return features["image"].bytes_list.value[0], self._label_in(features)
+
+    def labels(self) -> np.ndarray:
+        """Returns the labels of all records, int32 [n] or [n, label_width]; decodes no image."""
+        return np.array([self._label_in(self._features(i)) for i in range(len(self))], np.int32)
+
+    def _label_in(self, features: Any) -> int | np.ndarray:
         labels = list(features[self._label].int64_list.value)
         if not self.label_width:
-            return image, labels[0]
-        return image, np.array(labels + [-1] * (self.label_width - len(labels)), np.int32)
+            return labels[0]
+        return np.array(labels + [-1] * (self.label_width - len(labels)), np.int32)
 
     def name(self, index: int) -> str:
         """Returns the record's file_name, or its place in the split if it has none."""
@@ -175,7 +181,13 @@ def data_root(data_dir: str) -> Path:
             f"data_dir {data_dir}: ArrayRecord files cannot be read from a bucket. Mount it (with "
             "gcsfuse, for example) and give the folder it is mounted on"
         )
-    return Path(data_dir).expanduser()
+    try:
+        return Path(data_dir).expanduser()
+    except RuntimeError as error:  # no HOME, and no user of this number
+        raise DataError(
+            f"data_dir {data_dir}: this process has no home directory. Name another: "
+            "--config.data_dir=..."
+        ) from error
 
 
 def _label_of(info: Any) -> tuple[str, tuple[str, ...]]:

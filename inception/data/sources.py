@@ -9,6 +9,7 @@ and all that anything else needs in order to be read, by any number of threads a
                     if there may be several, int32 [label_width] padded with -1; raises BadImage
                     where the disk fails
     name(index)     the path or name of the image's file, or what else an error should call it
+    labels()        the labels of all examples, int32 [n] or [n, label_width]; opens no image
     num_classes
     class_names     () when nobody named them
     label_width     0 where every image has one label
@@ -71,6 +72,10 @@ class ArraySource:
         if isinstance(image, (str, os.PathLike)):
             image = read_file(os.fspath(image))
         return image, label.astype(np.int32) if self.label_width else int(label)
+
+    def labels(self) -> np.ndarray:
+        """Returns the labels of all examples, int32 [n] or [n, label_width]."""
+        return self._labels.astype(np.int32)
 
     def name(self, index: int) -> str:
         """Returns the image's path, or "image INDEX" if it has none."""

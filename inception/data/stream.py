@@ -8,14 +8,15 @@ batch. Nothing else decides what a batch holds: not where a run was resumed, nor
 or threads there are. (Another version of NumPy may draw other numbers.)
 
 Grain's threads decode, crop and resize, each image to its place in the batch. About four batches
-are in memory at a time, whatever the size of the data set.
+are in memory at a time, whatever the size of the data set and the number of threads.
 """
 
+import atexit
+import contextlib
 import functools
 import itertools
 import logging
 import math
-import os
 import threading
 import weakref
 from collections.abc import Callable, Generator, Sequence
@@ -28,11 +29,12 @@ from numpy.random.bit_generator import ISeedSequence
 
 from inception.data import DataError
 from inception.data.crops import eval_crops, train_box, train_resize
-from inception.data.decode import BadImage
+from inception.data.decode import MAX_PIXELS, BadImage
 from inception.data.exclude import Excluded
-from inception.data.readers import read_example
+from inception.data.preprocessing import Preprocessing
+from inception.data.readers import as_bad_image, naming, read_example
 from inception.data.sources import AnyImage, ArraySource, Label, Source
-from inception.preprocessing import Preprocessing
+from inception.ops.platforms import cores
 
 Batch = dict[str, np.ndarray]
 # `close` it, or let go of it, to end its threads.
@@ -43,6 +45,7 @@ Read = Callable[[int, np.ndarray], dict[str, Any]]
 _ENDLESS = 2**60  # examples; Grain wants a length
 _CHUNK = 16  # crops that a thread makes at a time
 _MOST_SKIPS = 100  # bad records in a row that are still an accident
+_open = weakref.WeakSet[Stream]()
 _NO_EXAMPLE = 2**32 - 1  # in place of an example's number in the key of an epoch's permutation
 
 
@@ -54,6 +57,7 @@ def train_stream(
     batch_size: int,
     augmentation: str = "inception",
     on_bad_record: str = "fail",
+    max_pixels: int = MAX_PIXELS,
     threads: int = 0,
     start_step: int = 0,
     process_index: int = 0,
@@ -68,7 +72,8 @@ def train_stream(
       batch_size: examples of a global batch.
       augmentation: a name of `crops.AUGMENTATIONS`; what it does on the host.
       on_bad_record: "fail", or "skip": log it and take the next of the permutation.
-      threads: that decode; 0: one per core.
+      max_pixels: of an image as it is stored; a larger one counts as bad.
+      threads: that decode; 0: one for each core that this process may use.
       start_step: number of the first batch.
       process_index: this process's place among those that share each batch.
       process_count: how many they are.
@@ -88,7 +93,7 @@ def train_stream(
             f"batch_size={batch_size} cannot be shared by {process_count} processes. Take a "
             f"multiple of {process_count}"
         )
-    read = _train_reader(source, seed, augmentation, on_bad_record)
+    read = _train_reader(source, seed, augmentation, on_bad_record, max_pixels)
     share = batch_size // process_count
     padding = dict.fromkeys(("label", "epoch", "example"), np.empty(share, np.int32))
     first = start_step * batch_size + process_index * share
@@ -96,7 +101,9 @@ def train_stream(
     return _batches(read, shape, padding, first, _ENDLESS, batch_size, threads)
 
 
-def _train_reader(source: Source, seed: int, augmentation: str, on_bad_record: str) -> Read:
+def _train_reader(
+    source: Source, seed: int, augmentation: str, on_bad_record: str, max_pixels: int
+) -> Read:
     """Reads the example at a position of all epochs one after the other, see `train_stream`."""
     if source.label_width or not len(source):
         raise DataError(
@@ -121,7 +128,7 @@ def _train_reader(source: Source, seed: int, augmentation: str, on_bad_record: s
             rng = _generator(seed, epoch, example)
             choose = functools.partial(train_box, rng, augmentation)
             try:
-                return example, rng, *read_example(source, example, choose)
+                return example, rng, *read_example(source, example, choose, max_pixels)
             except BadImage as error:
                 if on_bad_record != "skip":
                     raise
@@ -131,7 +138,8 @@ def _train_reader(source: Source, seed: int, augmentation: str, on_bad_record: s
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         epoch, place = divmod(position, size)
         example, rng, image, label = load(epoch, place)
-        train_resize(rng, image, augmentation, out=row)
+        with naming(source, example):
+            train_resize(rng, image, augmentation, out=row)
         return {"label": label, "epoch": epoch, "example": example}
 
     return read
@@ -144,6 +152,7 @@ def eval_stream(
     batch_size: int,
     crops: int = 1,
     exclude: Excluded | None = None,
+    max_pixels: int = MAX_PIXELS,
     threads: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -171,8 +180,9 @@ def eval_stream(
         if exclude and source.name(position) in exclude:
             row[:] = 0
             return {"example": position}
-        image, label = read_example(source, position)
-        row[:] = eval_crops(image, preprocessing, crops)
+        image, label = read_example(source, position, max_pixels=max_pixels)
+        with naming(source, position):
+            row[:] = eval_crops(image, preprocessing, crops)
         return {"label": label, "example": position, "mask": True}
 
     devices = max(num_devices, process_count)
@@ -193,6 +203,7 @@ def predict_stream(
     *,
     batch_size: int,
     crops: int = 1,
+    max_pixels: int = MAX_PIXELS,
     threads: int = 0,
     on_error: Callable[[int, BadImage], object] | None = None,
 ) -> Stream:
@@ -200,7 +211,8 @@ def predict_stream(
 
     They are paths (buckets' too), contents of files, or pixels uint8 [height, width, 1 or 3]; a
     batch has batch_size // crops of them, at least 1. `on_error` is called with the place of an
-    image that cannot be decoded and the error that names it, from any thread and in any order.
+    image that cannot be decoded or resized, for whatever reason, and the error that names it, from
+    any thread and in any order.
 
     Returns:
       "image" uint8 [b, crops, size, size, 3] and "index" int32 [b], the image's place in `images`.
@@ -208,18 +220,20 @@ def predict_stream(
 
     Raises:
       BadImage: when an image cannot be decoded and there is no `on_error`.
+      MemoryError: when its pixels do not fit, likewise.
     """
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         try:
-            image, _ = read_example(source, position)
-        except BadImage as error:
+            image, _ = read_example(source, position, max_pixels=max_pixels)
+            with naming(source, position):
+                row[:] = eval_crops(image, preprocessing, crops)
+        except Exception as error:  # no image ends the prediction of the others
             if on_error is None:
                 raise
-            on_error(position, error)
+            on_error(position, as_bad_image(error, source.name(position)))
             row[:] = 0
             return {}
-        row[:] = eval_crops(image, preprocessing, crops)
         return {"index": position}
 
     source, share = ArraySource(images, np.zeros(len(images), int)), max(1, batch_size // crops)
@@ -261,9 +275,10 @@ def _batches(
     of `padding`.
     """
     rows = shape[0]
-    chunk = max(1, _CHUNK // math.prod(shape[1:-3]))
+    threads = threads or cores()
+    # Work for every thread within two batches, however small a batch is.
+    chunk = max(1, min(_CHUNK // math.prod(shape[1:-3]), 2 * rows // threads))
     chunks = -(-rows // chunk)
-    threads = threads or os.cpu_count() or 1
     cv2.setNumThreads(1)  # the parallelism is over images
     unfinished: dict[int, Batch] = {}
     lock = threading.Lock()
@@ -284,17 +299,26 @@ def _batches(
                 batch[name][row] = value
         return step
 
-    # A whole batch ahead, so that no thread waits for another to finish the one before.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(chunks, 2 * threads))
+    # A whole batch ahead, so that no thread waits for another to finish the one before; and no more
+    # than two, however many threads there are.
+    ahead = min(max(chunks, 2 * threads), 2 * chunks)
+    options = grain.ReadOptions(num_threads=min(threads, ahead), prefetch_buffer_size=ahead)
     steps = grain.MapDataset.range(-(-end // stride) * chunks)
     done = steps.map(work).to_iter_dataset(options)
     batches = done.batch(chunks, batch_fn=lambda steps: unfinished.pop(steps[0]))
     prefetched = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
-    iterator = iter(prefetched)
-    stream = _hand_on(iterator)
-    weakref.finalize(stream, iterator.close)  # while Python still can, if the program ends first
+    stream = _hand_on(prefetched)
+    _open.add(stream)
     return stream
 
 
-def _hand_on(iterator: grain.DatasetIterator) -> Stream:
-    yield from iterator  # whose `close` is then the stream's
+def _hand_on(batches: grain.IterDataset) -> Stream:
+    yield from iter(batches)  # whose `close` is then the stream's
+
+
+@atexit.register
+def _close() -> None:
+    """Ends the threads of streams that a program leaves open: later Grain's modules are gone."""
+    for stream in [*_open]:
+        with contextlib.suppress(ValueError):  # another thread waits in it
+            stream.close()

@@ -9,23 +9,24 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from inception import finetune, sharding
 from inception.config import named_evaluations
+from inception.data.datasets import eval_data, open_eval_source, open_train_source
 from inception.data.folder import FolderSource, check_files
 from inception.data.sources import Source
-from inception.datasets import eval_data, open_eval_source, open_train_source
+from inception.distributed import sharding
 from inception.doctor import speed
-from inception.errors import CheckpointError
-from inception.files import is_local
-from inception.state import build
-from inception.train import Trainer
-from inception.workdir import check_resumable, has_trained, resolve_workdir
+from inception.doctor.findings import Finding
+from inception.errors import CheckpointError, UserError
+from inception.training import finetune
+from inception.training.loop import Trainer
+from inception.training.state import build
+from inception.workdir.files import is_local
+from inception.workdir.identity import check_resumable, has_trained, resolve_workdir
 
 LONG = 30  # days; a longer run gets a warning
 ROOMY = 0.9  # of a device's memory; the allocator cannot use all of it
@@ -35,19 +36,6 @@ GIB = 2**30
 SHOWN = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets")
 TESTED = (0, 10), (0, 12)  # the first and the last line of jax and jaxlib
 CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
-
-
-class Finding(NamedTuple):
-    """What a check found, and what to do about it."""
-
-    text: str
-    advice: str = ""
-    status: str = "PASS"  # or "WARN" or "FAIL"
-
-    @classmethod
-    def judge(cls, text: str, advice: str, *, warn: bool = False, fail: bool = False) -> "Finding":
-        """With the advice, unless it passes."""
-        return cls(text, advice, "FAIL" if fail else "WARN") if warn or fail else cls(text)
 
 
 class PlannedRun:
@@ -154,7 +142,7 @@ def batch(run: PlannedRun) -> Finding:
     """What training itself would refuse, and whether the network takes the images."""
     config, workdir = run.config, run.workdir or ""
     trainer = Trainer(config, workdir, run.train_source, run.eval_source, run.named_sources)
-    trainer.training.abstract_state(trainer.mesh)  # traces the network
+    trainer.recipe.abstract_state(trainer.mesh)  # traces the network
     share = config.batch_size // config.accumulation_steps // trainer.mesh.size
     return Finding(
         f"{config.batch_size} images of {config.image_size}x{config.image_size} per step, "
@@ -186,14 +174,14 @@ def _existing(folder: epath.Path) -> epath.Path:
 
 
 def files(run: PlannedRun) -> Finding:
-    """Whether the files of folders begin and end like images; opens every one."""
+    """Whether the files of folders can be decoded; opens every one, see `check_files`."""
     sources = [run.eval_source, *run.named_sources.values(), run.train_source]
     folders = [source for source in sources if isinstance(source, FolderSource)]
     if not folders:
         return Finding("there are no folders of images to look through")
-    bad = {folder: check_files(folder) for folder in folders}
+    bad = {folder: check_files(folder, run.config.max_pixels) for folder in folders}
     lines = [problem for problems in bad.values() for problem in problems]
-    text = f"{sum(map(len, folders)):,} files, {len(lines):,} of them no whole images"
+    text = f"{sum(map(len, folders)):,} files, {len(lines):,} of them cannot be decoded"
     more = [f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
     text = "\n".join([text, *lines[:LISTED], *more])
     if run.config.on_bad_record == "skip" and [*filter(bad.get, bad)] == [run.train_source]:
@@ -207,8 +195,8 @@ def disk(run: PlannedRun) -> Finding:
     config, folder = run.config, run.workdir or epath.Path(Path.cwd())
     every = config.keep_every_epochs or math.inf
     kept = config.keep_checkpoints + config.keep_best + int(config.num_epochs / every)
-    training = build(run.config, run.train_source.num_classes, len(run.train_source))
-    leaves = jax.tree.leaves(training.abstract_state(sharding.make_mesh()))
+    recipe = build(run.config, run.train_source.num_classes, len(run.train_source))
+    leaves = jax.tree.leaves(recipe.abstract_state(sharding.make_mesh()))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
     needed = size * (kept + 1)
     text = f"{kept} + 1 checkpoints of {size / 1e6:,.0f} MB need {needed / GIB:.2f} GiB; "
@@ -286,3 +274,14 @@ STAGES: tuple[tuple[Check, ...], ...] = (
     (disk, input_speed, step_speed),
     (memory, bottleneck, duration),
 )
+
+
+def attempt(check: Check, run: PlannedRun) -> Finding:
+    """Makes one check; what it raises is a failure."""
+    try:
+        return check(run)
+    except (UserError, ValueError, OSError, ImportError, RuntimeError) as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            advice = "raise config.accumulation_steps, or use a smaller batch_size"
+            return Finding("the devices' memory does not suffice", advice, "FAIL")
+        return Finding(str(error), status="FAIL")

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from inception import sharding
 from inception.cost.counting import count_network
 from inception.data.sources import Source
 from inception.data.stream import train_stream
-from inception.state import build
-from inception.train_step import Step
+from inception.distributed import sharding
+from inception.ops.platforms import cores
+from inception.training.state import build
+from inception.training.step import TrainStep
 
 SECONDS = 5.0  # that a measurement takes at least
 CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network
@@ -49,6 +50,7 @@ def measure_input(config: ConfigDict, source: Source) -> float:
         batch_size=batch_size,
         augmentation=config.augmentation,
         on_bad_record=config.on_bad_record,
+        max_pixels=config.max_pixels,
         threads=config.data_threads,
     )
     return batch_size * _per_second(lambda: next(batches))
@@ -65,7 +67,7 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
     """
     config = measurable(config, source.num_classes)
     size, mesh = config.batch_size, sharding.make_mesh()
-    training = build(config, source.num_classes, len(source) / size)
+    recipe = build(config, source.num_classes, len(source) / size)
     shape, numbers = (
         (size, config.image_size, config.image_size, 3),
         np.arange(size, dtype=np.int32),
@@ -77,8 +79,8 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
         "example": numbers,
     }
     batch = next(sharding.to_devices(mesh, [made_up]))
-    compiled = Step(training, mesh)
-    state = compiled.pack(training.create_state(mesh))
+    compiled = TrainStep(recipe, mesh)
+    state = compiled.pack(recipe.create_state(mesh))
     step = compiled.jitted.lower(state, batch).compile()
 
     def run() -> None:
@@ -100,12 +102,6 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
 def threads(config: ConfigDict) -> int:
     """Cores that the input can use."""
     return min(config.data_threads or cores(), cores())
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    limited = hasattr(os, "sched_getaffinity")  # on Linux; it knows of taskset and containers
-    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
 def on_cpu() -> bool:
@@ -140,6 +136,7 @@ def measurable(config: ConfigDict, num_classes: int) -> ConfigDict:
     if not on_cpu() or config.batch_size <= most:
         return config
     devices, group = jax.device_count(), config.model.batch_norm_group or most
+    devices = math.lcm(devices, 2 if config.mixup_alpha else 1)  # mixup takes images in pairs
     whole = math.lcm(group, devices)
     small = config.copy_and_resolve_references()
     small.accumulation_steps = 1

@@ -11,11 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inception import command_line
+from inception.distributed.sharding import make_mesh, replicated, split
 from inception.errors import UserError
-from inception.files import as_json, write_text
-from inception.layers import fold_batch_norm
-from inception.model import Inception
-from inception.sharding import make_mesh, replicated, split
+from inception.network.fused import fold_batch_norm
+from inception.network.model import Inception, blank_image
+from inception.ops.convolution import prepare_kernels, with_kernels
+from inception.workdir.files import as_json, write_text
 
 __all__ = [
     "Inception",
@@ -69,7 +70,7 @@ def is_fids(model: Inception) -> bool:
 def digest(model: Inception, variables: dict[str, Any]) -> str:
     """SHA-256 of all that decides about features, whatever file the weights came in.
 
-    The side head plays no part in any feature and is left out.
+    The auxiliary head plays no part in any feature and is left out.
     """
     found = hashlib.sha256(repr([(name, getattr(model, name)) for name in _FIELDS]).encode())
     for path, leaf in sorted(
@@ -88,8 +89,9 @@ def prepare(
 ) -> tuple[Inception, dict[str, Any]]:
     """The float32 network for inference, and its weights on every device of the mesh.
 
-    Batch normalization is folded into the kernels, and these lie as convolutions want them. The
-    logits lose their bias: the Inception Score is defined without it.
+    Batch normalization is folded into the kernels, and these are also there as convolutions want
+    them ("kernels", in order). The logits lose their bias: the Inception Score is defined without
+    it.
     """
     model = model.clone(batch_norm_folded=True, dtype=jnp.float32)
     variables = jax.device_put(variables, replicated(mesh))
@@ -102,11 +104,14 @@ def _prepare(variables: dict, *, model: Inception, size: int) -> dict:
     logits = folded["params"]["Logits"]
     logits = {**logits, "bias": jnp.zeros_like(logits["bias"])}
     folded = {"params": {**folded["params"], "Logits": logits}}
-    images = jnp.zeros((1, size, size, 3))
-    return {**folded, **model.apply(folded, images, side_head=False, mutable=["prepared"])[1]}
+    with prepare_kernels() as kernels:
+        model.apply(folded, blank_image(size), aux_head=False)
+    return {**folded, "kernels": kernels}
 
 
 def endpoints(model: Inception, variables: dict, inputs: jax.Array) -> dict[str, jax.Array]:
     """All endpoints and "logits" by name, for inputs float32 [batch, size, size, 3]."""
-    logits, found = model.apply(variables, inputs, train=False, side_head=False)
+    with with_kernels(variables["kernels"]):
+        params = {"params": variables["params"]}
+        logits, found = model.apply(params, inputs, train=False, aux_head=False)
     return {**found, "logits": logits}

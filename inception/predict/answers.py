@@ -1,5 +1,6 @@
 """Answers: the most probable classes of images, as data and as a table."""
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,9 +8,10 @@ import jax
 import numpy as np
 from tabulate import tabulate
 
+from inception.data.decode import MAX_PIXELS
 from inception.data.folder import printable
 from inception.predict.files import outputs
-from inception.predictor import Predictor
+from inception.predict.predictor import Predictor, has_answer
 
 
 class Answer(NamedTuple):
@@ -21,21 +23,35 @@ class Answer(NamedTuple):
 
 
 def find_answers(
-    predictor: Predictor, labels: Sequence[str], files: Sequence[str], topk: int = 5
+    predictor: Predictor,
+    labels: Sequence[str],
+    files: Sequence[str],
+    topk: int = 5,
+    *,
+    activation: str = "softmax",
+    max_pixels: int = MAX_PIXELS,
 ) -> list[Answer]:
-    """The answers for all files that can be read, in order; the others are reported.
+    """The answers for all files that have one, in order; the others are reported.
+
+    A file that can be read has none where the network's logits are not finite.
 
     Args:
       predictor: the network.
       labels: the classes' names, () where they are not known.
       files: of images.
       topk: classes of an answer, or as many as there are.
+      activation: What makes probabilities of logits, see `Pretrained.activation`.
+      max_pixels: of an image as it is stored, above which it cannot be read.
     """
     answers = []
-    for batch, values in outputs(predictor, files):
-        probabilities = np.asarray(jax.nn.softmax(values["logits"]))
+    probability_of = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[activation]
+    for batch, values in outputs(predictor, files, max_pixels):
+        probabilities = np.asarray(probability_of(values["logits"]))
         best = np.argsort(-probabilities, kind="stable")[:, :topk]
         for file, numbers, row in zip(batch, best, probabilities, strict=True):
+            if not has_answer(row):
+                print(f"error: {file}: the network's logits are not finite", file=sys.stderr)
+                continue
             classes = [printable(labels[n]) if labels else f"class {n}" for n in numbers]
             answers.append(Answer(file, classes, row[numbers].tolist()))
     return answers

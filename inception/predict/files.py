@@ -6,43 +6,41 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 from tqdm import tqdm
 
-from inception.data.folder import SUFFIXES
+from inception.data.decode import MAX_PIXELS, SUFFIXES
+from inception.data.folder import images_below
 from inception.errors import UserError
-from inception.predictor import Outputs, Predictor
+from inception.predict.predictor import Outputs, Predictor
+
+# Of the commands that read images, about the two flags that decide how much memory they need.
+MEMORY_ADVICE = "A smaller --batch_size or --max_pixels needs less"
+PIXELS_HELP = "of an image; a larger one is reported, not decoded (%(default)s)"
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
     """The files that are named, and those below the folders that are, on a disk or in a bucket.
 
-    In a folder the suffix decides what is an image, and what begins with a dot is left out.
+    In a folder the suffix decides what is an image, and what begins with a dot is left out. Each
+    real folder is looked through once, see `images_below`.
 
     Raises:
-      UserError: if a folder holds none.
+      UserError: if a folder contains none.
     """
     found = []
     for path in paths:
         folder = epath.Path(path).expanduser()
-        below = list(_below(folder)) if folder.is_dir() else [path]
+        below = list(images_below(str(folder))) if folder.is_dir() else [path]
         if not below:
-            raise UserError(f"folder {path} holds no images ({', '.join(SUFFIXES)})")
+            raise UserError(f"folder {path} contains no images ({', '.join(SUFFIXES)})")
         found += below
     return found
 
 
-def _below(folder: epath.Path) -> Iterator[str]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.name.lower().endswith(SUFFIXES):
-            yield str(path)
-        elif path.is_dir():
-            yield from _below(path)
-
-
-def outputs(predictor: Predictor, files: Sequence[str]) -> Iterator[tuple[list[str], Outputs]]:
+def outputs(
+    predictor: Predictor, files: Sequence[str], max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[list[str], Outputs]]:
     """Reads the files batch by batch and shows images per second and the time left.
 
-    A file that cannot be read is reported, and the others go on.
+    A file that cannot be read, or has more than `max_pixels`, is reported, and the others go on.
 
     Yields:
       The files of a batch that could be read, in order, and their outputs.
@@ -53,11 +51,11 @@ def outputs(predictor: Predictor, files: Sequence[str]) -> Iterator[tuple[list[s
     with bar as progress:
 
         def report(index: int, error: Exception) -> None:
-            # write() draws the bar anew below the line.
+            # write() draws the bar again below the line.
             (progress.write if terminal else print)(f"error: {error}", file=sys.stderr)
             progress.update()
 
-        for index, values in predictor.stream(files, on_error=report):
+        for index, values in predictor.stream(files, max_pixels=max_pixels, on_error=report):
             yield [files[i] for i in index], values
             progress.update(len(index))
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from inception.data.decode import decode, read_file
+from inception.data.decode import MAX_PIXELS, decode, read_file
 from inception.data.folder import printable
 from inception.predict.answers import Answer
 
@@ -19,8 +19,8 @@ _STYLE: Any = {"font.size": 9, "axes.titlesize": 9, "text.parse_math": False}
 
 
 @mpl.rc_context(_STYLE)
-def draw(answers: Sequence[Answer]) -> Figure:
-    """Draws a row per answer; the images are read again.
+def draw(answers: Sequence[Answer], max_pixels: int = MAX_PIXELS) -> Figure:
+    """Draws a row per answer; the images are read again, those of up to `max_pixels`.
 
     Returns:
       A figure of its own, not pyplot's.
@@ -29,13 +29,13 @@ def draw(answers: Sequence[Answer]) -> Figure:
     figure = Figure(figsize=(8, height * len(answers)), dpi=100, layout="constrained")
     cells: Any = figure.subplots(len(answers), 2, squeeze=False, width_ratios=(1, 2))
     for (image, bars), answer in zip(cells, answers, strict=True):
-        _show_image(image, answer.file)
+        _show_image(image, answer.file, max_pixels)
         _show_bars(bars, answer)
     return figure
 
 
-def _show_image(axes: Axes, file: str) -> None:
-    pixels = decode(read_file(file))
+def _show_image(axes: Axes, file: str, max_pixels: int) -> None:
+    pixels = decode(read_file(file), max_pixels=max_pixels)
     step = -(-max(pixels.shape) // _LARGEST)
     axes.imshow(pixels[::step, ::step])
     axes.set_axis_off()

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from inception import command_line
 from inception.config import load, preprocessing
-from inception.datasets import eval_data, open_eval_source, open_train_source
+from inception.data.datasets import eval_data, open_eval_source, open_train_source
 from inception.show import images, page
+from inception.workdir.files import local_path
 
 
 def picture(config: ConfigDict, title: str) -> Figure:
@@ -30,8 +31,11 @@ def picture(config: ConfigDict, title: str) -> Figure:
         seed=config.seed,
         image_size=config.image_size,
         augmentation=config.augmentation,
+        max_pixels=config.max_pixels,
     )
-    evaluation = images.evaluation_rows(open_eval_source(config), preprocessing(config), crops)
+    evaluation = images.evaluation_rows(
+        open_eval_source(config), preprocessing(config), crops, config.max_pixels
+    )
     size = f"{config.image_size} x {config.image_size}"
     how = f"{page.COLUMNS} of the {crops} crops"
     if crops == 1:
@@ -48,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Writes the picture that the command line asks for."""
     parser = command_line.parser("python -m inception.show", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
-    parser.add_argument("--output", default="augmented.png", help="PNG to write (%(default)s)")
+    parser.add_argument(
+        "--output", default="augmented.png", type=local_path, help="PNG to write (%(default)s)"
+    )
     args, overrides = command_line.parse(parser, argv)
     figure = picture(load(args.config, overrides), args.config)
     small = {"optimize": True}
@@ -59,4 +65,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(main))
+    sys.exit(command_line.run(main, command_line.SMALLER_BATCH))

@@ -9,24 +9,32 @@ from itertools import islice
 
 import numpy as np
 
-from inception import augment
+from inception.data import augment
+from inception.data.decode import MAX_PIXELS
 from inception.data.folder import printable
+from inception.data.preprocessing import Preprocessing
 from inception.data.readers import read_example
 from inception.data.sources import ArraySource, Source
 from inception.data.stream import eval_stream, train_stream
-from inception.preprocessing import Preprocessing
 from inception.show.page import COLUMNS, Row
 
 EXAMPLES = 4  # training images
 
 
-def training_rows(source: Source, *, seed: int, image_size: int, augmentation: str) -> list[Row]:
+def training_rows(
+    source: Source,
+    *,
+    seed: int,
+    image_size: int,
+    augmentation: str,
+    max_pixels: int = MAX_PIXELS,
+) -> list[Row]:
     """A few examples, one per row: as stored, then augmented in epoch 0, 1, ...
 
     Raises:
       DataError: for data that cannot be read, as `train_stream` does.
     """
-    few = _few(source, EXAMPLES)
+    few = _few(source, EXAMPLES, max_pixels)
     size = len(few)  # a batch is an epoch, and holds every example
     stream = train_stream(
         few, seed=seed, image_size=image_size, batch_size=size, augmentation=augmentation
@@ -43,13 +51,15 @@ def training_rows(source: Source, *, seed: int, image_size: int, augmentation: s
     ]
 
 
-def evaluation_rows(source: Source, preprocessing: Preprocessing, crops: int) -> list[Row]:
+def evaluation_rows(
+    source: Source, preprocessing: Preprocessing, crops: int, max_pixels: int = MAX_PIXELS
+) -> list[Row]:
     """A few examples: the crop of each, or of two examples, one per row, some of the many crops.
 
     Raises:
       DataError: for data that cannot be read, as `eval_stream` does.
     """
-    few = _few(source, 2 * COLUMNS if crops == 1 else 2)
+    few = _few(source, 2 * COLUMNS if crops == 1 else 2, max_pixels)
     batch = next(eval_stream(few, preprocessing, batch_size=len(few) * crops, crops=crops))
     names, images = [_name(few, label) for label in batch["label"]], batch["image"]
     if crops > 1:
@@ -59,9 +69,9 @@ def evaluation_rows(source: Source, preprocessing: Preprocessing, crops: int) ->
     return [Row("", images[i : i + COLUMNS, 0], names[i : i + COLUMNS]) for i in starts]
 
 
-def _few(source: Source, count: int) -> ArraySource:
+def _few(source: Source, count: int, max_pixels: int) -> ArraySource:
     """A data set of `count` examples, evenly spread over another, as pixels."""
-    examples = [read_example(source, i) for i in _spread(len(source), count)]
+    examples = [read_example(source, i, max_pixels=max_pixels) for i in _spread(len(source), count)]
     images, labels = zip(*examples, strict=True)
     return ArraySource(images, np.stack(labels), source.class_names, source.num_classes)
 

@@ -4,14 +4,14 @@ model, variables, preprocessing = inception.load_pretrained("inception_v3_google
 
 `load_any` gives all there is to know, also about a run's weights, as a `Pretrained`; `save` keeps
 it. On the command line: python -m inception.weights import auto FILE --output=DIRECTORY. Reading
-needs PyTorch for .pth files only, and TensorFlow for its checkpoints.
+needs another library, TensorFlow, for TensorFlow's checkpoints only.
 """
 
 import os
 from typing import Any
 
-from inception.model import Inception
-from inception.preprocessing import Preprocessing
+from inception.data.preprocessing import Preprocessing
+from inception.network.model import Inception
 from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import (
@@ -23,6 +23,7 @@ from inception.weights.pretrained import (
     save,
 )
 from inception.weights.sources import SOURCES
+from inception.workdir.files import is_local
 
 __all__ = [
     "SOURCES",
@@ -43,27 +44,34 @@ def load_any(path: str | os.PathLike) -> Pretrained:
 
     Args:
       path: a directory that `save` wrote; a file of torchvision, timm, Keras, slim,
-        research/inception or pytorch-fid; or a run's workdir or WORKDIR/checkpoints/STEP, on a disk
-        or in a bucket, whose running averages are taken.
+        research/inception or pytorch-fid; a folder of timm's or Keras's as Hugging Face has it,
+        config.json and model.safetensors or model.weights.h5; or a run's workdir or
+        WORKDIR/checkpoints/STEP, on a disk or in a bucket, whose running averages are taken.
 
     Raises:
       WeightsError: when it is none of these, or cannot be read.
       CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
-    from inception.workdir import resolve_checkpoint  # Orbax takes seconds and serves only this
+    from inception.workdir.identity import (  # Orbax takes seconds and serves this
+        is_run,
+        resolve_workdir,
+    )
 
-    workdir, step = resolve_checkpoint(path)
-    is_run = (workdir / "config.json").exists() and (workdir / "checkpoints").is_dir()
-    if step is not None or is_run:
+    if is_run(path):
         return from_run(path)
+    workdir = resolve_workdir(path)
     if (workdir / DESCRIPTION).exists():
         return load(os.fspath(path))
     try:
         files_of(os.fspath(path))
     except WeightsError as error:
-        kinds = f"{DESCRIPTION} (imported weights) or config.json and checkpoints/ (a run)"
+        kinds = (
+            f"{DESCRIPTION} (imported weights), config.json and model.safetensors (timm), or "
+            "config.json and checkpoints/ (a run)"
+        )
         what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
-        raise WeightsError(f"{path} holds no weights: it is {what} {kinds}") from error
+        place = "" if is_local(path) else ". In a bucket only runs are looked for"
+        raise WeightsError(f"{path} holds no weights: it is {what} {kinds}{place}") from error
     return import_weights(os.fspath(path))
 
 

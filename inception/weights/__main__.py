@@ -6,7 +6,9 @@ verify SOURCE FILE compares our network with the library that the file comes fro
 installed, endpoint by endpoint; the status is 1 if they differ.
 
 SOURCE is auto, torchvision, timm (timm.tf_in1k, timm.tf_adv_in1k, timm.tv_in1k, timm.gluon_in1k),
-keras, slim, tensorflow-inception or fid.
+keras, slim, tensorflow-inception or fid. FILE may be a folder of Hugging Face's: config.json and
+model.safetensors. What a file says about its input and its head is taken, what it does not say is
+assumed from SOURCE, and import prints which. Flags such as --image_size win over both.
 
 export FORMAT WEIGHTS --output=PATH writes imported weights, or those of a run's workdir or of
 WORKDIR/checkpoints/STEP, and verifies what it wrote. FORMAT is torchvision, timm (.pth, or
@@ -17,15 +19,19 @@ program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from inception import command_line, weights
+from inception.data.preprocessing import INTERPOLATIONS, METHODS, Preprocessing
 from inception.errors import UserError
 from inception.weights import verify
+from inception.weights.description import ACTIVATIONS
 from inception.weights.export import FORMATS, export
+from inception.workdir.files import local_path
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:
@@ -35,22 +41,45 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     for name, run in (("import", _import), ("verify", _verify)):
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
-        command.add_argument("file", metavar="FILE")
-        command.add_argument("--raw", action="store_true", help="no running averages (TensorFlow)")
+        command.add_argument("file", metavar="FILE", type=local_path)
+        command.add_argument("--raw", action="store_true", help="not the running averages")
         command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
-        command.add_argument("--labels", metavar="FILE", help="the classes' names, one per line")
+        command.add_argument(
+            "--labels", metavar="FILE", type=local_path, help="class names, one per line"
+        )
+        _add_preprocessing(command)
         command.set_defaults(run=run)
-    commands.choices["import"].add_argument("--output", metavar="DIRECTORY", required=True)
+    commands.choices["import"].add_argument(
+        "--output", metavar="DIRECTORY", required=True, type=local_path
+    )
     _add_export(commands)
     args, _ = command_line.parse(parser, argv)
     return args.run(args)
+
+
+def _add_preprocessing(command: argparse.ArgumentParser) -> None:
+    """The fields of `Preprocessing` and the activation, which win over the file."""
+    group = command.add_argument_group("instead of what the file says")
+    group.add_argument("--image_size", type=int, metavar="PIXELS")
+    group.add_argument("--method", choices=METHODS)
+    group.add_argument("--crop_fraction", type=float, metavar="FRACTION")
+    group.add_argument("--interpolation", choices=INTERPOLATIONS)
+    for name in ("mean", "std"):
+        group.add_argument(f"--{name}", type=_three, metavar="R,G,B", help="of pixels in [0, 1]")
+    group.add_argument("--activation", choices=ACTIVATIONS, default="", help="after the logits")
+
+
+def _three(text: str) -> tuple[float, ...]:
+    """Numbers for red, green and blue, or one for all."""
+    numbers = tuple(map(float, text.split(",")))
+    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def _add_export(commands: Any) -> None:
     command = commands.add_parser("export", help=_export.__doc__)
     command.add_argument("format", choices=FORMATS, metavar="FORMAT")
     command.add_argument("weights", metavar="WEIGHTS")
-    command.add_argument("--output", metavar="PATH", required=True)
+    command.add_argument("--output", metavar="PATH", required=True, type=local_path)
     command.add_argument("--raw", action="store_true", help="of a run, no running averages")
     command.add_argument(
         "--preprocessing", action="store_true", help="of a program: takes uint8, scales inside"
@@ -71,7 +100,7 @@ def _import(args: argparse.Namespace) -> None:
 def _verify(args: argparse.Namespace) -> int:
     """Compare with the original library."""
     pretrained = _read(args)
-    differences = verify.verify(pretrained, args.file)
+    differences = verify.verify(pretrained, args.file, ema=not args.raw)
     print(verify.table(differences))
     worst = max(differences, key=lambda difference: difference.relative)
     same = worst.relative <= verify.TOLERANCE
@@ -92,9 +121,16 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> weights.Pretrained:
-    labels = _read_labels(Path(args.labels)) if args.labels else []
+    labels = _read_labels(args.labels) if args.labels else []
+    flags = {field.name: getattr(args, field.name) for field in fields(Preprocessing)}
     return weights.import_weights(
-        args.file, args.source, ema=not args.raw, background=args.background, labels=labels
+        args.file,
+        args.source,
+        ema=not args.raw,
+        background=args.background,
+        labels=labels,
+        preprocessing={name: value for name, value in flags.items() if value is not None},
+        activation=args.activation,
     )
 
 
@@ -106,7 +142,7 @@ def _read_labels(file: Path) -> list[str]:
 
 
 def summary(pretrained: weights.Pretrained) -> str:
-    """What was read and what is different about it, for a person."""
+    """What was read, what is different about it, and what says so, for a person."""
     described = weights.describe(pretrained)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(pretrained.variables["params"]))
     lines = {
@@ -116,9 +152,13 @@ def summary(pretrained: weights.Pretrained) -> str:
         "labels": ", ".join((*pretrained.labels[:3], "...")) if pretrained.labels else "none",
         **{f"model.{name}": value for name, value in described["model"].items()},
         **{f"preprocessing.{name}": v for name, v in described["preprocessing"].items()},
+        "activation": pretrained.activation,
     }
     width = max(map(len, lines))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+    origins = {name: f"  ({origin})" for name, origin in pretrained.provenance.items()}
+    return "\n".join(
+        f"{name:<{width}}  {value}{origins.get(name, '')}" for name, value in lines.items()
+    )
 
 
 if __name__ == "__main__":

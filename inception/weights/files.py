@@ -1,33 +1,33 @@
 """Files of weights as named arrays, whatever wrote them; nothing in a file is executed.
 
 A file's names and shapes are known before an array of it is read, so that a caller reads only what
-it expects, of the size that it expects. (PyTorch's files are unpacked as a whole, after their size
-has been checked.)
+it expects, of the size that it expects.
 """
 
+import glob
 import hashlib
-import importlib.util
 import io
-import pickle
 import re
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from inception.errors import UserError
-from inception.weights import keras_names
+from inception.weights import keras_names, pth
 
 # A float64 network with its optimizer's state is 0.65 GiB.
 MAX_BYTES = 2 << 30
 
 _TENSORFLOW_TABLE = struct.pack("<Q", 0xDB4775248B80FB57)  # ends V1 checkpoints and V2's index
 _V2_FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
+
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "model.weights.h5")
 
 Shapes = dict[str, tuple[int, ...]]
 Read = Callable[[str], np.ndarray]
@@ -81,13 +81,16 @@ def open_tensors(path: str | Path) -> Iterator[Tensors]:
 def files_of(path: str | Path) -> list[Path]:
     """The file, or all files of the V2 checkpoint that `path` is a prefix or a file of.
 
+    Of a folder as Hugging Face has it, the file with the weights.
+
     Raises:
       WeightsError: when there is none.
     """
     path = Path(path).expanduser()
+    path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path)
     prefix = _V2_FILES.sub("", str(path))
     if Path(f"{prefix}.index").is_file():
-        parts = path.parent.glob(f"{Path(prefix).name}.data-*")
+        parts = path.parent.glob(f"{glob.escape(Path(prefix).name)}.data-*")
         return [Path(f"{prefix}.index"), *sorted(parts)]
     if path.is_file():
         return [path]
@@ -174,7 +177,7 @@ def _format(path: Path) -> str:
         return "keras"
     if start.startswith(b"PK\x03\x04"):
         return "keras" if _KERAS_MEMBER in zipfile.ZipFile(path).namelist() else "pytorch"
-    if start.startswith(b"\x80\x02"):  # a pickle, PyTorch's format before 1.6
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":  # a pickle, as before 1.6
         return "pytorch"
     if start[8:9] == b"{":
         return "safetensors"
@@ -194,44 +197,10 @@ def _open_safetensors(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
 
 
 def _open_pytorch(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
-    if not importlib.util.find_spec("torch"):
-        raise WeightsError(f"{path} is a file of PyTorch's: reading it needs pip install torch")
-    import torch
-
-    if zipfile.is_zipfile(path):
-        _check_size(path, sum(member.file_size for member in zipfile.ZipFile(path).infolist()))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # whose text advises to execute the file
-        raise WeightsError(
-            f"{path} is damaged, or holds more than tensors, which is not executed. Save a state "
-            "dict: torch.save(model.state_dict(), FILE)"
-        ) from error
-    tensors = _state_dict(path, content)
-    if bad := [name for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]:
-        raise WeightsError(f"{path} holds {bad[0]!r}, which is no tensor: save a state dict alone")
-
-    def read(name: str) -> np.ndarray:
-        tensor = tensors[name].detach()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}, read
-
-
-def _state_dict(path: Path, content: Any) -> dict[str, Any]:
-    """The tensors by name, out of what training programs wrap around them.
-
-    A wrapper ("state_dict", "model") may hold other things beside them, of the training program.
-    """
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise WeightsError(f"{path} holds {type(content).__name__}, no state dict: save one")
-    tensors = {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    if len(tensors) < len(content):
-        raise WeightsError(f"{path} holds tensors with and without 'module.': save it again")
-    return tensors
+        return pth.open_pth(path)
+    except pth.Refused as error:
+        raise WeightsError(f"{path} {error}") from error
 
 
 _KERAS_MEMBER = "model.weights.h5"
@@ -254,7 +223,12 @@ def _open_keras(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
 def _open_tensorflow(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(path).removesuffix(".index"))
+    # TensorFlow takes a checkpoint's path for a pattern, so it is given one without * ? [ \\.
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    prefix = _V2_FILES.sub("", path.name)
+    for file in files_of(path):
+        (folder / f"model{file.name.removeprefix(prefix)}").symlink_to(file.absolute())
+    reader = tf.train.load_checkpoint(str(folder / "model"))
     shapes = reader.get_variable_to_shape_map()
     return {name: tuple(shape) for name, shape in shapes.items()}, reader.get_tensor
 

@@ -8,8 +8,13 @@ import functools
 from pathlib import Path
 
 
-@functools.cache
 def imagenet_labels() -> tuple[str, ...]:
     """The names of the 1000 classes."""
+    return tuple(imagenet_names().values())
+
+
+@functools.cache
+def imagenet_names() -> dict[str, str]:
+    """The names of the 1000 classes by their WordNet ids, "n01440764"."""
     lines = Path(__file__).with_name("imagenet_labels.txt").read_text().splitlines()
-    return tuple(line.split(maxsplit=1)[1] for line in lines)
+    return dict(line.split(maxsplit=1) for line in lines)

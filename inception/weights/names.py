@@ -7,7 +7,7 @@ research/inception/inception/slim/inception_model.py, keras.applications.incepti
 torchvision.models.inception.
 
 A tensor of ours is named by its path, "params/Mixed_5b/branch1x1/conv/kernel". `table` gives the
-source's name for every one, `to_ours` and `to_theirs` turn one tensor around.
+source's name for every one, `to_ours` and `to_source` turn one tensor around.
 """
 
 from collections.abc import Iterable
@@ -125,7 +125,7 @@ class Naming:
       convolutions: our path of a convolution and its batch normalization -> the source's.
       leaves: our tensor of such a pair -> the source's name, "{}" being the path.
       heads: our tensor of a linear layer -> the source's name.
-      side_head: how the names of the side head's tensors begin; "" where there never is one.
+      aux_head: how the names of the side head's tensors begin; "" where there never is one.
       extras: pattern of the names that are no weights of the network and are left out.
       output_first: kernels are [out, in, height, width] and [out, in], not as ours the reverse.
       linear_1x1: linear layers are 1x1 convolutions.
@@ -134,7 +134,7 @@ class Naming:
     convolutions: dict[str, str]
     leaves: dict[str, str]
     heads: dict[str, str]
-    side_head: str
+    aux_head: str
     extras: str
     output_first: bool = False
     linear_1x1: bool = False
@@ -168,7 +168,7 @@ TORCH = Naming(
         "params/AuxLogits/fc/kernel": "AuxLogits.fc.weight",
         "params/AuxLogits/fc/bias": "AuxLogits.fc.bias",
     },
-    side_head="AuxLogits.",
+    aux_head="AuxLogits.",
     extras=r"\.num_batches_tracked$",
     output_first=True,
 )
@@ -181,7 +181,7 @@ SLIM = Naming(
         "params/AuxLogits/fc/kernel": "InceptionV3/AuxLogits/Conv2d_2b_1x1/weights",
         "params/AuxLogits/fc/bias": "InceptionV3/AuxLogits/Conv2d_2b_1x1/biases",
     },
-    side_head="InceptionV3/AuxLogits/",
+    aux_head="InceptionV3/AuxLogits/",
     extras=_TENSORFLOW_EXTRAS,
     linear_1x1=True,
 )
@@ -194,7 +194,7 @@ RESEARCH = Naming(
         "params/AuxLogits/fc/kernel": "aux_logits/FC/weights",
         "params/AuxLogits/fc/bias": "aux_logits/FC/biases",
     },
-    side_head="aux_logits/",
+    aux_head="aux_logits/",
     extras=_TENSORFLOW_EXTRAS,
 )
 # The numbers are the order of creation from 0; files.keras makes them so.
@@ -211,7 +211,7 @@ KERAS = Naming(
         "params/Logits/kernel": "predictions/kernel",
         "params/Logits/bias": "predictions/bias",
     },
-    side_head="",
+    aux_head="",
     extras=r"^optimizer",
 )
 
@@ -235,7 +235,7 @@ def to_ours(naming: Naming, name: str, array: np.ndarray) -> np.ndarray:
     return array.reshape(array.shape[-2:]) if name in naming.heads and array.ndim == 4 else array
 
 
-def to_theirs(naming: Naming, name: str, array: np.ndarray) -> np.ndarray:
+def to_source(naming: Naming, name: str, array: np.ndarray) -> np.ndarray:
     """Lays out our tensor called `name` as the source's."""
     if naming.output_first and array.ndim > 1:
         return array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))

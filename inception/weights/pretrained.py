@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,15 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inception.model import Inception
-from inception.preprocessing import Preprocessing
+from inception.data.preprocessing import Preprocessing
+from inception.network.model import Inception
+from inception.weights.description import ACTIVATIONS
 from inception.weights.files import WeightsError, check_tensors, open_tensors
+from inception.workdir.files import local_path
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
-_NOT_SAVED = {"parent", "name", "dtype", "as_drawn"}  # Flax's own, and how a run computes
+_NOT_SAVED = {"parent", "name", "dtype", "fuse"}  # Flax's own, and how a run computes
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Pretrained:
       labels: the classes' names, or () where they are not known.
       source: of `sources.SOURCES`, or the checkpoint of a run.
       sha256: of the file that they were imported from; "" for a run.
+      activation: What makes probabilities of the logits: "softmax" over the classes, or "sigmoid"
+        of each, where an image can have several labels.
+      provenance: Of an import, where the fields of the preprocessing, of the model, the labels and
+        the activation come from ("preprocessing.mean": "config.json", "given" or "assumed"), and
+        what was chosen or left out ("parameters": "running averages, state_dict_ema/").
     """
 
     model: Inception
@@ -46,17 +53,20 @@ class Pretrained:
     labels: tuple[str, ...]
     source: str
     sha256: str
+    activation: str = "softmax"
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
 def save(directory: str | Path, pretrained: Pretrained) -> None:
-    """Writes `directory`, all of it or nothing.
+    """Writes `directory`, on a disk, all of it or nothing.
 
     Raises:
+      UserError: when it is in a bucket.
       WeightsError: when there is a directory or file of that name.
     """
     import safetensors.numpy
 
-    directory = Path(directory).expanduser()
+    directory = local_path(directory)
     if directory.exists():
         raise WeightsError(f"{directory} exists and is not overwritten: name another directory")
     scratch = directory.with_name(f".{directory.name}-{os.getpid()}")
@@ -75,7 +85,7 @@ def save(directory: str | Path, pretrained: Pretrained) -> None:
 def describe(pretrained: Pretrained) -> dict[str, Any]:
     """Everything but the arrays, as plain data: the content of model.json."""
     model = pretrained.model
-    fields = [field.name for field in dataclasses.fields(model) if field.name not in _NOT_SAVED]
+    fields = [each.name for each in dataclasses.fields(model) if each.name not in _NOT_SAVED]
     return {
         "format": FORMAT,
         "source": pretrained.source,
@@ -83,6 +93,8 @@ def describe(pretrained: Pretrained) -> dict[str, Any]:
         "model": {name: getattr(model, name) for name in fields},
         "preprocessing": dataclasses.asdict(pretrained.preprocessing),
         "labels": list(pretrained.labels),
+        "activation": pretrained.activation,
+        "provenance": pretrained.provenance,
     }
 
 
@@ -90,14 +102,15 @@ def load(directory: str | Path) -> Pretrained:
     """Reads what `save` wrote.
 
     Raises:
+      UserError: when it is in a bucket.
       WeightsError: when it is incomplete, damaged, or written by a newer version.
     """
-    directory = Path(directory).expanduser()
+    directory = local_path(directory)
     rest = _read_description(directory / DESCRIPTION)
     with open_tensors(directory / WEIGHTS) as tensors:
         shapes = shapes_of(rest["model"], rest["preprocessing"].image_size)
         check_tensors(directory / WEIGHTS, tensors.shapes, shapes)
-        arrays = {name: tensors.read(name) for name in tensors.shapes}
+        arrays = {name: np.asarray(tensors.read(name), np.float32) for name in tensors.shapes}
     return Pretrained(variables=unflatten_dict(arrays, sep="/"), **rest)
 
 
@@ -113,6 +126,9 @@ def _read_description(file: Path) -> dict[str, Any]:
         preprocessing = content["preprocessing"]
         scaling = {name: tuple(preprocessing[name]) for name in ("mean", "std")}
         model, labels = Inception(**content["model"]), content["labels"]
+        activation = content.get("activation", "softmax")  # older files do not say
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation {activation!r}")
         if labels and len(labels) != model.num_classes:
             raise ValueError(f"{len(labels)} labels for {model.num_classes} classes")
         return {
@@ -121,6 +137,8 @@ def _read_description(file: Path) -> dict[str, Any]:
             "labels": tuple(labels),
             "source": content["source"],
             "sha256": content["sha256"],
+            "activation": activation,
+            "provenance": dict(content.get("provenance", {})),
         }
     except WeightsError:
         raise
@@ -140,7 +158,7 @@ def from_run(path: epath.PathLike, ema: bool = True) -> Pretrained:
     Raises:
       CheckpointError: if it is not there, or cannot be read.
     """
-    from inception.workdir import restore_run  # Orbax takes seconds and serves only this
+    from inception.workdir.restore import restore_run  # Orbax takes seconds and serves only this
 
     run = restore_run(path)
     return Pretrained(

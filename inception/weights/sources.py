@@ -5,15 +5,13 @@ timm.models.inception_v3, pytorch_fid.inception, keras.applications.inception_v3
 imagenet_utils, slim/nets/inception_v3.py and inception_utils.py, and research/inception.
 """
 
-import contextlib
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from inception.preprocessing import Preprocessing
-from inception.weights import names
+from inception.data.preprocessing import Preprocessing
+from inception.weights import names, timm_config
 from inception.weights.files import Tensors, WeightsError
 from inception.weights.names import Naming
 
@@ -59,6 +57,7 @@ class Source:
 _TIMM_SOURCE = Source(names.TORCH, _TORCH_MODEL | {"dropout_rate": 0.0}, _TIMM)
 SOURCES: dict[str, Source] = {
     "torchvision": Source(names.TORCH, _TORCH_MODEL, _TORCHVISION),
+    "timm": _TIMM_SOURCE,  # of somebody's own: the config.json beside it says how it is scaled
     "timm.tf_in1k": _TIMM_SOURCE,
     "timm.tf_adv_in1k": _TIMM_SOURCE,
     "timm.tv_in1k": _TIMM_SOURCE,
@@ -77,6 +76,7 @@ SOURCES: dict[str, Source] = {
 
 FID_CLASSES = 1008
 _TAG = re.compile(r"(tf|tf_adv|tv|gluon)_in1k|(tf|adv|gluon)_inception_v3")
+_OLD = {"adv": "tf_adv"}  # timm's names before it had tags
 
 
 def recognize(tensors: Tensors, path: str | Path) -> str:
@@ -103,28 +103,49 @@ def recognize(tensors: Tensors, path: str | Path) -> str:
 def _torch_source(tensors: Tensors, path: str | Path) -> str:
     if tag := timm_tag(path):
         return f"timm.{tag}"
-    side_head = any(name.startswith(names.TORCH.side_head) for name in tensors.shapes)
-    if not side_head and tensors.shapes.get("fc.bias") == (FID_CLASSES,):
+    if timm_config.read(path):
+        return "timm"
+    aux_head = any(name.startswith(names.TORCH.aux_head) for name in tensors.shapes)
+    if not aux_head and tensors.shapes.get("fc.bias") == (FID_CLASSES,):
         return "fid"
     if tensors.format == "safetensors":
-        raise unclear_tag(path)
+        raise ambiguous_tag(path)
     return "torchvision"
 
 
 def timm_tag(path: str | Path) -> str:
     """The tag of timm's weights, from the config.json beside the file or its path; or ""."""
-    config = Path(path).with_name("config.json")
-    tag = ""
-    if config.is_file():
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # another program's
-            tag = json.loads(config.read_text())["pretrained_cfg"]["tag"]
-    for found in _TAG.finditer(str(Path(path).absolute())):
-        old = {"adv": "tf_adv"}.get(found[2], found[2])
-        tag = tag or f"{found[1] or old}_in1k"
+    tag = timm_config.tag(path)
+    if tag and f"timm.{tag}" not in SOURCES:
+        return ""
+    own = _nearest_tag(Path(Path(path).name))
+    if tag and own and tag != own:
+        raise _ambiguous_tag(
+            path, f"{Path(path).name} names {own}, and config.json beside it {tag}"
+        )
+    tag = tag or own or _nearest_tag(Path(path).absolute().parent)
     return tag if f"timm.{tag}" in SOURCES else ""
 
 
-def unclear_tag(path: str | Path) -> WeightsError:
+def _nearest_tag(path: Path) -> str:
+    """The tag in the last part of a path that has one, or ""."""
+    for part in reversed(path.parts):
+        tags = {f"{_OLD.get(m[2], m[2] or m[1])}_in1k" for m in _TAG.finditer(part)}
+        if len(tags) > 1:
+            raise _ambiguous_tag(path, f"{part!r} names {' and '.join(sorted(tags))}")
+        if tags:
+            return tags.pop()
+    return ""
+
+
+def _ambiguous_tag(path: str | Path, why: str) -> WeightsError:
+    return WeightsError(f"{path}: {why}. Name the source, such as timm.tf_in1k")
+
+
+def ambiguous_tag(path: str | Path) -> WeightsError:
     """What to say where timm's tag is needed, as its weights differ in the scaling of the input."""
     choices = ", ".join(name for name in SOURCES if name.startswith("timm."))
-    return WeightsError(f"{path} does not say which of timm's weights it holds: name {choices}")
+    return WeightsError(
+        f"{path} does not say which of timm's weights it holds: name {choices}; or timm "
+        "with --mean and --std, for weights of your own"
+    )

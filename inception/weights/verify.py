@@ -49,28 +49,35 @@ def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
     return Difference(name, ours.shape, largest, largest / max(float(np.abs(theirs).max()), 1e-30))
 
 
-def verify(pretrained: Pretrained, path: str | Path, batch: int = 2) -> list[Difference]:
+def verify(
+    pretrained: Pretrained, path: str | Path, batch: int = 2, *, ema: bool = True
+) -> list[Difference]:
     """Compares the network read from a file with the original library's that read the same file.
 
-    Both see the same random images, of the size that the weights are for.
+    Both see the same random images, of the size that the weights are for. A Keras file that holds
+    a whole model is run as that model, with its own scaling, pooling and head.
 
     Raises:
       WeightsError: when the original library is not installed.
     """
     size = pretrained.preprocessing.image_size
     images = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
-    theirs = originals.endpoints(pretrained.source, path, images)
-    return compare(our_endpoints(pretrained.model, pretrained.variables, images), theirs)
+    theirs = originals.endpoints(pretrained.source, path, images, pretrained.preprocessing, ema=ema)
+    ours = our_endpoints(pretrained.model, pretrained.variables, images)
+    if "probabilities" in theirs:
+        function = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[pretrained.activation]
+        ours["probabilities"] = function(ours["logits"])
+    return compare(ours, theirs)
 
 
 def our_endpoints(
-    model: Any, variables: Any, images: np.ndarray, side_head: bool = True
+    model: Any, variables: Any, images: np.ndarray, aux_head: bool = True
 ) -> dict[str, Any]:
     """All endpoints at inference, "logits" among them, and "aux_logits" if there is a side head."""
 
     @jax.jit
     def forward(variables: Any, images: jax.Array) -> Any:
-        return model.apply(variables, images, side_head=side_head)
+        return model.apply(variables, images, aux_head=aux_head)
 
     logits, endpoints = forward(variables, images)
     return endpoints | {"logits": logits}

@@ -170,8 +170,8 @@ class Report:
 
 def result(run: Run) -> dict:
     """What must be the same however often a run was killed."""
-    from inception.digests import read  # JAX takes a second, and only the end needs it
-    from inception.logbook import read_metrics
+    from inception.workdir.digests import read  # JAX takes a second, and only the end needs it
+    from inception.workdir.logbook import read_metrics
 
     (stored,) = run.workdir.glob(f"checkpoints/{STEPS}/digests/*.json")
     losses = {
@@ -189,10 +189,10 @@ def result(run: Run) -> dict:
 def restore(run: Run) -> None:
     """Reads the last checkpoint, every leaf of which is compared with its digest."""
     import inception
-    from inception import sharding
-    from inception.checkpoints import Checkpoints
-    from inception.state import build
-    from inception.workdir import read_config
+    from inception.distributed import sharding
+    from inception.training.state import build
+    from inception.workdir.checkpoints import Checkpoints
+    from inception.workdir.identity import read_config
 
     inception.restore_run(run.workdir)
     like = build(read_config(run.workdir), 10, EXAMPLES / BATCH)

@@ -15,6 +15,7 @@ from inception.weights.export import foreign, ours, programs
 from inception.weights.export.format import Format
 from inception.weights.files import WeightsError
 from inception.weights.pretrained import Pretrained
+from inception.workdir.files import local_path
 
 FORMATS: dict[str, Format] = foreign.FORMATS | ours.FORMATS | programs.FORMATS
 
@@ -34,10 +35,11 @@ def export(
       Sentences: how to read it, what it does not carry, and what was verified.
 
     Raises:
+      UserError: when `output` is in a bucket.
       WeightsError: when the format cannot carry the network, the name does not fit the format or is
         taken, a library is missing, or what was written does not compute the same.
     """
-    kind, output = FORMATS[format], Path(output).expanduser()
+    kind, output = FORMATS[format], local_path(output)
     if kind.suffixes and not output.name.endswith(kind.suffixes):
         raise WeightsError(
             f"{output} is no name for {format}: end it in {' or '.join(kind.suffixes)}"
@@ -53,6 +55,8 @@ def export(
         notes = kind.write(pretrained, written, preprocessing)
         with jax.default_matmul_precision("highest"):  # of accelerators too
             notes += kind.verify(pretrained, written, preprocessing)
+        if pretrained.activation == "sigmoid":
+            notes.append("a sigmoid of each logit, not a softmax, makes the classes' probabilities")
         written.rename(output)
     except ImportError as error:
         raise WeightsError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from inception.model import Inception
+from inception.network.model import Inception
 from inception.weights import names, verify
 from inception.weights.export.format import Format, judged, scaled
 from inception.weights.files import WeightsError
@@ -46,7 +46,7 @@ def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]
             f"({'; '.join(differences)}): export onnx, stablehlo or savedmodel, which carry any"
         )
     arrays = flatten_dict(pretrained.variables, sep="/")
-    model, notes = _with_side_head(pretrained.model, naming, settings, arrays)
+    model, notes = _with_aux_head(pretrained.model, naming, settings, arrays)
     if model.batch_norm_scale and not pretrained.model.batch_norm_scale:
         notes.append("this network has no scale in its batch normalization: it is 1 in the file")
     fitted = {
@@ -57,7 +57,7 @@ def _fitted(pretrained: Pretrained, source: str) -> tuple[Pretrained, list[str]]
     return dataclasses.replace(pretrained, model=model, variables=variables, source=source), notes
 
 
-def _with_side_head(
+def _with_aux_head(
     ours: Inception, naming: names.Naming, settings: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> tuple[Inception, list[str]]:
     """The source's network, with the side head where it has room for ours."""
@@ -66,11 +66,11 @@ def _with_side_head(
         return model, []
     whole = model.clone(aux_head="bn")
     shapes = shapes_of(whole)
-    side_head = {name: array for name, array in arrays.items() if "/AuxLogits/" in name}
+    aux_head = {name: array for name, array in arrays.items() if "/AuxLogits/" in name}
     if (
-        naming.side_head
+        naming.aux_head
         and ours.aux_head == "bn"
-        and all(array.shape == shapes[name] for name, array in side_head.items())
+        and all(array.shape == shapes[name] for name, array in aux_head.items())
     ):
         return whole, []
     return model, ["the side head, which serves training only, is left out: it has no place there"]
@@ -81,7 +81,7 @@ def _tensors(fitted: Pretrained) -> dict[str, np.ndarray]:
     naming = SOURCES[fitted.source].naming
     arrays = flatten_dict(fitted.variables, sep="/")
     return {
-        theirs: np.ascontiguousarray(names.to_theirs(naming, ours, np.asarray(arrays[ours])))
+        theirs: np.ascontiguousarray(names.to_source(naming, ours, np.asarray(arrays[ours])))
         for ours, theirs in names.table(naming, arrays).items()
     }
 
@@ -119,7 +119,13 @@ def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
     import keras
 
     classes, tensors = fitted.model.num_classes, _tensors(fitted)
-    network = keras.applications.InceptionV3(weights=None, classes=classes)
+    size = fitted.preprocessing.image_size
+    network = keras.applications.InceptionV3(
+        weights=None,
+        classes=classes,
+        input_shape=(size, size, 3),
+        classifier_activation=pretrained.activation,
+    )
     layers = {"predictions": network.get_layer("predictions")}
     for kind in ("conv2d", "batch_normalization"):
         same = [layer for layer in network.layers if layer.name.startswith(kind)]
@@ -130,7 +136,10 @@ def _write_keras(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
             variable.assign(tensors[f"{name}/{variable.name}"])
     whole = not path.name.endswith(".weights.h5")
     network.save(path) if whole else network.save_weights(path)
-    made = f"keras.applications.InceptionV3(weights=None, classes={classes})"
+    made = (
+        f"keras.applications.InceptionV3(weights=None, classes={classes}, "
+        f"input_shape=({size}, {size}, 3), classifier_activation={pretrained.activation!r})"
+    )
     return [f"load it with {made}.load_weights; its input is {scaled(pretrained)}", *notes]
 
 

@@ -15,9 +15,8 @@ import jax
 import jax.export
 import numpy as np
 
-from inception.augment import normalize
-from inception.layers import fold_batch_norm
-from inception.predictor import Predictor
+from inception.data.augment import normalize
+from inception.network.fused import fold_batch_norm
 from inception.weights import verify
 from inception.weights.export.format import Format, judged, scaled
 from inception.weights.pretrained import Pretrained
@@ -27,7 +26,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 def program(pretrained: Pretrained, preprocessing: bool) -> tuple[Callable, tuple, Any]:
     """The function from images to logits, the shape of an image, and the type of images."""
-    model = pretrained.model.clone(batch_norm_folded=True, as_drawn=True)
+    model = pretrained.model.clone(batch_norm_folded=True, fuse=False)
     variables = fold_batch_norm(pretrained.variables, model.batch_norm_epsilon)
     scaling = pretrained.preprocessing
 
@@ -54,8 +53,10 @@ def _verify(pretrained: Pretrained, path: Path, preprocessing: bool, *, library:
     scaling = pretrained.preprocessing
     shape = (3, scaling.image_size, scaling.image_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    ours = Predictor(pretrained.model, pretrained.variables, scaling)(pixels)["logits"]
-    images = pixels if preprocessing else normalize(pixels, scaling.mean, scaling.std)
+    scaled_images = np.asarray(normalize(pixels, scaling.mean, scaling.std))
+    model, variables = pretrained.model, pretrained.variables
+    ours = verify.our_endpoints(model, variables, scaled_images, aux_head=False)["logits"]
+    images = pixels if preprocessing else scaled_images
     try:
         theirs = _LIBRARIES[library][1](path, np.asarray(images))
     except ImportError as error:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from inception.platforms import ANY, compiled_for
+from inception.ops.platforms import ANY, compiled_for
 
 Pairs = Sequence[tuple[int, int]]  # before and after, of height and width
 

@@ -37,13 +37,17 @@ class _Operations:
     """TensorFlow's: a `rebuild.Library`."""
 
     def convolution(self, images: Any, kernel: np.ndarray, strides: Any, padding: Pairs) -> Any:
-        return tf.nn.conv2d(images, kernel, strides, [(0, 0), *padding, (0, 0)])
+        named = _name_of(images, kernel.shape[:2], strides, padding)
+        if not named:
+            images, named = _zeros_around(images, padding), "VALID"
+        return tf.nn.conv2d(images, kernel, strides, named)
 
     def max_pool(self, images: Any, window: Any, strides: Any, padding: Pairs) -> Any:
-        return tf.nn.max_pool2d(images, window, strides, [(0, 0), *padding, (0, 0)])
+        named = _name_of(images, window, strides, padding)
+        return tf.nn.max_pool2d(images, window, strides, named or [(0, 0), *padding, (0, 0)])
 
     def sum_pool(self, images: Any, window: Any, strides: Any, padding: Pairs) -> Any:
-        padded = tf.pad(images, [(0, 0), *padding, (0, 0)])  # its averages leave padding out
+        padded = _zeros_around(images, padding)  # its averages leave padding out
         return tf.nn.avg_pool2d(padded, window, strides, "VALID") * np.float32(np.prod(window))
 
     def concatenate(self, values: list[Any]) -> Any:
@@ -64,3 +68,24 @@ class _Operations:
     def elementwise(self, operation: str, left: Any, right: Any) -> Any:
         by_name = {"add": tf.add, "sub": tf.subtract, "mul": tf.multiply, "div": tf.divide}
         return by_name[operation](left, right)
+
+
+def _name_of(images: Any, window: Any, strides: Any, padding: Pairs) -> str:
+    """The name of a padding, "VALID" or "SAME"; "" if it is neither.
+
+    TensorFlow Lite's converter takes no other padding, not even explicit zeros on all sides.
+    """
+    if not np.any(padding):
+        return "VALID"
+    sides = zip(images.shape[1:3], window, strides, padding, strict=True)
+    return "SAME" if all(_same(*side) == tuple(side[3]) for side in sides) else ""
+
+
+def _same(size: int, window: int, stride: int, _: Any) -> tuple[int, int]:
+    """What "SAME" puts before and after a side."""
+    total = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return total // 2, total - total // 2
+
+
+def _zeros_around(images: Any, padding: Pairs) -> Any:
+    return tf.pad(images, [(0, 0), *padding, (0, 0)]) if np.any(padding) else images

@@ -1,0 +1,153 @@
+"""Images/s of our side and of opponents, interleaved, and what the device could do at best."""
+
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tabulate import tabulate
+
+from benchmarks.turns import Round, Worker, environment, started, take_turns
+from benchmarks.work import OURS, Work
+
+
+class Spread(NamedTuple):
+    """Of a quantity over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """The median and the extremes."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def text(self, digits: int = 1) -> str:
+        """As "3.1 (2.9 to 3.2)"."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Of one side.
+
+    Attributes:
+      side: its name.
+      does: what a step is.
+      batch: images of a step.
+      images_per_second: over the rounds.
+      ours_over_theirs: the ratio of images/s in the rounds that belong together; 1 for ours.
+      per_core_second: images per second of the processor's time.
+      ours_over_theirs_per_core: the ratio of these.
+      start_seconds: from the start of its process to the end of its first step, nothing compiled
+        before.
+      first_step_seconds: of these, the first step with all that is compiled for it.
+      peak_bytes: of memory, the accelerator's or else the host's, compilation included.
+    """
+
+    side: str
+    does: str
+    batch: int
+    images_per_second: Spread
+    ours_over_theirs: Spread
+    per_core_second: Spread
+    ours_over_theirs_per_core: Spread
+    start_seconds: float
+    first_step_seconds: float
+    peak_bytes: int
+
+
+def measure(works: Sequence[Work], rounds: int, seconds: float, cache: Path) -> list[Result]:
+    """Measures all sides in one run; the first is ours."""
+    with started(works, cache) as workers:
+        found = take_turns(workers, rounds, seconds)
+        return [_result(worker, found[worker.work.side], found[OURS]) for worker in workers]
+
+
+def _result(worker: Worker, own: Sequence[Round], ours: Sequence[Round]) -> Result:
+    pairs = list(zip(ours, own, strict=True))
+    return Result(
+        side=worker.work.side,
+        does=worker.does,
+        batch=worker.work.batch,
+        images_per_second=Spread.of([each.rate for each in own]),
+        ours_over_theirs=Spread.of([a.rate / b.rate for a, b in pairs]),
+        per_core_second=Spread.of([each.core_rate for each in own]),
+        ours_over_theirs_per_core=Spread.of([a.core_rate / b.core_rate for a, b in pairs]),
+        start_seconds=worker.start_seconds,
+        first_step_seconds=worker.first_step_seconds,
+        peak_bytes=worker.peak_bytes(),
+    )
+
+
+def limits(work: Work, cache: Path) -> dict[str, Any]:
+    """The fields of limits.py's `Limits`, found in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.limits"]
+    done = subprocess.run(
+        [*command, json.dumps(dataclasses.asdict(work))],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=environment(work.threads, cache),
+    )
+    return json.loads(done.stdout)
+
+
+def table(results: Sequence[Result], limits: Mapping[str, Any]) -> str:
+    """A line for each side of a network, and below it what each does."""
+    return _table(
+        results,
+        lambda result: {
+            "of arithmetic": _percent(result, limits["by_arithmetic"]),
+            "of traffic": _percent(result, limits["by_traffic"]),
+            "of both": _percent(result, limits["roofline"]),
+        },
+    )
+
+
+def input_table(results: Sequence[Result]) -> str:
+    """A line for each side of the input, and below it what each does."""
+    return _table(
+        results,
+        lambda result: {
+            "per core-second": result.per_core_second.text(0),
+            "ours / theirs per core-second": result.ours_over_theirs_per_core.text(2),
+        },
+    )
+
+
+def _table(results: Sequence[Result], more: Callable[[Result], dict[str, str]]) -> str:
+    rows = [
+        {
+            "side": result.side,
+            "images/s": result.images_per_second.text(),
+            "ours / theirs": result.ours_over_theirs.text(2),
+            **more(result),
+            "peak memory": f"{result.peak_bytes / 2**30:.2f} GiB",
+            "first step": f"{result.start_seconds:.1f} s",
+        }
+        for result in results
+    ]
+    align = ("left", *["right"] * (len(rows[0]) - 1))
+    lines = tabulate(rows, "keys", "simple", colalign=align, disable_numparse=True)
+    return "\n".join([lines, "", *(f"{result.side}: {result.does}" for result in results)])
+
+
+def limits_line(limits: Mapping[str, Any]) -> str:
+    """The device's limits and the network's needs in one line."""
+    return (
+        f"{limits['device']}: {limits['operations'] / 1e9:,.0f} G operations/s and "
+        f"{limits['bandwidth'] / 1e9:,.1f} GB/s at best; an image needs "
+        f"{limits['operations_per_image'] / 1e9:.1f} G and "
+        f"{limits['bytes_per_image'] / 1e6:.0f} MB (benchmarks/limits.py): at most "
+        f"{limits['by_arithmetic']:,.1f} and {limits['by_traffic']:,.1f} images/s"
+    )
+
+
+def _percent(result: Result, limit: float) -> str:
+    return f"{100 * result.images_per_second.median / limit:.0f} %"

@@ -1,0 +1,90 @@
+"""What an evaluation counts: sums that add up exactly over batches, and what they come to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from inception.predict.predictor import has_answer
+
+MEANS = ("top1", "top5", "loss", "confidence")
+CALIBRATION_BINS = 15
+MAX_CONFUSED = 50  # classes up to which the confusion matrix is counted
+
+
+def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> dict:
+    """Sums over the images of a batch.
+
+    A row without an answer (`predictor.has_answer`) is an image that is classified wrongly.
+
+    Args:
+      log_probabilities: float32 [batch, classes]; -inf for a class that cannot be the answer.
+      labels: int32 [batch], or [batch, n] where an image has several right answers, -1 for none;
+        images without any are not counted.
+      mask: bool [batch], False for the padding of the last batch.
+
+    Returns:
+      "examples", "top1", "top5" (counts), "not_finite" (images without an answer, whose loss is not
+      finite either), "loss" (cross entropy against the uniform distribution over an image's
+      labels), "confidence" (probability of the predicted class); the calibration's
+      "bin_examples", "bin_correct", "bin_confidence" [15]; "class_examples", "class_correct"
+      [classes], and for up to 50 classes "confusion" [true, predicted]. For these, an image with
+      several labels belongs to the first.
+    """
+    batch, classes = log_probabilities.shape
+    labels = labels.reshape(batch, -1)
+    valid = labels >= 0
+    mask = mask & valid.any(axis=-1)
+    answered = mask & has_answer(log_probabilities)
+    top = jax.lax.top_k(log_probabilities, min(5, classes))[1]
+    hits = (top[:, :, None] == labels[:, None, :]).any(axis=-1) & answered[:, None]  # [batch, k]
+    picked = jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0), axis=-1)
+    losses = -jnp.where(valid, picked, 0).sum(axis=-1) / jnp.maximum(valid.sum(axis=-1), 1)
+    confidence = jnp.where(answered, jnp.exp(log_probabilities.max(axis=-1)), 0)
+    bins = jnp.clip((confidence * CALIBRATION_BINS).astype(jnp.int32), 0, CALIBRATION_BINS - 1)
+    in_bin = jax.nn.one_hot(bins, CALIBRATION_BINS) * mask[:, None]
+    in_class = jax.nn.one_hot(labels[:, 0], classes) * mask[:, None]
+    correct = hits[:, 0].astype(jnp.float32)
+    sums = {
+        "examples": mask.sum(),
+        "top1": hits[:, 0].sum(),
+        "top5": hits.any(axis=-1).sum(),
+        "not_finite": (mask & ~answered).sum(),
+        "loss": jnp.where(mask, losses, 0).sum(),
+        "confidence": confidence.sum(),
+        "bin_examples": in_bin.sum(axis=0),
+        "bin_correct": correct @ in_bin,
+        "bin_confidence": confidence @ in_bin,
+        "class_examples": in_class.sum(axis=0),
+        "class_correct": correct @ in_class,
+    }
+    if classes <= MAX_CONFUSED:
+        predicted = jax.nn.one_hot(top[:, 0], classes) * answered[:, None]
+        sums["confusion"] = in_class.T @ predicted
+    return sums
+
+
+def add(total: dict, sums: dict) -> dict:
+    """Adds a batch's sums to the total so far ({} at first), in float64 on the host."""
+    sums = {name: np.asarray(value, np.float64) for name, value in sums.items()}
+    return {name: total.get(name, 0) + value for name, value in sums.items()}
+
+
+def summarize(total: dict) -> dict:
+    """Fractions between 0 and 1 out of the sums of all batches.
+
+    Returns:
+      "top1", "top5", "loss" (nats), "confidence" (mean probability of the predicted class), "ece"
+      (expected calibration error, 15 equal bins), "not_finite" (the number of images without an
+      answer, which count as wrong), "per_class" (accuracies, None where a class has no image) and
+      for up to 50 classes "confusion" (counts, [true][predicted]).
+    """
+    examples = total["examples"]
+    gaps = np.abs(total["bin_correct"] - total["bin_confidence"])
+    classes = zip(total["class_correct"], total["class_examples"], strict=True)
+    result: dict = {name: float(total[name] / examples) for name in MEANS}
+    result["ece"] = float(gaps.sum() / examples)
+    result["not_finite"] = int(total["not_finite"])
+    result["per_class"] = [float(correct / n) if n else None for correct, n in classes]
+    if "confusion" in total:
+        result["confusion"] = total["confusion"].astype(int).tolist()
+    return result

@@ -1,0 +1,1 @@
+"""The networks of the paper: figures, stages, and what makes them fast."""

@@ -1,0 +1,1 @@
+"""What each platform makes of an operation; every file begins with the operation's reference."""

@@ -1,0 +1,1 @@
+"""What would a run do on chips that are not here?"""

@@ -1,0 +1,246 @@
+"""The layers of a Keras model as one graph, from the description that the model's file holds.
+
+A .keras file has it as config.json, a whole .h5 as an attribute, a folder of Hugging Face's beside
+the weights; files of weights alone have none. Keras 2 and 3 write it differently. Models within
+models are opened, so that a layer is a layer wherever it is. Nothing in a description is executed.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inception.weights.files import WeightsError, files_of
+
+_MAX_BYTES = 1 << 26  # keras.applications' network takes 0.1 MiB
+_CONFIG = "config.json"
+_DAMAGE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+# What does nothing at inference.
+_IDLE = {
+    *("InputLayer", "Identity", "ActivityRegularization", "Cast", "cast"),
+    *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
+}
+_MODELS = ("Functional", "Model", "Sequential")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer, or an operation of NumPy's or TensorFlow's that Keras keeps as one.
+
+    Attributes:
+      name: Its path through the models, "inception_v3/mixed10".
+      kind: Its class, such as "Conv2D"; of TensorFlow's operations "math.subtract".
+      config: Its arguments.
+      inputs: The names of the layers whose outputs it takes.
+      constants: The numbers that an operation takes besides.
+    """
+
+    name: str
+    kind: str
+    config: dict[str, Any]
+    inputs: tuple[str, ...]
+    constants: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        return f"layer {self.name!r} ({self.kind})"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model.
+
+    Attributes:
+      layers: By name, each after those whose outputs it takes.
+      outputs: The names of the layers whose outputs are the model's.
+      loss: What it was compiled with, as Keras writes it; None if it was not.
+    """
+
+    layers: dict[str, Layer]
+    outputs: tuple[str, ...]
+    loss: Any = None
+
+
+def read(path: str | Path) -> Graph | None:
+    """The graph that a file describes.
+
+    Returns:
+      None if it holds weights alone, or a model whose layers only its own code knows.
+
+    Raises:
+      WeightsError: If the description is damaged or says what this reader does not understand.
+    """
+    with reading(path):
+        model, compiled = _descriptions(files_of(path)[0])
+        if not model or model.get("class_name") not in _MODELS:
+            return None
+        layers: dict[str, Layer] = {}
+        outputs = _open(model, "", (), layers)
+        return Graph(layers, tuple(outputs), compiled.get("loss"))
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Turns the errors of a description that is not as expected into one."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except _DAMAGE as error:
+        raise WeightsError(
+            f"{path} describes its model in a way that cannot be read ({error!r}). Save the "
+            "weights alone: model.save_weights('x.weights.h5')"
+        ) from error
+
+
+def _descriptions(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The model's description and how it was compiled, {} where there is none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if _CONFIG not in archive.namelist():
+                return {}, {}
+            if archive.getinfo(_CONFIG).file_size > _MAX_BYTES:
+                raise WeightsError(f"{path}: its {_CONFIG} is too large to be a model's")
+            model = json.loads(archive.read(_CONFIG))
+        return model, model.get("compile_config") or {}
+    if path.name == "model.weights.h5" and (beside := path.with_name(_CONFIG)).is_file():
+        model = json.loads(beside.read_text(encoding="utf-8"))
+        return (model, model.get("compile_config") or {}) if "class_name" in model else ({}, {})
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        texts = [file.attrs.get(name, "{}") for name in ("model_config", "training_config")]
+    model, compiled = (json.loads(text) for text in texts)
+    return model, compiled or {}
+
+
+def _open(
+    model: dict[str, Any], prefix: str, inputs: Sequence[str], layers: dict[str, Layer]
+) -> list[str]:
+    """Adds a model's layers.
+
+    Args:
+      model: Its description.
+      prefix: Of its layers' names.
+      inputs: The names of the layers whose outputs it takes, () for the whole model.
+      layers: To add to.
+
+    Returns:
+      The names of the layers whose outputs are the model's.
+    """
+    config = model["config"]
+    entries = config if isinstance(config, list) else config["layers"]
+    if model["class_name"] == "Sequential":
+        current = list(inputs)
+        if not current and entries[0]["class_name"] not in ("InputLayer", *_MODELS):
+            current = [_first_input(config, entries[0], prefix, layers)]
+        for entry in entries:
+            current = _add(entry, prefix, current, (), layers)
+        return current
+    outputs: dict[str, list[str]] = {}
+    starts = [name for name, *_ in _ends(config["input_layers"])]
+    outer = dict(zip(starts, inputs, strict=bool(inputs)))
+    for entry in entries:
+        name, tensors, constants = entry["name"], *_call(entry)
+        taken = [outputs[layer][index] for layer, index in tensors]
+        if not taken and name in outer:
+            taken = [outer[name]]
+        outputs[name] = _add(entry, prefix, taken, constants, layers)
+    return [outputs[layer][index] for layer, _, index in _ends(config["output_layers"])]
+
+
+def _first_input(config: Any, entry: dict[str, Any], prefix: str, layers: dict[str, Layer]) -> str:
+    """The input that a Sequential of Keras 2 does not list."""
+    built = config.get("build_input_shape") if isinstance(config, dict) else None
+    shape = entry["config"].get("batch_input_shape") or built
+    name = f"{prefix}input"
+    layers[name] = Layer(name, "InputLayer", {"batch_shape": shape}, ())
+    return name
+
+
+def _add(
+    entry: dict[str, Any],
+    prefix: str,
+    inputs: Sequence[str],
+    constants: Sequence[Any],
+    layers: dict[str, Layer],
+) -> list[str]:
+    """Adds a layer, or all of a model; returns the names of those that make its outputs."""
+    kind, config = entry["class_name"], entry["config"]
+    inner = config["name"] if isinstance(config, dict) and "name" in config else kind
+    name = f"{prefix}{entry.get('name') or inner}"
+    if kind in _MODELS:
+        return _open(entry, f"{name}/", inputs, layers)
+    if kind == "TFOpLambda":
+        kind = config["function"]
+    if name in layers:
+        raise WeightsError(f"{name!r} is there twice")
+    layers[name] = Layer(name, kind, config, tuple(inputs), tuple(constants))
+    return [name]
+
+
+def _ends(ends: Any) -> list[list[Any]]:
+    """[[layer, call, output], ...], which Keras 3 writes without the outer list if it is one."""
+    if isinstance(ends, dict):
+        ends = list(ends.values())
+    return [ends] if ends and isinstance(ends[0], str) else list(ends)
+
+
+def _call(entry: dict[str, Any]) -> tuple[list[tuple[str, int]], list[Any]]:
+    """The (layer, output) whose tensors a layer takes, and its constants."""
+    calls = entry["inbound_nodes"]
+    if len(calls) > 1:
+        raise WeightsError(f"layer {entry['name']!r} is used {len(calls)} times, not once")
+    found = list(_leaves(calls))
+    tensors = [leaf for leaf in found if isinstance(leaf, tuple)]
+    return tensors, [leaf for leaf in found if not isinstance(leaf, tuple)]
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """The tensors, (layer, output), and the numbers of a layer's call."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__":
+            layer, _, index = value["config"]["keras_history"]
+            yield layer, index
+        else:
+            for inner in value.values():
+                yield from _leaves(inner)
+    elif isinstance(value, list) and [type(x) for x in value[:3]] == [str, int, int]:
+        yield value[0], value[2]
+        yield from _leaves(value[3:])
+    elif isinstance(value, list) and value and all(isinstance(x, int | float) for x in value):
+        yield value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def ancestors(graph: Graph) -> dict[str, frozenset[str]]:
+    """The names of all layers that a layer's input comes from."""
+    found: dict[str, frozenset[str]] = {}
+    for name, layer in graph.layers.items():
+        found[name] = frozenset(layer.inputs).union(*(found[before] for before in layer.inputs))
+    return found
+
+
+def is_idle(layer: Layer) -> bool:
+    """Whether a layer passes its input on at inference."""
+    augments = layer.kind.startswith("Random") and layer.kind != "RandomCrop"
+    linear = layer.kind == "Activation" and layer.config["activation"] == "linear"
+    return layer.kind in _IDLE or augments or linear
+
+
+def refused(path: str | Path, layer: Layer, what: str) -> WeightsError:
+    """The error for a layer that cannot be carried over."""
+    return WeightsError(
+        f"{path}: {layer} {what}, and there is nothing like it here. Save a model of Rescaling or "
+        "Normalization, InceptionV3, GlobalAveragePooling2D and one Dense layer"
+    )

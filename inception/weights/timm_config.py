@@ -1,0 +1,145 @@
+"""timm's config.json, which lies beside the weights in a folder of `push_to_hf_hub`.
+
+The present form keeps the preprocessing in "pretrained_cfg"; the older one has it at the top level,
+and often not at all. Read off timm/models/_hub.py, timm/data/config.py and transforms_factory.py.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inception.data.preprocessing import INTERPOLATIONS
+from inception.weights.description import Description, square
+from inception.weights.files import Shapes, WeightsError
+
+_AVERAGE = ("avg", "", None)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The config.json beside a file of weights, or in the folder, in the present form.
+
+    Returns:
+      {} if there is none, or it is another program's.
+
+    Raises:
+      WeightsError: If it cannot be read as JSON.
+    """
+    file = _config_file(path)
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"{file}, which would describe {path}, cannot be read ({error}). Get it again, or move "
+            "it away"
+        ) from error
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(content.get("pretrained_cfg"), dict):
+        return content
+    if isinstance(content.get("architecture"), str):
+        return {**content, "pretrained_cfg": content}
+    return {}
+
+
+def _config_file(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    return (path if path.is_dir() else path.parent) / "config.json"
+
+
+def tag(path: str | Path) -> str:
+    """The tag that the config.json names, such as "tf_in1k" or one's own, or ""."""
+    config = read(path)
+    named = config.get("pretrained_cfg", {}).get("tag")
+    return str(named or str(config.get("architecture", "")).partition(".")[2])
+
+
+def describe(path: str | Path, shapes: Shapes, given: Mapping[str, Any]) -> Description:
+    """What the config.json says.
+
+    Args:
+      path: The file of weights.
+      shapes: Shapes of its tensors.
+      given: Fields of `Preprocessing` that the caller knows; what is said of them is not read.
+
+    Raises:
+      WeightsError: If it says something that this network cannot do.
+    """
+    config = read(path)
+    if not config:
+        return Description()
+    where, stated = str(_config_file(path)), config["pretrained_cfg"]
+    _check_network(path, config, shapes)
+    readers = {
+        "image_size": ("input_size", lambda size: square(path, where, size[1:])),
+        "mean": ("mean", lambda mean: tuple(map(float, mean))),
+        "std": ("std", lambda std: tuple(map(float, std))),
+        "interpolation": ("interpolation", lambda name: _interpolation(path, name)),
+        "method": ("crop_mode", lambda mode: _method(path, mode)),
+    }
+    fields: dict[str, Any] = {}
+    try:
+        for field, (theirs, convert) in readers.items():
+            if stated.get(theirs) is not None and field not in given:
+                fields[field] = convert(stated[theirs])
+        if stated.get("crop_pct") is not None and "crop_fraction" not in given:
+            size = given.get("image_size", fields.get("image_size", 299))
+            # timm rounds the side that it resizes to down.
+            fields["crop_fraction"] = size / int(size / float(stated["crop_pct"]))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{where} is damaged ({error}). Get it again") from error
+    return Description(
+        where=Path(where).name, preprocessing=fields, labels=_labels(where, config, shapes)
+    )
+
+
+def _check_network(path: str | Path, config: dict[str, Any], shapes: Shapes) -> None:
+    classes = config.get("num_classes", config["pretrained_cfg"].get("num_classes"))
+    found = shapes.get("fc.bias", (classes,))[0]
+    if classes and classes != found:
+        raise WeightsError(
+            f"{path} has {found} classes, and the config.json beside it says {classes}. Move the "
+            "config.json away if it is another model's"
+        )
+    arguments = config.get("model_args")
+    pools = [config.get("global_pool")]
+    pools += [arguments.get("global_pool")] if isinstance(arguments, dict) else []
+    if other := [pool for pool in pools if pool not in _AVERAGE]:
+        raise WeightsError(
+            f"{path}: config.json says global_pool={other[0]!r}, and this network averages its "
+            "last features. Train the head again with 'avg'"
+        )
+
+
+def _interpolation(path: str | Path, name: Any) -> str:
+    if name not in INTERPOLATIONS:
+        raise WeightsError(
+            f"{path}: config.json says interpolation={name!r}, and there are {INTERPOLATIONS}. "
+            "Give --interpolation"
+        )
+    return name
+
+
+def _method(path: str | Path, mode: Any) -> str:
+    if mode != "center":
+        raise WeightsError(
+            f"{path}: config.json says crop_mode={mode!r}, and only 'center' is done alike here. "
+            "Give --method=resize_crop or another"
+        )
+    return "resize_crop"
+
+
+def _labels(where: str, config: dict[str, Any], shapes: Shapes) -> tuple[str, ...]:
+    """The names of the classes, which older files call "labels"."""
+    places = (config, config["pretrained_cfg"])
+    found = (place.get(name) for place in places for name in ("label_names", "labels"))
+    names: Any = next(filter(None, found), [])
+    if isinstance(names, dict):  # by number
+        names = [names.get(str(number)) for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise WeightsError(f"{where}: label_names is not a list of names. Give --labels")
+    return tuple(names)

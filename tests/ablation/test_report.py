@@ -1,0 +1,233 @@
+"""The report: intervals and pairs against SciPy, the paper's numbers, what the page tells."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from etils import epath
+from etils.epath import backend
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
+from PIL import Image
+
+from inception import paper
+from inception.ablation import report
+from inception.ablation.results import compare, estimate, read_runs
+from inception.ablation.rows import config_file, load_rows, load_setting, make_runs
+from inception.workdir.identity import resolve_workdir
+from tests import fake_runs
+
+TABLE_3 = ("v2", "v2_rmsprop", "v2_label_smoothing", "v2_factorized_7x7", "v3")
+ERRORS = {  # wrong images of 360, seed by seed
+    "v2": (12, 10, 14),
+    "v2_rmsprop": (8, 7, 9),
+    "v2_label_smoothing": (8, 6, 4),
+    "v2_factorized_7x7": (4, 4, 4),
+    "v3": (3, 0, 2),
+}
+
+
+def make(names, workdir, seeds=3):
+    rows = load_rows(names, load_setting(config_file("digits")))
+    return rows, make_runs(rows, seeds, epath.Path(workdir))
+
+
+@pytest.fixture(scope="module")
+def table3(tmp_path_factory):
+    """Table 3 as if it had been run."""
+    workdir = epath.Path(tmp_path_factory.mktemp("table3"))
+    rows, runs = make(TABLE_3, workdir)
+    for run in runs:
+        wrong = ERRORS[run.row][run.config.seed]
+        fake_runs.write_run(run.config, run.workdir, ema_errors=wrong, raw_errors=wrong + 2)
+        run.note(error="", seconds=60, machine="1 x abacus")
+    return workdir, rows, runs
+
+
+@pytest.fixture(scope="module")
+def written(table3):
+    workdir, rows, runs = table3
+    report.write(workdir, rows, runs, "python -m inception.ablation --the=command")
+    return workdir, json.loads((workdir / "report.json").read_text())
+
+
+def compared(rows, runs):
+    return compare(rows, read_runs(runs)).set_index("row")
+
+
+def test_interval_is_students():
+    values = np.random.default_rng(0).normal(size=4)
+    found = estimate(pd.Series(values))
+    expected = scipy.stats.t.interval(0.95, 3, values.mean(), scipy.stats.sem(values))
+    assert (found["low"], found["high"]) == pytest.approx(expected)
+    assert found["deviation"] == pytest.approx(values.std(ddof=1))
+    assert math.isnan(estimate(pd.Series([0.5, math.nan]))["mean"])  # a loss that was not finite
+
+
+def test_interval_covers_the_mean_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(size=(4000, 3))
+    found = [estimate(pd.Series(draw)) for draw in draws]
+    covered = np.mean([each["low"] < 0 < each["high"] for each in found])
+    assert covered == pytest.approx(0.95, abs=4 * math.sqrt(0.95 * 0.05 / 4000))
+
+
+def test_one_seed_has_no_interval():
+    found = estimate(pd.Series([0.25]))
+    assert (found["by_seed"], found["seeds"], found["mean"]) == ({0: 0.25}, 1, 0.25)
+    assert all(math.isnan(found[name]) for name in ("deviation", "low", "high"))
+
+
+def test_rows_are_measured(table3):
+    _, rows, runs = table3
+    table = compared(rows, runs)
+    raw = read_runs(runs).groupby("row").raw_top1_error.mean()
+    for name, wrong in ERRORS.items():
+        by_seed = [table.error_by_seed[name][seed] for seed in range(3)]
+        assert np.multiply(by_seed, 360) == pytest.approx(wrong)
+        assert raw[name] - table.error_mean[name] == pytest.approx(2 / 360)
+
+
+def test_differences_are_paired_by_seed(table3):
+    _, rows, runs = table3
+    table = compared(rows, runs)
+    test = scipy.stats.ttest_rel(ERRORS["v2_rmsprop"], ERRORS["v2"])
+    ends = table.loc["v2_rmsprop", ["difference_low", "difference_high"]].astype(float)
+    assert (360 * ends).tolist() == pytest.approx([*test.confidence_interval(0.95)])
+    assert table.difference_seeds["v2"] == 0
+
+
+def test_seeds_without_partner_make_no_pair(tmp_path):
+    rows, runs = make(("v2", "v2_rmsprop"), tmp_path)
+    for run in runs:
+        if (run.row, run.config.seed) not in (("v2", 1), ("v2_rmsprop", 0)):
+            fake_runs.write_run(run.config, run.workdir, 5, 5)
+    assert list(compared(rows, runs).difference_by_seed["v2_rmsprop"]) == [2]
+    table = read_runs(runs)
+    assert [*table[table.examples.isna()].run] == ["v2, seed 1", "v2_rmsprop, seed 0"]
+
+
+def test_facts_of_the_data_come_from_the_runs(table3):
+    table = read_runs(table3[2])
+    assert set(table.training_images) == {fake_runs.TRAINING_EXAMPLES}
+    assert set(table.examples) == {fake_runs.EXAMPLES}
+    assert set(table.classes) == {fake_runs.CLASSES}
+    assert table.seconds.sum() == 15 * 60
+    assert set(table.machine) == {"1 x abacus"}
+
+
+def test_costs_are_of_the_rows_networks(table3):
+    table = compared(*table3[1:])
+    assert table.multiply_adds[["v2", "v2_rmsprop", "v2_label_smoothing"]].nunique() == 1
+    assert table.multiply_adds["v2"] < table.multiply_adds["v3"]
+    assert table.parameters["v3"] < table.parameters_with_aux_head["v3"]
+
+
+def test_json_holds_everything(written):
+    _, facts = written
+    assert facts["command"] == "python -m inception.ablation --the=command"
+    assert [row["row"] for row in facts["rows"]] == list(TABLE_3)
+    v3 = facts["rows"][-1]
+    assert v3["changes"] == {"model.aux_head": ["plain", "bn"]}
+    assert [v3[f"paper_{name}"] for name in ("top1", "top5", "billion_ops")] == [21.2, 5.6, 4.8]
+    assert v3["error_by_seed"]["2"] == pytest.approx(2 / 360)
+    assert facts["runs"][-1]["raw_top1_error"] == pytest.approx(4 / 360)
+    assert facts["rows"][0]["difference_mean"] is None
+
+
+def test_page_shows_measured_beside_reported(written):
+    page = (written[0] / "report.md").read_text()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    changed = "optimizer: momentum → rmsprop"
+    result = ["v2_rmsprop", changed, "2.22 [1.53, 2.91]", "3", "23.1", "6.3", "table 3"]
+    points = ["-1.11 [-1.80, -0.42]", "yes", "-1.11, -0.83, -1.39", "-0.3"]
+    assert result in cells
+    assert ["v2_rmsprop", "v2", changed, *points] in cells
+    for said in ("--the=command", "1,437 images to train on", "360 of validation", "1 x abacus"):
+        assert said in page
+    assert "3.8 G (table 3). That cannot be matched" in page
+    assert not {"nan", "None"} & {cell for line in cells for cell in line}
+
+
+def test_pictures_are_small_and_not_empty(written):
+    for name in ("curves.png", "errors.png", "costs.png"):
+        file = written[0] / name
+        assert len(file.read_bytes()) < 200_000
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        assert min(pixels.shape[:2]) > 200
+        colours = {tuple(pixel) for pixel in pixels.reshape(-1, 3)}
+        assert {(31, 119, 180), (148, 103, 189)} <= colours  # the first row's and the last's
+        assert f"]({name})" in (written[0] / "report.md").read_text()
+
+
+class Bucket(MemoryFileSystem):
+    """Stands in for gcsfs, without a network."""
+
+    protocol = ("gcs", "gs")
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs:/"))
+
+
+def test_an_ablation_in_a_bucket(monkeypatch):
+    monkeypatch.setitem(_registry, "gcs", Bucket)
+    get_filesystem = backend.fsspec_backend._get_filesystem
+    get_filesystem.cache_clear()
+    try:
+        workdir = resolve_workdir("gs://bucket/table3")
+        rows, runs = make(("v2", "v3"), workdir, seeds=1)
+        for run in runs:
+            fake_runs.write_run(run.config, run.workdir, ema_errors=4, raw_errors=6)
+            run.note(error="", seconds=60, machine="1 x abacus")
+        report.write(workdir, rows, runs, "python ...")
+        assert "2 of 2 runs are finished" in (workdir / "report.md").read_text()
+        assert (workdir / "curves.png").read_bytes().startswith(b"\x89PNG")
+    finally:
+        get_filesystem.cache_clear()
+
+
+def test_failures_are_told_with_their_reasons(tmp_path):
+    rows, runs = make(("v2", "v3"), tmp_path, seeds=2)
+    fake_runs.write_run(runs[0].config, runs[0].workdir, 5, 5)
+    for run in runs[2:]:
+        run.note(error="TrainingError: step 7: the loss is nan")
+    report.write(epath.Path(tmp_path), rows, runs, "python ...")
+    page = (tmp_path / "report.md").read_text()
+    assert "1 of 4 runs are finished, 2 failed (see below), 1 are still to be run" in page
+    assert "v3, seed 0; v3, seed 1:\n\n```\nTrainingError: step 7: the loss is nan\n```" in page
+    assert "Still to be run: v2, seed 1." in page
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_report_before_the_first_result(tmp_path):
+    rows, runs = make(("v2", "v3"), tmp_path, seeds=1)
+    report.write(epath.Path(tmp_path), rows, runs, "python ...")
+    assert "0 of 2 runs are finished" in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_papers_numbers_fall_along_table_3():
+    rows = paper.RESULTS["table 3"]
+    assert list(rows) == list(TABLE_3)
+    errors = [row.top1 for row in rows.values()]
+    assert errors == sorted(errors, reverse=True)
+    assert paper.reported_change("v3", "v2_factorized_7x7") == -0.4  # section 4 says the same
+    assert paper.reported_change("figure8_plain", "v3") == 0.4
+    assert paper.reported_change("figure2_linear", "v3") == 1.0
+    assert math.isnan(paper.reported_change("figure2_linear", "v2"))
+    assert math.isnan(paper.reported_change("v2", None))
+
+
+def test_papers_number_is_of_the_experiment_that_is_compared():
+    assert paper.find_result("v3", TABLE_3)[0] == "table 3"
+    experiment, result = paper.find_result("v3", ["v3", "figure2_linear"])
+    assert (experiment, result.top1) == ("figure 2", 22.8)
+    nothing = ("", paper.ReportedResult())
+    assert paper.find_result("figure9_pool_first", ["v3", "figure9_pool_first"]) == nothing
+
+
+def test_every_reported_row_is_a_config():
+    assert all(config_file(name).is_file() for rows in paper.RESULTS.values() for name in rows)

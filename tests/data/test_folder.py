@@ -1,0 +1,389 @@
+import inception  # noqa: F401, I001 (sets XLA's flags first)
+
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import fsspec
+import numpy as np
+import pytest
+import skimage.data
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
+from PIL import Image
+
+from inception.data import DataError
+from inception.data.decode import BadImage
+from inception.data.folder import FolderSource, check_files, images_below
+from inception.data.sources import open_source
+
+PHOTOGRAPH = np.ascontiguousarray(skimage.data.astronaut()[:100, :120, ::-1])
+
+
+def encoded(suffix: str) -> bytes:
+    return cv2.imencode(suffix, PHOTOGRAPH)[1].tobytes()
+
+
+def write(path, content: bytes):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write(tmp_path / "train/zebra/b.JPEG", encoded(".jpg"))
+    write(tmp_path / "train/zebra/a.jpg", encoded(".jpg"))
+    write(tmp_path / "train/ant/c.PNG", encoded(".png"))
+    write(tmp_path / "train/bee/d.WebP", encoded(".webp"))
+    write(tmp_path / "val/zebra/e.jpeg", encoded(".jpg"))
+    return tmp_path
+
+
+def test_reads_files_in_sorted_order(root):
+    source = FolderSource(root, "train")
+    assert source.class_names == ("ant", "bee", "zebra")
+    assert (source.num_classes, source.label_width, len(source)) == (3, 0, 4)
+    names = [os.path.relpath(source.name(i), root) for i in range(4)]
+    assert names == [
+        "train/ant/c.PNG",
+        "train/bee/d.WebP",
+        "train/zebra/a.jpg",
+        "train/zebra/b.JPEG",
+    ]
+    assert [label for _, label in source] == [0, 1, 2, 2]
+    assert [image for image, _ in source] == [(root / name).read_bytes() for name in names]
+
+
+def test_labels_are_known_without_the_files(root):
+    source = FolderSource(root, "train")
+    expected = [source[index][1] for index in range(4)]
+    for index in range(4):
+        Path(source.name(index)).unlink()
+    assert source.labels().tolist() == expected == [0, 1, 2, 2]
+
+
+def test_validation_has_the_numbers_of_the_training_classes(root):
+    source = open_source("folder", "validation", str(root))
+    assert source.class_names == ("ant", "bee", "zebra")
+    assert [label for _, label in FolderSource(root, "val")] == [2]
+    assert len(source) == 1
+
+
+def test_a_class_that_training_lacks(root):
+    write(root / "val/yak/f.jpg", encoded(".jpg"))
+    with pytest.raises(DataError, match=r"lacks.*'yak'"):
+        FolderSource(root, "validation")
+
+
+def test_a_class_without_training_images(root):
+    (root / "train/cat").mkdir()
+    with pytest.raises(DataError, match=r"1 class folders .* \['cat'\]"):
+        FolderSource(root, "train")
+    assert FolderSource(root, "val").num_classes == 4
+
+
+def test_evaluation_without_a_training_folder(tmp_path):
+    write(tmp_path / "val/dog/f.jpg", encoded(".jpg"))
+    assert FolderSource(tmp_path, "validation").class_names == ("dog",)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_hidden_files_and_those_of_file_managers_are_ignored(root, split):
+    count = len(FolderSource(root, split))
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "Icon\r", "ehthumbs.db"):
+        write(root / split / name, b"x")
+        write(root / split / "zebra" / name, b"x")
+    for name in (".cache", "__MACOSX", "@eaDir"):
+        write(root / split / name / "x.jpg", b"x")
+        write(root / split / "zebra" / name / "x.jpg", b"x")
+    assert len(FolderSource(root, split)) == count
+
+
+def test_whatever_decode_reads_is_an_image(root):
+    for name in ("x.bmp", "x.TIF", "x.tiff", "x.gif", "x.ppm"):
+        Image.fromarray(PHOTOGRAPH).save(root / "train/bee" / name)
+    source = FolderSource(root, "train")
+    assert len(source) == 4 + 5
+    assert check_files(source) == []
+
+
+# Layouts that are not ROOT/train/<class>/FILE.
+
+
+def test_images_one_folder_deeper(tmp_path):
+    """Tiny-ImageNet's training images; nor are inner folders left out with "skip"."""
+    for name in ("n01", "n02"):
+        write(tmp_path / f"train/{name}/images/{name}_0.JPEG", encoded(".jpg"))
+        write(tmp_path / f"train/{name}/{name}_boxes.txt", b"0 0 1 1")
+    for on_bad_record in ("fail", "skip"):
+        with pytest.raises(DataError) as raised:
+            FolderSource(tmp_path, "train", on_bad_record=on_bad_record)
+        assert "2 folders of images inside its class folders" in str(raised.value)
+        assert "n01/images/n01_0.JPEG" in str(raised.value)
+        assert "Remove" not in str(raised.value)
+
+
+def test_inner_folders_without_images_are_other_files(root):
+    write(root / "train/bee/notes/x.txt", b"hello")
+    with pytest.raises(DataError, match=r"not images, e\.g\. \['bee/notes'\]"):
+        FolderSource(root, "train")
+    assert len(FolderSource(root, "train", on_bad_record="skip")) == 4
+
+
+def test_validation_images_with_a_list_of_their_classes(root):
+    """Tiny-ImageNet's validation images."""
+    (root / "val/zebra").rename(root / "val/images")
+    write(root / "val/val_annotations.txt", b"e.jpeg\tzebra\n")
+    with pytest.raises(DataError) as raised:
+        FolderSource(root, "validation")
+    assert "lacks, e.g. ['images']" in str(raised.value)
+    assert "val/<class>/, as" in str(raised.value)
+    assert "val_annotations.txt may say" in str(raised.value)
+
+
+def test_a_data_dir_too_high_or_too_deep(root):
+    inner = root / "inner"
+    inner.mkdir()
+    for split in ("train", "val"):
+        (root / split).rename(inner / split)
+    for wrong in (root, inner / "train", inner / "val"):
+        with pytest.raises(DataError, match=f"Did you mean data_dir={inner}\\?"):
+            FolderSource(wrong, "train")
+
+
+def test_what_was_looked_at_is_said(root):
+    for file in root.glob("train/*/*"):
+        file.rename(root / "train" / file.name)
+    with pytest.raises(DataError) as raised:
+        FolderSource(root, "train")
+    for part in (
+        "3 folders",
+        "'ant'",
+        "4 images are in no class folder",
+        "'a.jpg'",
+        "train/<class>/",
+    ):
+        assert part in str(raised.value)
+
+
+def test_names_that_look_alike(root):
+    """MacOS writes an accent as a character of its own."""
+    write(root / "train/caf\N{LATIN SMALL LETTER E WITH ACUTE}/a.jpg", encoded(".jpg"))
+    write(root / "val/cafe\N{COMBINING ACUTE ACCENT}/a.jpg", encoded(".jpg"))
+    with pytest.raises(DataError, match=r"'cafe\\u0301' .* 'caf\\xe9' look alike .*NFC"):
+        FolderSource(root, "val")
+    write(root / "train/cafe\N{COMBINING ACUTE ACCENT}/a.jpg", encoded(".jpg"))
+    with pytest.raises(DataError, match=r"look alike"):
+        FolderSource(root, "train")
+
+
+# Links.
+
+
+def test_links_that_lead_upwards_are_not_classes(root):
+    for target in ("..", "../..", "."):
+        (root / "train" / f"up{len(target)}").symlink_to(target)
+    (root / "train/ant/up").symlink_to("../..")
+    assert FolderSource(root, "train").class_names == ("ant", "bee", "zebra")
+
+
+def test_links_to_class_folders_elsewhere(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "yak/a.jpg", encoded(".jpg"))
+    (root / "train/yak").symlink_to(elsewhere / "yak")
+    assert FolderSource(root, "train").class_names == ("ant", "bee", "yak", "zebra")
+    for target in ("yak", elsewhere / "yak"):
+        (root / "train/ox").symlink_to(target)
+        with pytest.raises(DataError, match=r"'(yak|ox)' and '(yak|ox)' are one folder"):
+            FolderSource(root, "train")
+        (root / "train/ox").unlink()
+
+
+def test_each_real_folder_is_walked_once(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "deep/a.jpg", encoded(".jpg"))
+    (elsewhere / "deep/back").symlink_to(root / "train")
+    expected = list(images_below(f"{root}/train"))
+    for place, target in (
+        ("up", ".."),
+        ("ant/self", "."),
+        ("ant/zebra", "../zebra"),
+        ("bee/other", elsewhere),
+        ("bee/other2", elsewhere / "deep"),
+        ("bee/nowhere", root / "nowhere"),
+    ):
+        (root / "train" / place).symlink_to(target)
+    found = [*images_below(f"{root}/train")]
+    assert len(found) == len(expected) + 1 == 5
+    assert len({os.path.realpath(path) for path in found}) == 5
+    assert f"{root}/train/bee/other/deep/a.jpg" in found
+    assert next(images_below(f"{root}/train/up/train/bee")).endswith("d.WebP")
+
+
+# Files that are no images.
+
+
+def test_files_are_listed_and_not_opened(root, monkeypatch):
+    write(root / "train/bee/bad.jpg", b"")
+    (root / "train/bee/link.jpg").symlink_to(root / "nowhere.jpg")
+    monkeypatch.setattr("builtins.open", None)
+    monkeypatch.setattr(os, "open", None)
+    assert len(FolderSource(root, "train")) == 6
+
+
+def test_a_suffix_that_is_no_images(root, caplog):
+    write(root / "train/bee/x.txt", b"hello")
+    with pytest.raises(DataError, match=r"train contains 1 files .* \['bee/x\.txt'\]"):
+        FolderSource(root, "train")
+    with caplog.at_level(logging.WARNING):
+        source = open_source("folder", "train", str(root), on_bad_record="skip")
+    assert "bee/x.txt" in caplog.text
+    assert [label for _, label in source] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("x.jpg", b"", "file of 0 bytes"),
+        ("x.jpg", b"GIF89a" + bytes(100), "file of 106 bytes"),
+        ("x.jpg", encoded(".jpg")[:-200], "JPEG of"),
+        ("x.jpg", encoded(".jpg")[:-400] + bytes(20_000), "JPEG of"),
+        ("x.png", encoded(".png")[:-2000], "file of"),
+        ("x.webp", encoded(".webp")[:-20], "file of"),
+        ("deeper.jpg/y.jpg", encoded(".jpg"), "directory"),
+    ],
+)
+def test_checking_finds_files_that_are_no_images(root, name, content, problem):
+    write(root / "train/bee" / name, content)
+    (line,) = check_files(FolderSource(root, "train"))
+    assert line.startswith(f"{root}/train/bee/{name.split('/')[0]}: ")
+    assert problem in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("png.JPEG", encoded(".png")),  # imagenet2012 has one
+        ("longer.jpg", encoded(".jpg") + bytes(500)),
+        ("motion.jpg", encoded(".jpg") + bytes(20_000)),  # as phones append a film to a photograph
+    ],
+)
+def test_checking_accepts_wrong_suffixes_and_bytes_after_the_end(root, name, content):
+    write(root / "train/bee" / name, content)
+    assert check_files(FolderSource(root, "train")) == []
+
+
+def test_checking_finds_what_decoding_refuses(root):
+    """A PNG that begins and ends like one; an image that is too large, of any kind."""
+    png = bytearray(encoded(".png"))
+    png[len(png) // 2] ^= 1
+    write(root / "train/bee/x.png", bytes(png))
+    source = FolderSource(root, "train")
+    (line,) = check_files(source)
+    assert line.startswith(f"{root}/train/bee/x.png: file of")
+    lines = check_files(source, max_pixels=120 * 100 - 1)
+    assert len(lines) == 5
+    assert all("max_pixels=11,999" in line for line in lines if "x.png" not in line)
+
+
+def test_checking_finds_every_file(root):
+    for i in range(300):
+        write(root / f"train/ant/{i:03}.jpg", b"not an image")
+    problems = check_files(FolderSource(root, "train"))
+    assert [Path(line.split(":")[0]).name for line in problems] == [
+        f"{i:03}.jpg" for i in range(300)
+    ]
+
+
+def test_a_file_that_cannot_be_read(root):
+    (root / "train/bee/link.jpg").symlink_to(root / "nowhere.jpg")
+    source = FolderSource(root, "train")
+    (line,) = check_files(source)
+    assert line.startswith(f"{root}/train/bee/link.jpg: ")
+    assert "No such file" in line
+    (root / "train/ant/c.PNG").unlink()
+    with pytest.raises(BadImage, match="No such file"):
+        source[0]
+
+
+# Folders.
+
+
+def test_folders_that_are_not_there(root):
+    with pytest.raises(DataError, match=r"folder test, only .*'train', 'val'"):
+        FolderSource(root, "test")
+    with pytest.raises(DataError, match=r"nowhere' .*DATA_DIR/train/<class>"):
+        FolderSource(root / "nowhere", "train")
+    with pytest.raises(DataError, match=r"'train\[:10%\]'"):
+        FolderSource(root, "train[:10%]")
+    with pytest.raises(DataError, match="data_dir"):
+        open_source("folder", "train")
+
+
+def test_images_outside_class_folders(tmp_path):
+    write(tmp_path / "train/a.jpg", encoded(".jpg"))
+    with pytest.raises(DataError, match=r"no images .* in class folders"):
+        FolderSource(tmp_path, "train")
+    (tmp_path / "train/ant").mkdir()
+    with pytest.raises(DataError, match=r"no images .* in class folders"):
+        FolderSource(tmp_path, "train")
+
+
+# Buckets.
+
+
+class Bucket(MemoryFileSystem):
+    """Stands in for gcsfs: the same calls, without a network."""
+
+    protocol = ("gcs", "gs")
+    store: dict = {}  # noqa: RUF012 (fsspec's own form)
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("gs:/").removeprefix("gcs:/"))
+
+
+@pytest.fixture
+def bucket(root, monkeypatch):
+    """The files of `root` at gs://bucket/data."""
+    monkeypatch.setitem(_registry, "gcs", Bucket)
+    monkeypatch.setattr(Bucket, "store", {})
+    monkeypatch.setattr(Bucket, "pseudo_dirs", [""])
+    from etils.epath import backend
+
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    fsspec.filesystem("gcs").put(f"{root}/", "/bucket/data/", recursive=True)
+    yield "gs://bucket/data"
+    backend.fsspec_backend._get_filesystem.cache_clear()
+
+
+def test_a_bucket_is_read_as_a_folder_is(root, bucket):
+    for split in ("train", "validation"):
+        local, remote = FolderSource(root, split), FolderSource(bucket, split)
+        assert remote.class_names == local.class_names
+        assert list(remote) == list(local)
+    assert remote.name(0) == "gs://bucket/data/val/zebra/e.jpeg"
+    assert check_files(remote) == []
+
+
+def test_bad_files_of_a_bucket(bucket):
+    source = FolderSource(bucket, "train")
+    files = fsspec.filesystem("gcs")
+    files.pipe("/bucket/data/train/ant/c.PNG", b"")
+    files.rm("/bucket/data/train/bee/d.WebP")
+    first, second = check_files(source)
+    assert first.startswith("gs://bucket/data/train/ant/c.PNG: file of 0 bytes")
+    assert second.startswith("gs://bucket/data/train/bee/d.WebP: ")
+    with pytest.raises(BadImage, match="cannot be read"):
+        source[1]
+
+
+def test_buckets_that_are_not_there(bucket):
+    with pytest.raises(DataError, match=f"{bucket}' has no folder test"):
+        FolderSource(bucket, "test")
+    with pytest.raises(DataError, match="gs://elsewhere"):
+        FolderSource("gs://elsewhere", "train")
+    with pytest.raises(DataError, match="ftp://host/data"):
+        FolderSource("ftp://host/data", "train")

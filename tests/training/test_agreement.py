@@ -1,0 +1,77 @@
+"""What processes compare before they train, and how differences are named."""
+
+import numpy as np
+import pytest
+from etils import epath
+
+from inception import config
+from inception.data.sources import ArraySource
+from inception.training import agreement
+
+
+def _source(images: int = 3, names: tuple[str, ...] = ("a", "b")) -> ArraySource:
+    return ArraySource(np.zeros((images, 8, 8, 1), np.uint8), np.zeros(images, int), names)
+
+
+@pytest.fixture
+def facts(tiny, tmp_path):
+    """Makes what a process tells; takes overrides and the data."""
+
+    def make(*overrides: str, source: ArraySource | None = None) -> dict:
+        sources = {"training": source or _source()}
+        return agreement.facts(tiny(*overrides), epath.Path(tmp_path), sources)
+
+    return make
+
+
+def test_equal_processes_agree(facts):
+    assert agreement.compare([facts(), facts(), facts()]) == ""
+
+
+def test_what_is_a_hosts_own_may_differ(facts):
+    other = facts("data_dir=/elsewhere", "eval.data_dir=/there", "data_threads=3")
+    assert agreement.compare([facts(), other]) == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "source", "named"),
+    [
+        (["seed=3"], None, "config.seed is 0 in process 0 and 3 in process 2"),
+        ([], _source(4), "number of training images is 3 in process 0 and 4 in process 2"),
+        ([], _source(names=("b", "a")), "classes of training"),
+    ],
+)
+def test_other_configs_and_data_are_named(facts, overrides, source, named):
+    other = facts(*overrides, source=source)
+    assert named in agreement.compare([facts(), facts(), other])
+
+
+def test_other_libraries_code_and_checkpoints_are_named(facts, tmp_path, monkeypatch):
+    here = facts()
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "12.orbax-checkpoint-tmp").mkdir()
+    monkeypatch.setattr(agreement, "_version", lambda name: f"{name} 0")
+    monkeypatch.setattr(agreement, "_MOST_NAMED", 1000)
+    there = facts() | {"inception/training/loop.py": "other"}
+    message = agreement.compare([here, there])
+    assert "newest checkpoint is None in process 0 and 7 in process 1" in message
+    assert "jax is " in message
+    assert "and 'numpy 0' in process 1" in message
+    assert "inception/training/loop.py is " in message
+    assert "inception/network/model.py" not in message
+
+
+def test_many_differences_are_counted(facts):
+    other = dict.fromkeys(facts(), "other")
+    message = agreement.compare([facts(), other])
+    assert f"and {len(other) - 5} more" in message
+
+
+def test_every_field_but_the_hosts_own_is_compared(facts, tiny):
+    fields = {f"config.{name}" for name in config.flatten(tiny())}
+    own = {"config.data_dir", "config.eval.data_dir", "config.data_threads"}
+    assert fields - facts().keys() == own
+
+
+def test_one_process_has_nobody_to_ask(tiny, tmp_path):
+    agreement.check(tiny(), epath.Path(tmp_path), {"training": _source()})

@@ -1,0 +1,231 @@
+"""The one network in a file is found, whatever a training program wrapped around it."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from inception.weights import WeightsError, import_weights, names
+from inception.weights.files import Tensors
+from inception.weights.unwrapping import unwrap
+from tests.pth_files import Call, Global, network, torch_shapes, write_pth
+
+COUNT = "Conv2d_1a_3x3.bn.num_batches_tracked"
+
+
+@pytest.fixture(scope="module")
+def state():
+    """Shapes of a state dict of 5 classes with a side head."""
+    return {**torch_shapes(), COUNT: ()}
+
+
+def under(prefix: str, shapes: dict) -> dict:
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def without(shapes: dict, *beginnings: str) -> dict:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(beginnings)}
+
+
+def opened(shapes: dict, ema: bool = True) -> tuple[dict, dict, dict]:
+    """Shapes by torchvision's names, the name in the file of each, and the notes."""
+    wrapped = Tensors("pytorch", shapes, np.array)  # the array of a name says the name
+    tensors, notes = unwrap(wrapped, "x.pth", ema)
+    return tensors.shapes, {name: str(tensors.read(name)) for name in tensors.shapes}, notes
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "module.",
+        "_orig_mod.",
+        "state_dict/",
+        "model/_orig_mod.module.",
+        "net.0.body.",
+        "a/b/c.",
+    ],
+)
+def test_a_prefix_that_all_names_share_is_taken_off(state, prefix):
+    shapes, places, notes = opened(under(prefix, state) | {"optimizer/lr": (3,), "epoch": ()})
+    assert shapes == state | ({"epoch": ()} if not prefix else {})
+    assert places["fc.bias"] == f"{prefix}fc.bias"
+    assert notes == {}
+
+
+def test_a_prefix_ends_at_a_dot(state):
+    tensors = Tensors("pytorch", under("x", state), np.array)
+    assert unwrap(tensors, "x.pth") == (tensors, {})
+
+
+@pytest.mark.parametrize(
+    ("raw", "average", "more"),
+    [
+        ("state_dict/", "state_dict_ema/", {}),  # timm
+        ("model/", "model_ema/module.", {"model_ema/n_averaged": ()}),  # torchvision's references
+        ("model/", "swapped/module.", {"swapped/n_averaged": ()}),  # AveragedModel
+        ("online_model.", "ema_model.", {"step": (), "initted": ()}),
+        ("state_dict/net.", "callbacks/EMA/ema_state_dict/net.", {}),
+        ("current_model_state/", "state_dict/", {"averaging_state/n_averaged": ()}),  # Lightning's
+        ("", "ema/", {}),
+    ],
+)
+def test_running_averages_are_taken_unless_raw_and_said(state, raw, average, more):
+    content = under(raw, state) | under(average, state) | more
+    shapes, places, notes = opened(content)
+    assert shapes == state
+    assert set(places.values()) == set(under(average, state))
+    assert notes == {"parameters": f"running averages, {average}"}
+    _, places, notes = opened(content, ema=False)
+    assert set(places.values()) == set(under(raw, state))
+    assert notes == {"parameters": f"{raw or 'the weights'}, not the running averages"}
+
+
+def test_averages_without_names_are_said_to_be_left_out(state):
+    """A list of the parameters' averages, as torch_ema keeps it."""
+    content = under("model/", state) | {f"ema/shadow_params/{n}": (3,) for n in range(5)}
+    shapes, _, notes = opened(content)
+    assert shapes == state
+    assert notes["parameters"].startswith("not the averages ema/shadow_params/0, ...")
+
+
+def test_averages_alone_are_taken(state):
+    content = under("module.", state) | {"n_averaged": ()}
+    for ema in (True, False):
+        shapes, _, notes = opened(content, ema)
+        assert (shapes, notes) == (state, {"parameters": "running averages, module."})
+
+
+def test_what_is_not_averaged_is_completed(state):
+    """Some programs average parameters and not the statistics of batch normalization."""
+    parameters = {name: s for name, s in state.items() if "running" not in name and s}
+    shapes, places, notes = opened(under("model/", state) | under("ema/", parameters))
+    assert shapes == state
+    assert places["fc.bias"] == "ema/fc.bias"
+    assert (
+        places["Mixed_7c.branch1x1.bn.running_mean"] == "model/Mixed_7c.branch1x1.bn.running_mean"
+    )
+    assert notes["parameters"].endswith("; 192 tensors that are not averaged, model/")
+
+
+def test_two_networks_are_refused_by_both_names(state):
+    content = under("model.student.", state) | under("model.teacher.", state)
+    with pytest.raises(
+        WeightsError, match=r"2 networks.*'model\.student\.' and 'model\.teacher\.'"
+    ):
+        opened(content)
+    with pytest.raises(WeightsError, match=r"'' and 'module\.'"):
+        opened(state | under("module.", state))
+
+
+@pytest.mark.parametrize("layer", ["fc.1.", "fc.head.0.", "last_linear."])
+def test_the_one_linear_layer_is_the_head(state, layer):
+    body = without(state, "fc.", "AuxLogits.fc.")
+    shapes, places, notes = opened(
+        under("m.", body | under(layer, {"weight": (5, 2048), "bias": (5,)}))
+        | under("m.AuxLogits.fc.2.", {"weight": (5, 768), "bias": (5,)})
+    )
+    assert (shapes, notes) == (state, {})
+    assert places["fc.weight"] == f"m.{layer}weight"
+    assert places["AuxLogits.fc.bias"] == "m.AuxLogits.fc.2.bias"
+
+
+def test_a_head_beside_the_network_is_the_head(state):
+    body = without(state, "fc.", "AuxLogits.")
+    head = {"classifier.weight": (3, 2048), "classifier.bias": (3,)}
+    shapes, places, _ = opened(under("state_dict/", under("backbone.", body) | head))
+    assert (shapes["fc.bias"], places["fc.bias"]) == ((3,), "state_dict/classifier.bias")
+
+
+@pytest.mark.parametrize("place", ["fc.3.", "../classifier."])
+def test_two_linear_layers_are_refused_by_name(state, place):
+    first = under("fc.0.", {"weight": (512, 2048), "bias": (512,)})
+    second = under(place, {"weight": (5, 512), "bias": (5,)})
+    content = under("m.", without(state, "fc.") | first | second)
+    content = {name.replace("m.../", ""): shape for name, shape in content.items()}
+    last = (place if place[0] == "f" else "classifier.") + "weight"
+    with pytest.raises(WeightsError, match=rf"2 linear.*m\.fc\.0\.weight \(512, 2048\).*{last}"):
+        opened(content)
+
+
+def test_tensors_beside_the_network_are_refused(state):
+    """A mean and a deviation there would be part of what the network computes."""
+    content = under("1.", state) | {"0.mean": (3,), "0.std": (3,)}
+    with pytest.raises(WeightsError, match=r"more than the network under '1\.': 0\.mean, 0\.std"):
+        opened(content)
+
+
+def test_a_side_head_of_other_classes_is_left_out(state):
+    content = state | {"AuxLogits.fc.weight": (1000, 768), "AuxLogits.fc.bias": (1000,)}
+    shapes, _, notes = opened(content)
+    assert shapes == without(state, "AuxLogits.")
+    assert notes == {"model.aux_head": "left out: its bias is (1000,), the head's (5,)"}
+
+
+def test_tensorflows_averages_are_by_suffix():
+    shapes = {"a": (1,), f"a{names.EMA}": (1,), "b": ()}
+    assert opened(shapes) == (
+        {"a": (1,), "b": ()},
+        {"a": f"a{names.EMA}", "b": "b"},
+        {"parameters": "running averages"},
+    )
+    assert opened(shapes, ema=False)[1:] == (
+        {"a": "a", "b": "b"},
+        {"parameters": "not the running averages"},
+    )
+    assert opened({"b": ()})[2] == {}
+
+
+def test_timms_checkpoint_is_imported(tmp_path):
+    """As its train.py writes them: the program's arguments are in them, and averages."""
+    content = {
+        "epoch": 3,
+        "arch": "inception_v3",
+        "args": Call(Global("argparse Namespace"), ()),
+        "state_dict": network(1),
+        "state_dict_ema": network(2),
+    }
+    pretrained = import_weights(write_pth(tmp_path / "last.pth.tar", content))
+    assert pretrained.source == "torchvision"
+    assert pretrained.provenance["parameters"] == "running averages, state_dict_ema/"
+    assert pretrained.variables["params"]["Logits"]["bias"].tolist() == [2] * 5
+
+
+def test_no_head_is_a_network_for_features(tmp_path):
+    """As timm's num_classes=0 and fc = Identity leave it; in the older format."""
+    state = without(network(1, aux_head=True), "fc.")
+    pretrained = import_weights(write_pth(tmp_path / "x.pth", state, stream=True), "timm.tf_in1k")
+    assert (pretrained.model.num_classes, pretrained.model.aux_head) == (1, "none")
+    assert "there is no head" in pretrained.provenance["model.aux_head"]
+    head = pretrained.variables["params"]["Logits"]
+    assert not head["kernel"].any()
+    assert head["kernel"].shape == (2048, 1)
+
+
+ORIGINALS = """
+import sys, numpy as np
+from inception.weights import originals
+images = np.zeros((1, 96, 96, 3), np.float32)
+for path, ema in ((sys.argv[1], True), (sys.argv[1], False), (sys.argv[2], True)):
+    found = originals.endpoints("torchvision", path, images, ema=ema)
+    print(found["logits"].tolist() if "logits" in found else found["pooled"].shape)
+"""
+
+
+def test_the_original_network_is_given_the_same_weights(tmp_path):
+    """For `verify`; in a process of its own, since this one may have TensorFlow."""
+    if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
+        pytest.skip("PyTorch is not installed: requirements-oracles.txt")
+    body = without(network(aux_head=False), "fc.")
+    head = {"fc.1.weight": np.zeros((2, 2048), np.float16)}
+    content = {
+        name: body | head | {"fc.1.bias": np.full(2, value, np.float16)}
+        for name, value in (("model", 1), ("model_ema", 2))
+    }
+    paths = [write_pth(tmp_path / "w.pth", content), write_pth(tmp_path / "body.pth", body)]
+    done = subprocess.run(
+        [sys.executable, "-c", ORIGINALS, *map(str, paths)], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == ["[[2.0, 2.0]]", "[[1.0, 1.0]]", "(1, 2048)"], done.stderr
