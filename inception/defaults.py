@@ -57,8 +57,8 @@ def _training(config: ConfigDict) -> None:
 
 def _fine_tuning(config: ConfigDict) -> None:
     """Not in the paper: another data set, from weights that are there (finetune.py)."""
-    # What inception.weights.load_any takes: imported weights, a file of them or a run. The fields
-    # FROM_WEIGHTS below become theirs.
+    # What inception.weights.load_any takes: imported weights, a file of them, a run, or the name of
+    # published ones, such as "torchvision". The fields FROM_WEIGHTS below become theirs.
     config.init_from = ""
     config.freeze_until = ""  # this stage and those before it stay as they are: "Mixed_6e"
     config.body_learning_rate_factor = 1.0  # x the learning rate, of all but the heads

@@ -19,6 +19,7 @@ import jax
 
 import inception
 from inception.data.sources import ArraySource
+from tests.loopback import Server
 
 _SKIPPED = "inception/skipped"  # in pytest's cache: the tests whose last outcome was a skip
 
@@ -107,3 +108,23 @@ def digits_source(indices: Sequence[int] | slice) -> ArraySource:
 def digits():
     """Makes a source of some of scikit-learn's digits."""
     return digits_source
+
+
+@pytest.fixture
+def web(tmp_path, monkeypatch):
+    """A server on the loopback interface, and an environment that knows nothing but it.
+
+    Our cache is tmp_path/cache, the home folder tmp_path/home; nothing waits between tries.
+    """
+    from inception.weights import transport
+
+    for name in os.environ:
+        if name.upper().endswith(("_PROXY", "_HOME", "_OFFLINE")) or name.startswith("HF_"):
+            monkeypatch.delenv(name)
+    for name, value in (("HOME", "home"), ("INCEPTION_CACHE", "cache"), ("NETRC", "netrc")):
+        monkeypatch.setenv(name, str(tmp_path / value))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(transport, "PAUSE", 0.01)
+    monkeypatch.setattr(transport, "TIMEOUT", (20.0, 20.0))
+    with Server() as server:
+        yield server

@@ -65,11 +65,11 @@ ADDRESS = "gs://bucket/out"
         ("weights.__main__", ["import", "auto", ADDRESS, "--output=w"]),
         ("weights.__main__", ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"]),
         ("weights.__main__", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
-        ("features", ["absent", "absent", f"--output={ADDRESS}"]),
+        ("predict.features", ["absent", "absent", f"--output={ADDRESS}"]),
         ("predict.__main__", ["absent", "absent", f"--plot={ADDRESS}"]),
         ("cost.__main__", ["--config=absent.py", f"--plot={ADDRESS}"]),
         ("show.__main__", ["--config=absent.py", f"--output={ADDRESS}"]),
-        ("doctor.__main__", ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"]),
+        ("plan.__main__", ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"]),
     ],
 )
 def test_an_address_where_a_file_must_be_is_refused_before_any_work(

@@ -119,4 +119,5 @@ def test_the_network_alone_is_quick_and_loads_no_pipeline():
     ]
     assert min(float(seconds) for seconds, *_ in runs) < 2
     heavy = {"cv2", "grain", "orbax.checkpoint", "tensorflow", "tensorflow_datasets", "clu"}
+    heavy |= {"requests", "urllib3", "httpx"}
     assert not heavy & set(runs[0])

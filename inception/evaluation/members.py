@@ -16,7 +16,7 @@ from inception.data.preprocessing import Preprocessing
 from inception.data.sources import Source
 from inception.errors import CheckpointError, ConfigError
 from inception.network.model import Inception
-from inception.weights import Pretrained, load_any
+from inception.weights import Pretrained, load_any, locate, registry
 from inception.weights.labels import imagenet_names
 from inception.workdir.identity import check_classes, check_model, has_checkpoint, is_run
 from inception.workdir.restore import TrainedRun, restore_run
@@ -34,7 +34,7 @@ class Member:
     """A network that is evaluated, alone or in an ensemble.
 
     Attributes:
-      path: WORKDIR/checkpoints/STEP, or that of the weights.
+      path: WORKDIR/checkpoints/STEP, or that of the weights, or their name or address.
       name: what a file of results calls it.
       step: of the checkpoint; 0 of weights.
       dataset: that it was trained on; "" where that is not known.
@@ -91,9 +91,9 @@ def find(
         check_model(workdir, config)
         return [_of_run(config, restore_run(workdir, step, dtype=config.dtype, mesh=mesh), source)]
     members = [
-        _of_run(config, restore_run(path, dtype=config.dtype, mesh=mesh), source)
-        if is_run(path)
-        else _of_weights(config, path, load_any(path), source)
+        _of_weights(config, path, load_any(path), source)
+        if locate.named(path) or not is_run(path)
+        else _of_run(config, restore_run(path, dtype=config.dtype, mesh=mesh), source)
         for path in paths
     ]
     if len({member.path for member in members}) < len(members):
@@ -131,7 +131,7 @@ def _of_weights(config: ConfigDict, path: str, pretrained: Pretrained, source: S
     }
     return Member(
         path=path,
-        name=epath.Path(path).name,
+        name=registry.file_name(path) if locate.named(path) else epath.Path(path).name,
         step=0,
         dataset="",
         model=pretrained.model.clone(dtype=jnp.dtype(config.dtype)),

@@ -2,10 +2,11 @@
 
     python -m inception.predict WEIGHTS IMAGE ... [--topk=5] [--plot=FILE.png]
 
-WEIGHTS: a directory of python -m inception.weights import, anybody's file of weights, or a run's
-workdir or WORKDIR/checkpoints/STEP. IMAGE: a file, or a folder with images at any depth. A file
-that cannot be read is reported; the status is 1 if none could be. A folder that a symbolic link
-leads to is looked through once.
+WEIGHTS: a name of python -m inception.weights list, which is downloaded once; a directory of
+python -m inception.weights import; anybody's file of weights; or a run's workdir or
+WORKDIR/checkpoints/STEP. IMAGE: a file, or a folder with images at any depth. A file that cannot be
+read is reported; the status is 1 if none could be. A folder that a symbolic link leads to is looked
+through once.
 """
 
 import sys

@@ -12,6 +12,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -19,6 +20,7 @@ from inception import config as settings
 from inception.data.sources import Source
 from inception.distributed import processes
 from inception.errors import UserError
+from inception.workdir.digests import by_name
 
 _MAY_DIFFER = ("data_dir", "data_threads")  # fields, also of `eval`: a host's own disks and cores
 # What decides the order, the pixels or the arithmetic.
@@ -35,13 +37,16 @@ class DisagreementError(UserError, RuntimeError):
     """Processes that cannot run together; the message names what differs, and where."""
 
 
-def check(config: ConfigDict, workdir: epath.Path, sources: dict[str, Source]) -> None:
+def check(
+    config: ConfigDict, workdir: epath.Path, sources: dict[str, Source], variables: Any = None
+) -> None:
     """Compares this process with all others, when they all have come here; alone, does nothing.
 
     Args:
       config: of the run.
       workdir: of the run, which all processes must see.
       sources: the data by what it is for.
+      variables: of the network that the run starts from, NumPy arrays; None if it does not.
 
     Raises:
       DisagreementError: in every process, naming what differs.
@@ -49,15 +54,21 @@ def check(config: ConfigDict, workdir: epath.Path, sources: dict[str, Source]) -
     """
     if processes.process_index_and_count()[1] == 1:
         return
-    mine = json.dumps(facts(config, workdir, sources))
+    mine = json.dumps(facts(config, workdir, sources, variables))
     if verdict := processes.gather_and_reduce(
         mine, lambda told: compare([json.loads(each) for each in told])
     ):
         raise DisagreementError(verdict)
 
 
-def facts(config: ConfigDict, workdir: epath.Path, sources: dict[str, Source]) -> dict[str, Any]:
-    """What must be the same everywhere, by name: fields, versions, data, digests of the code."""
+def facts(
+    config: ConfigDict, workdir: epath.Path, sources: dict[str, Source], variables: Any = None
+) -> dict[str, Any]:
+    """What must be the same everywhere, by name.
+
+    Fields, versions, data, digests of the code, and of the weights that the run starts from:
+    the same path or name may hold others on another host.
+    """
     fields = settings.flatten(config)
     code = sorted(_ROOT.rglob("*.py"))
     checkpoints = workdir / "checkpoints"
@@ -71,6 +82,7 @@ def facts(config: ConfigDict, workdir: epath.Path, sources: dict[str, Source]) -
         },
         **{f"number of {name} images": len(source) for name, source in sources.items()},
         **{f"classes of {name}": _digest(source.class_names) for name, source in sources.items()},
+        f"digest of the weights of config.init_from={config.init_from!r}": _of_arrays(variables),
         "workdir": str(workdir),
         "newest checkpoint": max((int(step) for step in steps if step.isdecimal()), default=None),
         "Python": platform.python_version(),
@@ -104,6 +116,16 @@ def _version(library: str) -> str | None:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _of_arrays(tree: Any) -> str | None:
+    if tree is None:
+        return None
+    digest = hashlib.sha256()
+    for name, array in sorted(by_name(tree).items()):
+        digest.update(f"{name} {array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:12]
 
 
 def _digest(content: object) -> str:

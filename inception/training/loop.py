@@ -314,7 +314,8 @@ def train_and_evaluate(
         name: open_eval_source(evaluation)
         for name, evaluation in settings.named_evaluations(config).items()
     }
-    agreement.check(config, workdir, {**named, "training": train_source, "evaluation": eval_source})
+    sources = {**named, "training": train_source, "evaluation": eval_source}
+    agreement.check(config, workdir, sources, weights.variables if weights else None)
     trainer = Trainer(config, workdir, train_source, eval_source, named, weights)
     with run_lock(workdir) as check_lock:
         start_or_resume(workdir, config, train_source)

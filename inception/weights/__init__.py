@@ -1,10 +1,11 @@
 """Anyone's Inception-v3 weights, checked: read, kept, and compared with where they came from.
 
-model, variables, preprocessing = inception.load_pretrained("inception_v3_google-0cc3c7bd.pth")
+model, variables, preprocessing = inception.load_pretrained("torchvision")  # or a file, or a run
 
 `load_any` gives all there is to know, also about a run's weights, as a `Pretrained`; `save` keeps
-it. On the command line: python -m inception.weights import auto FILE --output=DIRECTORY. Reading
-needs another library, TensorFlow, for TensorFlow's checkpoints only.
+it. On the command line: python -m inception.weights list, or import auto FILE --output=DIRECTORY.
+What has a name (registry.py) is downloaded once and kept. Reading needs another library,
+TensorFlow, for TensorFlow's checkpoints only.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
+from inception.weights import locate, registry
 from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import (
@@ -46,12 +48,17 @@ def load_any(path: str | os.PathLike) -> Pretrained:
       path: a directory that `save` wrote; a file of torchvision, timm, Keras, slim,
         research/inception or pytorch-fid; a folder of timm's or Keras's as Hugging Face has it,
         config.json and model.safetensors or model.weights.h5; or a run's workdir or
-        WORKDIR/checkpoints/STEP, on a disk or in a bucket, whose running averages are taken.
+        WORKDIR/checkpoints/STEP, on a disk or in a bucket, whose running averages are taken. If
+        there is no such path: a name of `registry.REGISTRY`, "hf-hub:USER/REPO",
+        "hf-hub:USER/REPO@REVISION" or "https://HOST/FILE#sha256=DIGEST", which is downloaded unless
+        it is on this machine.
 
     Raises:
-      WeightsError: when it is none of these, or cannot be read.
+      WeightsError: when it is none of these, cannot be downloaded, or cannot be read.
       CheckpointError: when a run's checkpoint is not there or cannot be read.
     """
+    if published := locate.named(path):
+        return locate.load(published)
     from inception.workdir.identity import (  # Orbax takes seconds and serves this
         is_run,
         resolve_workdir,
@@ -70,9 +77,22 @@ def load_any(path: str | os.PathLike) -> Pretrained:
             "config.json and checkpoints/ (a run)"
         )
         what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
-        place = "" if is_local(path) else ". In a bucket only runs are looked for"
-        raise WeightsError(f"{path} holds no weights: it is {what} {kinds}{place}") from error
+        raise WeightsError(
+            f"{path} holds no weights: it is {what} {kinds}. {_what_else(path)}"
+        ) from error
     return import_weights(os.fspath(path))
+
+
+def _what_else(path: str | os.PathLike) -> str:
+    """What to say of a path where there are no weights."""
+    if not is_local(path):
+        return "In a bucket only runs are looked for"
+    near = registry.nearest(os.fspath(path))
+    names = f"names like it are {', '.join(near)}; " if near else ""
+    return (
+        f"It is not the name of published weights either: {names}python -m inception.weights list "
+        "shows all"
+    )
 
 
 def load_pretrained(path: str | os.PathLike) -> tuple[Inception, dict[str, Any], Preprocessing]:

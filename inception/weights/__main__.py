@@ -1,4 +1,9 @@
-"""Anyone's Inception-v3 weights: import, verify and export them.
+"""Anyone's Inception-v3 weights: list, download, import, verify and export them.
+
+list shows the published weights that have a name: size, accuracy, crop, license, and whether they
+are on this machine. download NAME gets them; where NAME says where they are, with status 1 if they
+are not here. Everywhere a FILE or WEIGHTS is named, NAME will do, and so will
+hf-hub:USER/REPO[@REVISION] and https://HOST/FILE#sha256=DIGEST.
 
 import SOURCE FILE --output=DIRECTORY reads a file of weights and writes a directory that
 inception.load_pretrained and the other commands take.
@@ -28,7 +33,7 @@ import jax
 from inception import command_line, weights
 from inception.data.preprocessing import INTERPOLATIONS, METHODS, Preprocessing
 from inception.errors import UserError
-from inception.weights import verify
+from inception.weights import catalog, locate, verify
 from inception.weights.description import ACTIVATIONS
 from inception.weights.export import FORMATS, export
 from inception.workdir.files import local_path
@@ -37,11 +42,12 @@ from inception.workdir.files import local_path
 def main(argv: Sequence[str] | None = None) -> int | None:
     """Runs a subcommand."""
     parser = command_line.parser("python -m inception.weights", __doc__)
-    commands = parser.add_subparsers(required=True, metavar="import | verify | export")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    catalog.add(commands)
     for name, run in (("import", _import), ("verify", _verify)):
         command = commands.add_parser(name, help=run.__doc__)
         command.add_argument("source", metavar="SOURCE")
-        command.add_argument("file", metavar="FILE", type=local_path)
+        command.add_argument("file", metavar="FILE")
         command.add_argument("--raw", action="store_true", help="not the running averages")
         command.add_argument("--background", action="store_true", help="keep class 0 of 1001")
         command.add_argument(
@@ -89,18 +95,20 @@ def _add_export(commands: Any) -> None:
 
 def _import(args: argparse.Namespace) -> None:
     """Read a file, write a directory."""
-    pretrained = _read(args)
+    with locate.file_of(args.file, args.source) as (path, source):
+        pretrained = _read(args, path, source)
     weights.save(args.output, pretrained)
     print(summary(pretrained))
-    if args.source == "auto" and pretrained.source == "torchvision":
+    if source == "auto" and pretrained.source == "torchvision":
         print("note: timm's .pth has the same tensors; if it is timm's, name the source")
     print(f"written to {args.output}")
 
 
 def _verify(args: argparse.Namespace) -> int:
     """Compare with the original library."""
-    pretrained = _read(args)
-    differences = verify.verify(pretrained, args.file, ema=not args.raw)
+    with locate.file_of(args.file, args.source) as (path, source):
+        pretrained = _read(args, path, source)
+        differences = verify.verify(pretrained, path, ema=not args.raw)
     print(verify.table(differences))
     worst = max(differences, key=lambda difference: difference.relative)
     same = worst.relative <= verify.TOLERANCE
@@ -120,12 +128,12 @@ def _export(args: argparse.Namespace) -> None:
     print(*notes, f"written to {args.output}", sep="\n")
 
 
-def _read(args: argparse.Namespace) -> weights.Pretrained:
+def _read(args: argparse.Namespace, path: str | Path, source: str) -> weights.Pretrained:
     labels = _read_labels(args.labels) if args.labels else []
     flags = {field.name: getattr(args, field.name) for field in fields(Preprocessing)}
     return weights.import_weights(
-        args.file,
-        args.source,
+        path,
+        source,
         ema=not args.raw,
         background=args.background,
         labels=labels,

@@ -16,7 +16,7 @@ from inception.errors import CheckpointError
 from inception.evaluation import members
 from inception.network.model import Inception
 from inception.predict.predictor import Predictor
-from inception.weights import Pretrained, WeightsError, save
+from inception.weights import Pretrained, WeightsError, load, locate, save
 from inception.weights.labels import imagenet_labels, imagenet_names
 from tests.predict.test_predictor import make_variables
 
@@ -110,6 +110,27 @@ def test_what_is_nowhere_is_refused(root, tmp_path):
 
 def _source(names=(), classes=0):
     return ArraySource([], np.zeros(0, int), names, classes)
+
+
+@pytest.mark.parametrize(
+    ("path", "called"),
+    [
+        ("torchvision", "torchvision"),
+        ("timm/inception_v3.tf_in1k", "inception_v3.tf_in1k"),
+        ("hf-hub:me/mine", "mine"),
+        (f"https://host/w.pth#sha256={'0' * 64}", "w.pth"),
+    ],
+)
+def test_published_weights_are_found_by_name_and_by_address(
+    path, called, weights, root, tmp_path, monkeypatch
+):
+    """A name is not looked for among the runs, where an address would be an unknown bucket."""
+    loaded = load(weights[0])
+    monkeypatch.setattr(locate, "load", lambda published: loaded)
+    for chosen in (f"eval.ensemble={path}", f"init_from={path}"):
+        config = _config(root, chosen)
+        (found,) = members.find(config, tmp_path / "new", None, _source("0123456789"), None)
+        assert (found.path, found.name, found.preprocessing) == (path, called, OWN)
 
 
 @pytest.mark.parametrize(

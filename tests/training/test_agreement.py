@@ -7,6 +7,7 @@ from etils import epath
 from inception import config
 from inception.data.sources import ArraySource
 from inception.training import agreement
+from tests.processes import start_together
 
 
 def _source(images: int = 3, names: tuple[str, ...] = ("a", "b")) -> ArraySource:
@@ -17,9 +18,9 @@ def _source(images: int = 3, names: tuple[str, ...] = ("a", "b")) -> ArraySource
 def facts(tiny, tmp_path):
     """Makes what a process tells; takes overrides and the data."""
 
-    def make(*overrides: str, source: ArraySource | None = None) -> dict:
+    def make(*overrides: str, source: ArraySource | None = None, variables=None) -> dict:
         sources = {"training": source or _source()}
-        return agreement.facts(tiny(*overrides), epath.Path(tmp_path), sources)
+        return agreement.facts(tiny(*overrides), epath.Path(tmp_path), sources, variables)
 
     return make
 
@@ -44,6 +45,18 @@ def test_what_is_a_hosts_own_may_differ(facts):
 def test_other_configs_and_data_are_named(facts, overrides, source, named):
     other = facts(*overrides, source=source)
     assert named in agreement.compare([facts(), facts(), other])
+
+
+def test_other_weights_under_the_same_name_are_named(facts):
+    """Every host reads config.init_from itself, and loads what it finds there."""
+
+    def start(value: float, name: str = "kernel") -> dict:
+        variables = {"params": {"a": {name: np.full((2, 3), value, np.float32)}}}
+        return facts("init_from=torchvision", variables=variables)
+
+    assert agreement.compare([start(1.0), start(1.0)]) == ""
+    for other in (start(np.nextafter(np.float32(1), 2)), start(1.0, "bias"), facts()):
+        assert "weights of config.init_from='torchvision'" in agreement.compare([start(1.0), other])
 
 
 def test_other_libraries_code_and_checkpoints_are_named(facts, tmp_path, monkeypatch):
@@ -75,3 +88,33 @@ def test_every_field_but_the_hosts_own_is_compared(facts, tiny):
 
 def test_one_process_has_nobody_to_ask(tiny, tmp_path):
     agreement.check(tiny(), epath.Path(tmp_path), {"training": _source()})
+
+
+_START = """
+import sys
+import numpy as np
+from etils import epath
+import inception
+from inception import command_line
+from inception.distributed import processes
+from inception.training import agreement
+
+def main():
+    processes.connect()
+    config = inception.load_config("configs/digits.py", ["init_from=torchvision"])
+    bias = np.full(3, processes.process_index_and_count()[0] == int(sys.argv[1]), np.float32)
+    agreement.check(config, epath.Path("runs/x"), {}, {"params": {"bias": bias}})
+
+sys.exit(command_line.run(main))
+"""
+
+
+def test_two_processes_with_other_weights_do_not_start():
+    """Process 1 has its own ones; where nobody has, both go on."""
+    for other, status in ((1, 1), (5, 0)):
+        started = start_together(2, _START, other, stderr=True)
+        said = [process.communicate(timeout=120)[0] for process in started]
+        assert [process.returncode for process in started] == [status, status]
+        assert ["weights of config.init_from='torchvision'" in text for text in said] == [
+            status == 1
+        ] * 2

@@ -10,6 +10,7 @@ import pytest
 from inception import command_line
 from inception.weights import load, load_pretrained, originals, verify
 from inception.weights.__main__ import main
+from tests.loopback import publish
 from tests.pth_files import network, write_pth
 from tests.weight_files import keras_shapes, write_hdf5
 
@@ -29,6 +30,20 @@ def test_import_writes_a_directory_and_says_what_it_is(file, tmp_path, capsys):
     model, _, preprocessing = load_pretrained(output)
     assert (model.num_classes, preprocessing.method) == (2, "resize")
     assert json.loads((output / "model.json").read_text())["labels"] == ["cat", "dog"]
+
+
+def test_a_name_is_a_file_for_import_and_verify(file, web, monkeypatch, tmp_path, capsys):
+    offered = publish(monkeypatch, web, file.read_bytes())
+    assert main(["import", "auto", "keras", f"--output={tmp_path / 'weights'}"]) is None
+    assert offered.sha256 in capsys.readouterr().out
+    seen = []
+    monkeypatch.setattr(verify, "our_endpoints", lambda *_: {"logits": 1.0})
+    monkeypatch.setattr(
+        *(originals, "endpoints"),
+        lambda source, path, *_, **__: seen.append(path) or {"logits": 1.0},
+    )
+    assert main(["verify", "auto", "keras"]) == 0
+    assert [path.read_bytes() for path in seen] == [file.read_bytes()]
 
 
 def test_import_says_what_the_file_says_and_what_is_assumed(file, tmp_path, capsys):
@@ -104,3 +119,4 @@ def test_importing_the_package_loads_no_other_framework():
     loaded = set(done.stdout.split())
     assert "inception.weights" in loaded
     assert not loaded & {"tensorflow", "torch", "h5py", "keras", "timm", "safetensors"}
+    assert not loaded & {"requests", "urllib3", "orbax.checkpoint"}
