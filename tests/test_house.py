@@ -14,7 +14,7 @@ ROOT = Path(inception.__file__).parent
 ROWS = (
     ("plan",),
     ("ablation", "doctor"),
-    ("training",),
+    ("training", "fid"),
     ("evaluation",),
     ("predict",),
     ("weights",),

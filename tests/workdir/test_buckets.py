@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import threading
+import zipfile
 from http import HTTPStatus
 
 import jax
@@ -135,6 +136,48 @@ def test_one_run_at_a_time_trains_in_a_bucket(bucket, monkeypatch):
     with lock.run_lock(workdir):
         pass
     assert not (workdir / "run.lock").exists()
+
+
+def test_images_and_statistics_of_fid_may_be_in_a_bucket(bucket, tmp_path):
+    """A folder at two depths, a zip, an array read row by row, and statistics written and read."""
+    from etils import epath
+    from PIL import Image
+
+    from inception import fid
+
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 9, 12, 3), np.uint8)
+    root, files = epath.Path(f"{bucket}/fid"), {}
+    for number, name in enumerate(("a.png", "b.png", "below/c.png")):
+        file = tmp_path / f"{number}.png"
+        Image.fromarray(pixels[number]).save(file)
+        files[name] = file.read_bytes()
+        (root / "images" / name).write_bytes(files[name])
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    np.savez(tmp_path / "images.npz", arr_0=pixels)
+    for name in ("images.zip", "images.npz"):
+        (root / name).write_bytes((tmp_path / name).read_bytes())
+    for name, recursive in (("images", True), ("images.zip", False), ("images.npz", False)):
+        images = fid.open_images(f"{root}/{name}", recursive=recursive)
+        found = np.stack([read().pixels for _, read in images.items])
+        np.testing.assert_array_equal(found, pixels)
+        images.check()
+    assert fid.open_images(f"{root}/images").count == 2
+    with pytest.raises(fid.UserError, match=r"nothing\.zip does not exist"):
+        fid.open_images(f"{root}/nothing.zip")
+
+    origin = fid.Origin("clean", "pooled", "ab", "highest")
+    statistics = fid.statistics_of(np.random.default_rng(0).normal(size=(9, 4)), origin)
+    summary = fid.Summary(
+        "images/", 9, fid.Origin("clean", "", "ab", "highest"), {"pooled": statistics}
+    )
+    fid.save(f"{root}/a.npz", summary)
+    again = fid.load(f"{root}/a.npz")
+    np.testing.assert_array_equal(again.statistics["pooled"].mean, statistics.mean)
+    assert again.statistics["pooled"].origin == origin
+    with pytest.raises(fid.UserError, match="exists and is not overwritten"):
+        fid.save(f"{root}/a.npz", summary)
 
 
 def test_of_two_that_start_in_a_bucket_at_once_one_wins(bucket, monkeypatch):

@@ -1,0 +1,218 @@
+"""FID beside other tools: images/s of a folder of PNG files, memory, and the distance alone.
+
+    python -m benchmarks.fid [--against=pytorch-fid,torch-fidelity] [--images=64] [--rounds=3]
+
+Every side has a process of its own with the same random weights, and the processes take turns; the
+first turn, in which programs are compiled, is not counted. "network" is our network on inputs that
+lie on the device, without files and resize: what is left of "ours" is the metric's own cost. CPU
+seconds are printed beside the clock's, for on a shared machine only they mean much.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+OURS = ("ours", "network")
+TOOLS = ("pytorch-fid", "torch-fidelity")
+
+
+def write_images(folder: Path, count: int, size: int = 256) -> None:
+    """PNG files with about a photograph's spectrum."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        pixels = np.zeros((size, size, 3))
+        for octave in range(1, 8):
+            grid = rng.normal(size=(2**octave, 2**octave, 3))
+            step = size // 2**octave
+            pixels += grid.repeat(step, axis=0).repeat(step, axis=1) / 2 ** (0.4 * octave)
+        image = np.clip(127 + 60 * pixels, 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(folder / f"{number:05}.png")
+
+
+def write_weights(file: str) -> None:
+    """FID's network as torchvision initializes it, in pytorch-fid's format."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    network = torchvision.models.inception_v3(
+        weights=None, init_weights=False, num_classes=1008, aux_logits=False
+    )
+    torch.save(network.state_dict(), file)
+
+
+def open_side(side: str, weights: str, folder: str, batch_size: int) -> Callable[[], object]:
+    """What a side does in a turn: the features of all images, and their moments."""
+    if side in OURS:
+        return _open_ours(side, weights, folder, batch_size)
+    from inception.fid import oracles
+
+    files = sorted(map(str, Path(folder).iterdir()))
+    if side == "pytorch-fid":
+        from pytorch_fid import fid_score
+
+        network = oracles.fid_network(weights)
+        network.output_blocks = [3]
+        return lambda: fid_score.calculate_activation_statistics(
+            files, network, batch_size, num_workers=0
+        )
+    from torch_fidelity import metric_fid, utils
+    from torch_fidelity.datasets import ImagesPathDataset
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    extractor = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=weights
+    )
+
+    def turn() -> None:
+        features = utils.get_featuresdict_from_dataset(
+            ImagesPathDataset(files), extractor, batch_size, False, True, False
+        )
+        metric_fid.fid_features_to_statistics(features["2048"])
+
+    return turn
+
+
+def _open_ours(side: str, weights: str, folder: str, batch_size: int) -> Callable[[], object]:
+    import jax
+
+    from inception import fid
+    from inception.fid import pipeline
+
+    pipeline.FEW = 0  # moments on the device, as of a large set
+    extract = fid.Extractor(weights, "pytorch")
+    if side == "ours":
+        return lambda: fid.measure(fid.open_images(folder), extract, batch_size=batch_size)
+    count = len(list(Path(folder).iterdir()))
+    inputs = jax.random.uniform(jax.random.key(0), (batch_size, 299, 299, 3), minval=-1)
+
+    def turn() -> None:
+        for _ in range(-(-count // batch_size)):
+            jax.block_until_ready(extract.features_of_inputs(inputs))
+
+    return turn
+
+
+def serve(side: str, weights: str, folder: str, batch_size: int) -> None:
+    """Takes a turn for each line of the input, and says how long it took and what memory."""
+    turn = open_side(side, weights, folder, batch_size)
+    for _ in sys.stdin:
+        start, cpu = time.perf_counter(), time.process_time()
+        turn()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        seconds = time.perf_counter() - start, time.process_time() - cpu
+        print(json.dumps([*seconds, peak]), flush=True)
+
+
+def measure(
+    sides: Sequence[str], folder: str, images: int, batch_size: int, rounds: int
+) -> dict[str, list[list[float]]]:
+    """Clock and CPU seconds and peak memory in MB, by side and round."""
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = str(Path(scratch) / "fid.pth")
+        write = f"from benchmarks.fid import write_weights; write_weights({weights!r})"
+        subprocess.run([sys.executable, "-c", write], check=True)
+        rest = ["--serve_in", folder, "--weights", weights, "--batch_size", str(batch_size)]
+        started = {
+            side: subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.fid", "--serve", side, *rest],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for side in sides
+        }
+        found: dict[str, list[list[float]]] = {side: [] for side in sides}
+        for _ in range(rounds + 1):
+            for side, process in started.items():
+                assert process.stdin
+                assert process.stdout
+                process.stdin.write("\n")
+                process.stdin.flush()
+                found[side].append(json.loads(process.stdout.readline()))
+        for process in started.values():
+            process.communicate()
+    return {side: turns[1:] for side, turns in found.items()}
+
+
+def report(found: dict[str, list[list[float]]], images: int) -> str:
+    """Medians of every side, and the ratios to ours of rounds that belong together."""
+    lines = []
+    for side, turns in found.items():
+        clock, cpu, peak = (statistics.median(each) for each in zip(*turns, strict=True))
+        pairs = zip(found["ours"], turns, strict=True)
+        ratios = sorted(theirs[1] / ours[1] for ours, theirs in pairs)
+        lines.append(
+            f"{side:15s} {images / clock:6.1f} images/s, {images / cpu:6.2f} of a CPU second, peak "
+            f"{peak:,.0f} MB; {statistics.median(ratios):.2f} x our CPU time ({ratios[0]:.2f} to "
+            f"{ratios[-1]:.2f})"
+        )
+    return "\n".join(lines)
+
+
+def time_distances(d: int = 2048, count: int = 5000) -> str:
+    """Our distance beside SciPy's root of the product, of full rank."""
+    from scipy import linalg
+
+    from inception import fid
+
+    rng = np.random.default_rng(0)
+    spectrum = np.arange(1, d + 1) ** -0.55
+    sides = [fid.statistics_of(rng.normal(size=(count, d)) * spectrum) for _ in range(2)]
+    seconds = []
+    for compute in (
+        lambda: fid.distance(*sides),
+        lambda: linalg.sqrtm(sides[0].covariance @ sides[1].covariance),
+    ):
+        start, cpu = time.perf_counter(), time.process_time()
+        compute()
+        seconds.append((time.perf_counter() - start, time.process_time() - cpu))
+    (ours, ours_cpu), (root, root_cpu) = seconds
+    return (
+        f"distance of {d} features: {ours:.1f} s ({ours_cpu:.1f} CPU), SciPy's sqrtm alone "
+        f"{root:.1f} s ({root_cpu:.1f} CPU)"
+    )
+
+
+def main() -> None:
+    """Measures what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--against", default=",".join(TOOLS), help="(%(default)s)")
+    parser.add_argument("--images", type=int, default=64, help="of the folder (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=16, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of turns (%(default)s)")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--serve_in", help=argparse.SUPPRESS)
+    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if min(args.images - 1, args.batch_size, args.rounds) < 1:
+        parser.error("--images must be at least 2, --batch_size and --rounds at least 1")
+    if args.serve:
+        serve(args.serve, args.weights, args.serve_in, args.batch_size)
+        return
+    against = [name for name in args.against.split(",") if name]
+    if unknown := set(against) - set(TOOLS):
+        parser.error(f"--against={min(unknown)} is unknown; it is some of {','.join(TOOLS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(Path(folder), args.images)
+        sides = [*OURS, *against]
+        found = measure(sides, folder, args.images, args.batch_size, args.rounds)
+    print(report(found, args.images))
+    print(time_distances())
+
+
+if __name__ == "__main__":
+    main()

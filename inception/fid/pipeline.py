@@ -1,0 +1,184 @@
+"""From a set of images to its summary: decoded in threads, resized and measured on the devices."""
+
+import itertools
+import os
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from inception.fid import bridge, resize
+from inception.fid.bridge import Mesh, UserError
+from inception.fid.extract import Extractor
+from inception.fid.files import Summary
+from inception.fid.images import Images, Picture, first_line
+from inception.fid.moments import add, empty, finish
+from inception.fid.protocols import SIZE, Protocol
+from inception.fid.statistics import Statistics, check_count, statistics_of
+
+# Sets of at most as many images keep their features (82 MB of 2048), so that their moments are
+# float64 throughout: of few images the smallest eigenvalues are as small as float32 noise.
+FEW = 10_000
+_CANVAS = 128  # images of mixed sizes are padded to multiples of it, for each is a program
+_add = jax.jit(add, donate_argnums=0)
+
+
+def measure(
+    images: Images,
+    extract: Extractor,
+    *,
+    keep: Sequence[str] = (),
+    batch_size: int = 64,
+    num: int = 0,
+    seed: int = 0,
+    threads: int = 0,
+) -> Summary:
+    """Moments of all layers of the extractor but the logits, and features where they are wanted.
+
+    Args:
+      images: Of any sizes.
+      extract: The network.
+      keep: Layers whose features are kept: 4 d bytes an image.
+      batch_size: Images at once, over all devices.
+      num: Number of images to take, drawn with `seed`; 0 for all.
+      seed: Of the draw.
+      threads: Number of threads that decode; 0 for one per core.
+
+    Raises:
+      UserError: for fewer than two images or than `num`, one that cannot be read, a set that
+        changes meanwhile, or one of several processes.
+    """
+    if jax.process_count() > 1:
+        raise UserError("files are measured by one process alone; several use fid.add")
+    count = num or images.count
+    check_count(count)
+    if count > images.count:
+        raise UserError(f"{images.path} has {images.count:,} images, fewer than the {num:,} wanted")
+    mesh = jax.tree.leaves(extract.variables)[0].sharding.mesh
+    size = -(-min(batch_size, count) // mesh.size) * mesh.size
+    totals = _Totals(extract, mesh, keep, is_few=count <= FEW)
+    formats: set[str] = set()
+    sizes: set[tuple[int, int]] = set()
+    deep = 0
+    pause = 1 if sys.stderr.isatty() else 60  # seconds; a log is not filled with it
+    with tqdm(
+        desc=images.path, total=count, unit=" images", delay=pause, mininterval=pause, leave=False
+    ) as bar:
+        pictures = _read(images, _draw(images.count, count, seed), size, threads)
+        while batch := list(itertools.islice(pictures, size)):
+            pixels = [picture.pixels for picture in batch]
+            inputs = _inputs(pixels, size, extract.settings.protocol, mesh)
+            totals.add(extract.features_of_inputs(inputs), len(batch))
+            formats |= {picture.format for picture in batch}
+            sizes |= {(each.shape[0], each.shape[1]) for each in pixels}
+            deep += sum(picture.is_deep for picture in batch)
+            bar.update(len(batch))
+    images.check()
+    statistics, features = totals.finish()
+    origin = extract.origin("")
+    of_files = tuple(sorted(formats)), tuple(sorted(sizes)), deep
+    return Summary(images.path, count, origin, statistics, features, *of_files)
+
+
+class _Totals:
+    """By layer, the features of few images and the moments of many."""
+
+    def __init__(self, extract: Extractor, mesh: Mesh, keep: Sequence[str], is_few: bool):
+        self._extract, self._keep = extract, keep
+        self._rows: dict[str, list[np.ndarray]] = {
+            name: []
+            for name in extract.settings.layers
+            if name in keep or (is_few and name != "logits")
+        }
+        self._moments = {} if is_few else empty(extract, mesh)
+
+    def add(self, features: dict[str, jax.Array], count: int) -> None:
+        """Counts the first `count` rows."""
+        if self._moments:
+            jax.block_until_ready(self._moments)  # or batches would wait in memory for the devices
+            rows = len(next(iter(features.values())))
+            self._moments = _add(self._moments, features, np.arange(rows) < count)
+        for name, kept in self._rows.items():
+            kept.append(np.asarray(features[name])[:count])
+
+    def finish(self) -> tuple[dict[str, Statistics], dict[str, np.ndarray]]:
+        """Moments of all layers, and the features that are to be kept."""
+        features = {name: np.concatenate(rows) for name, rows in self._rows.items()}
+        statistics = finish(self._moments)
+        for name, rows in features.items():
+            if name != "logits" and name not in statistics:
+                statistics[name] = statistics_of(rows, self._extract.origin(name))
+        return statistics, {name: features[name] for name in features if name in self._keep}
+
+
+def _draw(total: int, count: int, seed: int) -> set[int] | None:
+    """Which of `total` images to take; None for all."""
+    if count == total:
+        return None
+    return set(np.random.default_rng(seed).choice(total, count, replace=False).tolist())
+
+
+def _read(images: Images, chosen: set[int] | None, ahead: int, threads: int) -> Iterator[Picture]:
+    """Images in order, decoded while the devices compute."""
+    waiting: deque[tuple[str, Future[Picture]]] = deque()
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        for index, (name, read) in enumerate(images.items):
+            if chosen is None or index in chosen:
+                waiting.append((name, pool.submit(read)))
+            if len(waiting) > ahead:
+                yield _result(images, *waiting.popleft())
+        while waiting:
+            yield _result(images, *waiting.popleft())
+
+
+def _result(images: Images, name: str, picture: "Future[Picture]") -> Picture:
+    try:
+        return picture.result()
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, zlib and a bucket's client raise all kinds
+        images.check()  # of a file that has changed, that is said
+        raise UserError(f"{name}: {first_line(error)}") from error
+
+
+def _inputs(pixels: Sequence[np.ndarray], size: int, protocol: Protocol, mesh: Mesh) -> jax.Array:
+    """The network's inputs [size, 299, 299, 3] of at most as many images, the rest anything."""
+    if len({each.shape for each in pixels}) == 1:
+        stack = np.zeros((size, *pixels[0].shape), np.uint8)
+        stack[: len(pixels)] = pixels
+        on_devices = jax.device_put(stack, bridge.split(mesh))
+        return _resized(on_devices, *_matrices(pixels[0].shape, protocol), protocol=protocol)
+    inputs = [_alone(each, protocol) for each in pixels]
+    inputs += [jnp.zeros_like(inputs[0])] * (size - len(inputs))
+    return jax.device_put(jnp.concatenate(inputs), bridge.split(mesh))
+
+
+def _alone(pixels: np.ndarray, protocol: Protocol) -> jax.Array:
+    """An image of any size: on a canvas that others share, with zeros for the canvas's pixels."""
+    height, width = (-(-side // _CANVAS) * _CANVAS for side in pixels.shape[:2])
+    canvas = np.zeros((1, height, width, 3), np.uint8)
+    canvas[0, : pixels.shape[0], : pixels.shape[1]] = pixels
+    matrices = (
+        np.pad(each, ((0, 0), (0, side - each.shape[1])))
+        for each, side in zip(_matrices(pixels.shape, protocol), (height, width), strict=True)
+    )
+    return _resized(canvas, *matrices, protocol=protocol)
+
+
+def _matrices(shape: tuple[int, ...], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    return resize.matrix(shape[0], SIZE, protocol.resize), resize.matrix(
+        shape[1], SIZE, protocol.resize
+    )
+
+
+@partial(jax.jit, static_argnames="protocol")
+def _resized(
+    images: jax.Array, rows: jax.Array, columns: jax.Array, *, protocol: Protocol
+) -> jax.Array:
+    return resize.scale(resize.resize(images, rows, columns), protocol)
