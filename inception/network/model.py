@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from inception.network import fused, layers, modules
+from inception.network import fused, layers, stems
 from inception.network.batch_norm import BatchNorm
 from inception.network.layers import ConvBN
 from inception.network.modules import (
@@ -39,10 +39,10 @@ FIGURE6_TABLE1 = {
 
 # What the first layers may be, and the smallest input that leaves the 7x7 grid of 35x35's stage.
 STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
-    "factorized": (modules.stem_factorized, 75),
-    "7x7": (modules.stem_7x7, 75),
-    "factorized_stride1": (partial(modules.stem_factorized, stride=1), 39),
-    "factorized_stride1_no_pool": (partial(modules.stem_factorized, stride=1, pool=False), 21),
+    "factorized": (stems.factorized, 75),
+    "7x7": (stems.conv_7x7, 75),
+    "factorized_stride1": (partial(stems.factorized, stride=1), 39),
+    "factorized_stride1_no_pool": (partial(stems.factorized, stride=1, pool=False), 21),
 }
 
 HEADS = ("AuxLogits", "Logits")  # what follows the stages, in order
@@ -235,7 +235,7 @@ class Inception(nn.Module):
             "convolve_first": partial(Figure9, pool_first=False),
         }
         reduction = partial(figure, reductions[self.reduction])
-        stem = modules.stem_table1 if literal else STEMS[self.stem][0]
+        stem = stems.table1 if literal else STEMS[self.stem][0]
         widths = FIGURE6_TABLE1 if literal else FIGURE6
         return [
             *stem(conv),  # 35x35x192 or 288
