@@ -150,8 +150,8 @@ def classes_of(
     """For each class of the data the class of a network, by name if both have names.
 
     ImageNet's classes are also found by their WordNet ids. Classes that the data does not have,
-    such as the background, cannot be the answer. Without names, classes are taken to be the same if
-    there are equally many, and are warned of if their names differ.
+    such as the background, cannot be the answer. If names do not match and there are equally many
+    classes, they are taken to be the same, with a warning if both have names.
 
     Args:
       path: Path of the weights.
