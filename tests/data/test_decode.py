@@ -245,7 +245,7 @@ def test_pillows_own_limit_is_the_default_and_left_as_it_is(photograph, monkeypa
     """A photograph of 108 megapixels, which Pillow warns of, is decoded without a word."""
     assert MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    monkeypatch.setattr("inception.data.decode._LARGE", 100)
+    monkeypatch.setattr("inception.data.decode._PILLOW_WARNS", 100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for kind in ("PNG", "GIF", "BMP", "TIFF", "WEBP"):
