@@ -5,7 +5,7 @@ answers each line "SOURCE SIZE BATCH MODE" on its input: what the network comput
 FOLDER/answer.npz, arrays with channels last and by our endpoints' names, and a line to its output.
 
 MODE is "endpoints"; "gradients" of sum(logits * cotangent), of the images ("grad images") and of
-the state dict's tensors ("grad NAME"), with the side head's part where the grid is large enough;
+the state dict's tensors ("grad NAME"), with the auxiliary head's part where the grid is large enough;
 or "training", without dropout, with the new statistics ("state NAME") and how many values each is
 of ("count MODULE"). Both of these are computed in float64.
 """
@@ -105,7 +105,7 @@ def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[s
             )
     with reference.recorded(network) as found:
         network(inputs)
-        if size >= 299:  # the side head needs the 17x17 grid
+        if size >= 299:  # the auxiliary head needs the 17x17 grid
             reference.run_aux_head(network, found)
     answers = {name: reference.channels_last(tensor) for name, tensor in found.items()}
     answers["images"] = images

@@ -92,10 +92,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(networks) > 1:
         print(comparison(networks, paper))
     if args.plot:
-        from inception.cost import diagram  # matplotlib takes a second and serves only this
+        import matplotlib  # takes a second and serves only this
+
+        from inception.cost import diagram
 
         name, network = next(iter(networks.items()))
-        diagram.draw(network, name).savefig(args.plot)
+        with matplotlib.rc_context(
+            {"svg.fonttype": "none"}
+        ):  # text stays text, a third of the size
+            diagram.draw(network, name).savefig(args.plot)
         print(f"{args.plot}: the architecture of {name}")
 
 

@@ -152,19 +152,19 @@ class Inception(nn.Module):
         """Classifies `images` [batch, height, width, 3], float, in [-1, 1].
 
         Args:
-          images: at least 75x75 (39x39 and 21x21 with the stems of table 2), not always square.
-          train: batch statistics and dropout (which needs an rng named "dropout").
-          aux_head: whether the side head runs; None: in training only, so that weights trained at
-            one input size can be evaluated at any other.
-          frozen: stages that are not trained: they normalize by their running averages, and no
+          images: At least 75x75 pixels (39x39 and 21x21 with the stems of table 2); any shape.
+          train: Use batch statistics and dropout (which needs an rng named "dropout").
+          aux_head: Whether the auxiliary head runs; None: in training only, so that weights trained
+            at one input size can be evaluated at any other.
+          frozen: Stages that are not trained: they normalize by their running averages, and no
             gradient passes their outputs.
 
         Returns:
           Float32 logits [batch, num_classes], and the endpoints: the output of every stage by
-          slim's name, "pooled" [batch, 2048] and, if the side head ran, "aux_logits".
+          slim's name, "pooled" [batch, 2048] and, if the auxiliary head ran, "aux_logits".
 
         Raises:
-          ValueError: when the images are too small or not RGB.
+          ValueError: If the images are too small or not RGB.
         """
         self._check_images(images)
         endpoints = {}

@@ -83,7 +83,7 @@ def test_what_a_format_cannot_carry_is_refused(tmp_path, format, fields, named):
         export(random_weights(**fields), format, tmp_path / f"x{FORMATS[format].suffixes[0]}")
 
 
-def test_side_heads_of_other_sizes_are_left_out(tmp_path, no_library):
+def test_auxiliary_heads_of_other_sizes_are_left_out(tmp_path, no_library):
     ours = random_weights(SMALL_IMAGES, **TORCH | {"aux_head": "bn"})
     notes = export(ours, "torchvision", tmp_path / "x.safetensors")
     assert any("auxiliary head" in note for note in notes)

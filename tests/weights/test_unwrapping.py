@@ -17,7 +17,7 @@ COUNT = "Conv2d_1a_3x3.bn.num_batches_tracked"
 
 @pytest.fixture(scope="module")
 def state():
-    """Shapes of a state dict of 5 classes with a side head."""
+    """Shapes of a state dict of 5 classes with an auxiliary head."""
     return {**torch_shapes(), COUNT: ()}
 
 
@@ -157,7 +157,7 @@ def test_tensors_beside_the_network_are_refused(state):
         opened(content)
 
 
-def test_a_side_head_of_other_classes_is_left_out(state):
+def test_an_auxiliary_head_of_other_classes_is_left_out(state):
     content = state | {"AuxLogits.fc.weight": (1000, 768), "AuxLogits.fc.bias": (1000,)}
     shapes, _, notes = opened(content)
     assert shapes == without(state, "AuxLogits.")
