@@ -5,9 +5,9 @@ answers each line "SOURCE SIZE BATCH MODE" on its input: what the network comput
 FOLDER/answer.npz, arrays with channels last and by our endpoints' names, and a line to its output.
 
 MODE is "endpoints"; "gradients" of sum(logits * cotangent), of the images ("grad images") and of
-the state dict's tensors ("grad NAME"), with the auxiliary head's part where the grid is large enough;
-or "training", without dropout, with the new statistics ("state NAME") and how many values each is
-of ("count MODULE"). Both of these are computed in float64.
+the state dict's tensors ("grad NAME"), with the auxiliary head's part on
+large grids; or "training", without dropout, with the new statistics ("state NAME") and how many
+values each is of ("count MODULE"). Both of these are computed in float64.
 """
 
 import json

@@ -74,9 +74,8 @@ class ConvBN(nn.Module):
       padding: "SAME" keeps the grid, "VALID" adds no zeros.
       relu: False leaves the unit linear (section 3.1, figure 2).
       stddev: Of the truncated normal that the filter is initialized from (released code: 0.1).
-      norm: Makes the normalization; None puts a bias in its place, for an auxiliary head whose fully
-        connected layer is not batch normalized, and where the normalization is folded into the
-        filter.
+      norm: Makes the normalization; None puts a bias in its place, for an auxiliary head whose
+        fully connected layer is not batch normalized, and where it is folded into the filter.
       width_multiplier: Factor of `features`, rounded down but not below 16 (slim's
         depth_multiplier).
       dtype: Of the computation; parameters stay float32.
