@@ -18,7 +18,7 @@ _ROOT = Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def guarded(step: int, nans: bool) -> Iterator[None]:
-    """Around the call of a step.
+    """Guards the call of a step.
 
     Args:
       step: Number of the step.

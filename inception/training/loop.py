@@ -83,13 +83,13 @@ class Trainer(TrainingRun):
                 preemption() as should_stop,
             ):
                 session = Session(
-                    checkpoints,
-                    logger,
-                    StepMonitor(config, blocks, logger),
-                    profiler,
-                    config.batch_size,
-                    should_stop,
-                    check_lock,
+                    checkpoints=checkpoints,
+                    logger=logger,
+                    monitor=StepMonitor(config, blocks, logger),
+                    profiler=profiler,
+                    batch_size=config.batch_size,
+                    should_stop=should_stop,
+                    check_lock=check_lock,
                 )
                 state, results = self._train(state, first_step, session)
                 checkpoints.wait()  # there are no results of a state that could not be saved
