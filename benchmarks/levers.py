@@ -19,9 +19,9 @@ from tabulate import tabulate
 
 from benchmarks.ours import synthetic_batch
 from benchmarks.work import OURS, Work
-from inception import config
+from inception import config, runtime
 from inception.config import flatten
-from inception.distributed import processes, sharding
+from inception.distributed import sharding
 from inception.errors import UserError
 from inception.ops.platforms import reference
 from inception.plan import absent
@@ -114,7 +114,8 @@ def measure(on: str, names: list[str], images: int, rounds: int) -> list[dict]:
     """A row for nothing left out and for each of the optimizations."""
     if on != "cpu":
         return compiled(names, on, images)
-    processes.tune_host_runtime()
+    runtime.configure()
+    runtime.tune_host_runtime()
     return timed([each for each in names if each != "packed state"], rounds, images)
 
 

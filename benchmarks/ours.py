@@ -11,9 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.work import Side, Work
-from inception import defaults
+from inception import defaults, runtime
 from inception.config import preprocessing, set_value
-from inception.distributed import processes, sharding
+from inception.distributed import sharding
 from inception.network.model import make_model
 from inception.predict.predictor import Predictor
 from inception.training.state import build
@@ -44,7 +44,7 @@ def synthetic_batch(work: Work) -> dict[str, np.ndarray]:
 
 def train(work: Work) -> Side:
     """The whole training step of train_step.py, on one batch that lies on the devices."""
-    processes.tune_host_runtime()  # as main.py
+    runtime.tune_host_runtime()  # as main.py
     config, mesh = config_of(work), sharding.make_mesh()
     recipe = build(config, work.num_classes, IMAGENET / work.batch)
     batch = next(sharding.to_devices(mesh, [synthetic_batch(work)]))
@@ -66,7 +66,7 @@ def train(work: Work) -> Side:
 
 def infer(work: Work) -> Side:
     """The predictor, with batch normalization folded, on uint8 images that lie on the devices."""
-    processes.tune_host_runtime()
+    runtime.tune_host_runtime()
     config, mesh = config_of(work), sharding.make_mesh()
     model = make_model(config, work.num_classes)
     predict = Predictor(

@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from inception import runtime
 from inception.distributed import processes
 from inception.errors import UserError
 
@@ -67,6 +68,7 @@ def run(main: Callable[[], int | None], memory_advice: str = "") -> int:
     75 means that the same command goes on from what is saved, 130 that Ctrl-C has stopped it. Of
     several processes, none leaves the others waiting, whatever ends it.
     """
+    runtime.configure()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         status = main() or 0

@@ -164,7 +164,9 @@ class Trainer:
                 state, metrics = self.step(state, batch)
             session.profiler.after(step, metrics)
             if to_log:  # a step late: the devices go on while their metrics are fetched
-                logbook.train(to_log, config.batch_size, monitor.collect())
+                logged = monitor.collect()
+                completed = step if metrics["loss"].is_ready() else to_log
+                logbook.train(to_log, config.batch_size, logged, completed)
             monitor.add(step, metrics, batch)
             first, last, stop_now = step == first_step + 1, step == self.num_steps, session.stop()
             log_now = last or step % config.log_every_steps == 0
@@ -254,7 +256,9 @@ class Trainer:
         if known and step < self.num_steps:
             return {}
         results = self._evaluate(self.evaluator, state, step, session)
-        if not known:
+        if known:
+            log(summary(results))
+        else:
             session.check_lock()
             session.logbook.evaluation(step, results)
         session.logbook.restart_clock(step)
@@ -318,6 +322,4 @@ def train_and_evaluate(
     trainer = Trainer(config, workdir, train_source, eval_source, named, weights)
     with run_lock(workdir) as check_lock:
         start_or_resume(workdir, config, train_source)
-        results = trainer.run(check_lock)
-    log(summary(results))
-    return results
+        return trainer.run(check_lock)

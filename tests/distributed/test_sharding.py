@@ -177,12 +177,14 @@ try:
 except RuntimeError:
     import jax, numpy as np
     import inception
+    from inception import runtime
     from inception.distributed import sharding
     from inception.data.stream import predict_stream
     from inception.data.preprocessing import Preprocessing
     from inception.training.loop import Trainer
     from inception.data.sources import ArraySource
 
+    runtime.configure()
     pixels = np.zeros((16, 8, 8, 1), np.uint8)
     source = ArraySource(pixels, np.arange(16))
     config = inception.load_config("configs/digits.py", sys.argv[1:])

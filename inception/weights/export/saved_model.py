@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from inception.runtime import hide_gpus_from_tensorflow
 from inception.weights.export.rebuild import Pairs, rebuild
-
-tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
 
 
 def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: Any) -> None:
@@ -18,6 +17,7 @@ def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: A
     Raises:
       NotImplementedError: see `rebuild`.
     """
+    hide_gpus_from_tensorflow()
     module = tf.Module()
     module.logits = tf.function(
         lambda images: {"logits": rebuild(function, image_shape, dtype, _Operations(), images)[0]},
@@ -29,6 +29,7 @@ def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: A
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
     """The logits of images, by what `write` has written."""
+    hide_gpus_from_tensorflow()
     serve = tf.saved_model.load(path).signatures["serving_default"]
     return serve(images=tf.constant(images))["logits"].numpy()
 
