@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket):
 
 
 def test_one_run_at_a_time_trains_in_a_bucket(bucket, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
     workdir = resolve_workdir(f"{bucket}/runs/locked")
     with lock.run_lock(workdir):
