@@ -148,7 +148,7 @@ class Trainer:
             names = self.source.class_names
             state = create()
             return finetune.start(state, self.weights, names, self.mesh) if self.weights else state
-        return saved.restore(self.recipe.abstract_state(self.mesh), fresh=create)[1]
+        return saved.restore(self.recipe.abstract_state(self.mesh), init_missing=create)[1]
 
     def _loop(
         self, state: TrainState, first_step: int, session: _Session

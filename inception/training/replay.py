@@ -98,7 +98,7 @@ def _state(
     create = partial(recipe.create_state, mesh)
     if step:
         with Checkpoints(workdir) as saved:
-            return saved.restore(recipe.abstract_state(mesh), step, fresh=create)[1]
+            return saved.restore(recipe.abstract_state(mesh), step, init_missing=create)[1]
     return finetune.start(create(), weights, class_names, mesh) if weights else create()
 
 

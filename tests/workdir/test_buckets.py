@@ -170,5 +170,5 @@ def test_of_two_that_start_in_a_bucket_at_once_one_wins(bucket, monkeypatch):
 
 def test_a_bucket_takes_no_pattern_for_a_workdir():
     for name in ("lr=[0.1]", "a*", "b?"):
-        with pytest.raises(CheckpointError, match="stands for other paths"):
+        with pytest.raises(CheckpointError, match="a pattern in a bucket"):
             resolve_workdir(f"gs://bucket/runs/{name}")
