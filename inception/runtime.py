@@ -35,7 +35,8 @@ def configure() -> None:
     logging.getLogger("asyncio").addFilter(_is_not_unretrieved)
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
     sys.unraisablehook = functools.partial(_print_unraisable, sys.unraisablehook)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":  # JAX sets 1, with warnings
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces them
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
