@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 import inception
-from inception import command_line
+from inception import command_line, runtime
 from inception.distributed import processes
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
     if args.step is None and args.mode == "replay":
         parser.error("--mode=replay needs --step=N, the step to compute again")
-    processes.tune_host_runtime()
+    runtime.tune_host_runtime()
     processes.connect(
         args.distributed,
         args.coordinator,

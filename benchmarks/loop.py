@@ -20,10 +20,10 @@ from ml_collections import ConfigDict
 
 from benchmarks.ours import IMAGENET
 from benchmarks.photographs import write_photographs
-from inception import command_line, defaults
+from inception import command_line, defaults, runtime
 from inception.data.datasets import train_batches
 from inception.data.folder import FolderSource
-from inception.distributed import processes, sharding
+from inception.distributed import sharding
 from inception.errors import UserError
 from inception.training.state import build
 from inception.training.step import TrainStep
@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError("--on=cpu needs two cores, one for the step and one for decoding")
         step_cores = {min(step_cores)}
         jax.config.update("jax_platforms", "cpu")
-    processes.tune_host_runtime()
+    runtime.configure()
+    runtime.tune_host_runtime()
     config = defaults.get_config()
     config.batch_size = args.images
     config.dtype = "float32" if args.on == "cpu" else "bfloat16"

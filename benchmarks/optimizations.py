@@ -22,9 +22,9 @@ from tabulate import tabulate
 
 from benchmarks.cases import OURS, Case
 from benchmarks.ours import synthetic_batch
-from inception import command_line
+from inception import command_line, runtime
 from inception.config import flatten, load
-from inception.distributed import processes, sharding
+from inception.distributed import sharding
 from inception.errors import UserError
 from inception.ops.platforms import reference
 from inception.plan import aot
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--images and --rounds must be at least 1")
     jax.config.update("jax_platforms", "cpu")
     if args.on == "cpu":
-        processes.tune_host_runtime()
+        runtime.tune_host_runtime()
         config = load("configs/v3.py", ["augmentation=none", f"batch_size={args.images}"])
         names = [name for name in names if name != "packed state"]  # a GPU's
         rows = timed([WHOLE, *names], config, args.rounds)

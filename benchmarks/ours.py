@@ -11,9 +11,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.cases import Case, Contender
-from inception import defaults
+from inception import defaults, runtime
 from inception.config import preprocessing, set_value
-from inception.distributed import processes, sharding
+from inception.distributed import sharding
 from inception.network.model import make_model
 from inception.predict.predictor import Predictor
 from inception.training.state import build
@@ -44,7 +44,7 @@ def synthetic_batch(case: Case) -> dict[str, np.ndarray]:
 
 def train(case: Case) -> Contender:
     """The training step of a run, on one batch that stays on the devices."""
-    processes.tune_host_runtime()  # as main.py does
+    runtime.tune_host_runtime()  # as main.py does
     config, mesh = config_of(case), sharding.make_mesh()
     recipe = build(config, case.num_classes, IMAGENET / case.batch)
     batch = next(sharding.to_devices(mesh, [synthetic_batch(case)]))
@@ -66,7 +66,7 @@ def train(case: Case) -> Contender:
 
 def infer(case: Case) -> Contender:
     """The predictor, which folds batch normalization, on uint8 images on the devices."""
-    processes.tune_host_runtime()
+    runtime.tune_host_runtime()
     config, mesh = config_of(case), sharding.make_mesh()
     model = make_model(config, case.num_classes)
     predict = Predictor(

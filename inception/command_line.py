@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from inception import runtime
 from inception.distributed import processes
 from inception.errors import UserError
 
@@ -93,6 +94,7 @@ def run(main: Callable[[], int | None], memory_advice: str = "") -> int:
       main: The command; returns its exit status, None for 0.
       memory_advice: What to do when memory runs out, in terms of the command's own flags.
     """
+    runtime.configure()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         status = main() or 0

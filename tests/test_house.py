@@ -24,7 +24,7 @@ ROWS = (
     ("data", "defaults"),
     ("command_line", "fields", "paper"),
     ("distributed", "network"),
-    ("ops", "errors"),
+    ("ops", "errors", "runtime"),
 )
 
 

@@ -14,9 +14,8 @@ Nothing is left in the workdir. One process is examined, with its own devices an
 import sys
 from collections.abc import Sequence
 
-from inception import command_line
+from inception import command_line, runtime
 from inception.config import load
-from inception.distributed import processes
 from inception.doctor.checks import STAGES, PlannedRun, attempt
 from inception.doctor.findings import Finding, show
 from inception.workdir.logbook import log
@@ -46,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
     parser.add_argument("--workdir", help="the run's workdir, perhaps in a bucket")
     args, overrides = command_line.parse(parser, argv)
-    processes.tune_host_runtime()  # as main.py does
+    runtime.tune_host_runtime()  # as main.py does
     good = examine(PlannedRun(load(args.config, overrides), args.workdir))
     log("\nThe run can start." if good else "\nThe run could not start.")
     return 0 if good else 1

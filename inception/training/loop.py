@@ -108,7 +108,7 @@ class Trainer(TrainingRun):
             session.profiler.before(step)
             state, metrics = self.compute(step, state, batch)
             session.profiler.after(step, metrics)
-            session.log_due()
+            session.log_due((step, metrics["loss"]))
             monitor.add(step, metrics, batch)
 
             is_first, stop = step == first_step + 1, session.should_stop()

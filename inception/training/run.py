@@ -68,7 +68,9 @@ class TrainingRun:
     def restore(self, checkpoints: Checkpoints, step: int | None = None) -> TrainState:
         """The state of a checkpoint; None for the newest that is not damaged."""
         fresh = partial(self.recipe.create_state, self.mesh)
-        return checkpoints.restore(self.recipe.abstract_state(self.mesh), step, fresh=fresh)[1]
+        return checkpoints.restore(self.recipe.abstract_state(self.mesh), step, init_missing=fresh)[
+            1
+        ]
 
     def batches(self, first_step: int) -> Iterator[dict[str, jax.Array]]:
         """The batches of the steps after `first_step`, on the devices."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from inception.training.profiling import Profiler
 from inception.training.state import TrainState
@@ -51,15 +52,23 @@ class Session:
         if wait:
             self.log_due()
 
-    def log_due(self) -> None:
+    def log_due(self, following: tuple[int, Any] | None = None) -> None:
         """Logs the metrics that `log` has left for later.
+
+        Args:
+          following: Number and loss of the step after them, if it has been dispatched; speed is
+            measured up to there if it is complete.
 
         Raises:
           TrainingError: If the weights are not finite.
         """
-        if self._due:
-            self.logger.train(self._due, self.batch_size, self.monitor.collect())
-            self._due = 0
+        if not self._due:
+            return
+        metrics, completed = self.monitor.collect(), self._due
+        if following and following[1].is_ready():
+            completed, _ = following
+        self.logger.train(self._due, self.batch_size, metrics, completed)
+        self._due = 0
 
     def save(self, step: int, state: TrainState) -> None:
         """Saves a state in the background, see `CheckpointWriter.save`."""

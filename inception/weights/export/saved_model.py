@@ -1,6 +1,5 @@
 """The network as a SavedModel of TensorFlow's own operations, which any version can run."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from inception.runtime import hide_gpus_from_tensorflow
 from inception.weights.export.rebuild import Pairs, rebuild
 
 
@@ -17,7 +17,7 @@ def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: A
     Raises:
       NotImplementedError: If the function has an unknown operation, see `rebuild`.
     """
-    _leave_gpus_to_jax()
+    hide_gpus_from_tensorflow()
     module = tf.Module()
     module.logits = tf.function(
         lambda images: {"logits": rebuild(function, image_shape, dtype, _Operations(), images)[0]},
@@ -28,16 +28,10 @@ def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: A
 
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
-    """The logits of images from a SavedModel of `write`."""
-    _leave_gpus_to_jax()
+    """The logits of images, by what `write` has written."""
+    hide_gpus_from_tensorflow()
     serve = tf.saved_model.load(path).signatures["serving_default"]
     return serve(images=tf.constant(images))["logits"].numpy()
-
-
-def _leave_gpus_to_jax() -> None:
-    """Hides GPUs from TensorFlow, whose first operation would reserve all of their memory."""
-    with contextlib.suppress(RuntimeError):  # too late: TensorFlow has started
-        tf.config.set_visible_devices([], "GPU")
 
 
 class _Operations:
