@@ -27,7 +27,7 @@ from inception.fields import (
 )
 from inception.network.model import NETWORK_CHOICES
 
-# Where some fields have an effect.
+# The fields and values without which some others have no effect.
 _RMSPROP = ("optimizer", ("rmsprop",))
 _STAIRCASE = ("schedule", ("staircase",))
 _AUX_HEAD = ("model.aux_head", ("plain", "bn", "dropout"))
@@ -41,7 +41,7 @@ _RANDOMNESS = {
 
 # What is read, and the released code's preprocessing.
 _DATA = {
-    "dataset": Field("imagenet2012", TEXT, 'A tfds name, "digits", "folder" or "fake".'),
+    "dataset": Field("imagenet2012", TEXT, 'Data set: a tfds name, "digits", "folder" or "fake".'),
     "data_dir": Field("", TEXT, "Where it is; empty: tfds's default, ~/tensorflow_datasets."),
     "split": Field("train", TEXT, 'Any tfds split expression; for "folder" a folder\'s name.'),
     "image_size": Field(299, at_least(1, 4096), "Pixels, height and width of the input (table 1)."),
@@ -108,7 +108,7 @@ _FINE_TUNING = {
         "Weights to start from: a name such as torchvision, imported weights, a file of weights or "
         "a run. They set the fields FROM_WEIGHTS below.",
     ),
-    "freeze_until": Field("", TEXT, "This stage and those before it are not trained: Mixed_6e."),
+    "freeze_until": Field("", TEXT, "The stages up to this one, e.g. Mixed_6e, are not trained."),
     "body_learning_rate_factor": Field(
         1.0, at_least(0), "Factor of the learning rate for everything but the heads."
     ),
@@ -120,16 +120,14 @@ _OPTIMIZER = {
     "rmsprop_decay": Field(0.9, FRACTION, "Decay of the mean square (section 8).", _RMSPROP),
     "rmsprop_epsilon": Field(1.0, POSITIVE, "Added to the mean square (section 8).", _RMSPROP),
     "momentum": Field(0.9, FRACTION, "Momentum, with either optimizer (released code)."),
-    "clip_norm": Field(
-        2.0, at_least(0), "Global norm of the gradient; 0: no clipping (section 8)."
-    ),
+    "clip_norm": Field(2.0, at_least(0), "Global gradient norm; 0: no clipping (section 8)."),
     "weight_decay": Field(
         4e-5, at_least(0), "x 0.5 ||w||^2 over convolution and linear kernels (released code)."
     ),
     "learning_rate": Field(
         0.045,
         POSITIVE,
-        "Of learning_rate_batch images; grows linearly with batch_size (section 8).",
+        "For learning_rate_batch images; grows linearly with batch_size (section 8).",
     ),
     "learning_rate_batch": Field(1600, at_least(1), "Images: 50 replicas x 32 (section 8)."),
     "schedule": Field(
@@ -191,9 +189,11 @@ _NETWORK = {
 
 # A single crop, as in table 3, or as in tables 4 and 5.
 _EVALUATION = {
-    "eval.dataset": Field("", TEXT, "Empty: that of training."),
-    "eval.data_dir": Field("", TEXT, "Empty: that of training."),
-    "eval.split": Field("validation", TEXT, "As `split`."),
+    "eval.dataset": Field("", TEXT, "Data set to evaluate on; empty: that of training."),
+    "eval.data_dir": Field("", TEXT, "Where it is; empty: as in training."),
+    "eval.split": Field(
+        "validation", TEXT, "A tfds split expression, or a folder's name: see split."
+    ),
     "eval.batch_size": Field(
         256, at_least(1), "Crops that go through the devices at once, over all of them."
     ),
@@ -211,7 +211,7 @@ _EVALUATION = {
     "eval.ensemble": Field(
         "",
         TEXT,
-        "PATH1,PATH2: these together (table 5); runs, checkpoints or what `init_from` takes.",
+        "PATH1,PATH2: these together (table 5); runs, checkpoints or what init_from takes.",
     ),
     "eval.exclude": Field(
         "", TEXT, "A file that lists images to leave out, such as the challenge's blacklist."
