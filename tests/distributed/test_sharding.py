@@ -129,12 +129,13 @@ def _train(devices: int, count: int, group: int) -> dict:
     ("devices", "count", "group", "tolerance"),
     [
         (8, 1, 8, 1e-5),  # a group fits on a device
-        pytest.param(8, 1, 32, 1e-4, marks=pytest.mark.slow),  # it spans four
-        pytest.param(8, 1, 0, 1e-4, marks=pytest.mark.slow),  # the whole batch is one
-        pytest.param(2, 2, 8, 1e-5, marks=pytest.mark.slow),
-        pytest.param(8, 4, 8, 1e-5, marks=pytest.mark.slow),
+        (8, 1, 32, 1e-4),  # it spans four
+        (8, 1, 0, 1e-4),  # the whole batch is one
+        (2, 2, 8, 1e-5),
+        (8, 4, 8, 1e-5),
     ],
 )
+@pytest.mark.slow
 def test_losses_on_several_devices_and_processes_are_those_on_one(devices, count, group, tolerance):
     """The same batches, dropout and groups, over 10 steps on 64 images."""
     one, several = _train(1, 1, group), _train(devices, count, group)

@@ -279,6 +279,7 @@ def _in_processes(count: int, devices: int, workdir: Path) -> list[dict]:
     return [processes.result(process) for process in started]
 
 
+@pytest.mark.slow
 def test_counts_are_exact_on_any_number_of_devices_and_processes(runs):
     """11 images in batches of 4, rounded up to the devices, so that the last is mostly padding."""
     (one,) = _in_processes(1, 1, runs / "1")
