@@ -74,7 +74,7 @@ class Inception(nn.Module):
         16 channels.
       dropout_rate: Rate of the dropout before the logits.
       relu_between_3x3: A ReLU between figure 5's two 3x3, or a linear unit (section 3.1, figure 2).
-      factorization: Of figure 6's 7x7: "asymmetric", "full" or "3x3" (section 3.2).
+      factorization: How figure 6's 7x7 is factorized: "asymmetric", "full" or "3x3" (section 3.2).
       expanded_filter_bank: Figure 7 on the 8x8 grid, or figure 5's module with its channels.
       reduction: "parallel" (figure 10), "pool_first" or "convolve_first" (figure 9).
       avg_pool_counts_padding: Whether average pools count the padding (torchvision, timm) or not
@@ -87,7 +87,7 @@ class Inception(nn.Module):
       batch_norm_folded: The network for inference, of the variables of `fused.fold_batch_norm`.
       fuse: Compute some layers together or in another order, to the same result but faster
         (fused.py); False computes every box of the figures by itself and in its place.
-      dtype: Of activations; parameters and statistics stay float32.
+      dtype: Type of activations; parameters and statistics stay float32.
 
     Raises:
       ValueError: For a choice that is not listed above or does not go with another.
