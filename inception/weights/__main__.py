@@ -17,8 +17,8 @@ import prints the origin of each value. Flags such as --image_size take preceden
 
 export FORMAT WEIGHTS --output=PATH writes imported weights, or those of a run's workdir or of
 WORKDIR/checkpoints/STEP, and verifies what it wrote. FORMAT is torchvision, timm (.pth, or
-.safetensors), keras (.weights.h5, or .h5) or safetensors (a directory as import writes it); or a
-program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
+.safetensors), keras (.weights.h5, .h5 or .keras) or safetensors (a directory as import writes it);
+or a program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from inception.errors import UserError
 from inception.weights import catalog, locate, verify
 from inception.weights.description import ACTIVATIONS
 from inception.weights.export import FORMATS, export
+from inception.weights.export.foreign import PADDINGS
 from inception.workdir.files import local_path
 
 
@@ -98,6 +99,12 @@ def _add_export(commands: Any) -> None:
         action="store_true",
         help="for a program: take uint8 images and scale them inside",
     )
+    command.add_argument(
+        "--padding",
+        choices=PADDINGS,
+        default="",
+        help="for torchvision and timm, of a network that does not count it in average pools",
+    )
     command.set_defaults(run=_export)
 
 
@@ -132,7 +139,13 @@ def _export(args: argparse.Namespace) -> None:
     pretrained = (
         weights.from_run(args.weights, ema=False) if args.raw else weights.load_any(args.weights)
     )
-    notes = export(pretrained, args.format, args.output, preprocessing=args.preprocessing)
+    notes = export(
+        pretrained,
+        args.format,
+        args.output,
+        preprocessing=args.preprocessing,
+        padding=args.padding,
+    )
     print(*notes, f"written to {args.output}", sep="\n")
 
 
