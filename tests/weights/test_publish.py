@@ -29,6 +29,7 @@ from tests.fake_runs import write_run
 from tests.loopback import send
 from tests.weights.test_export import random_weights
 
+SMALL_IMAGES = Preprocessing(image_size=107)
 SECRET = "/home/somebody"
 
 
@@ -39,7 +40,7 @@ def make_run(tmp_path, monkeypatch, tiny):
     def missing(*_, **__):
         raise WeightsError("timm is not installed") from ModuleNotFoundError("timm")
 
-    def make(preprocessing=Preprocessing(image_size=107), **fields):
+    def make(preprocessing=SMALL_IMAGES, **fields):
         workdir = tmp_path / "runs" / "v3"
         config = tiny(f"data_dir={SECRET}", "init_from=timm/inception_v3.tf_in1k")
         step = write_run(config, epath.Path(workdir), ema_errors=36, raw_errors=72)["step"]
@@ -77,7 +78,7 @@ def test_the_card_tells_accuracy_with_crop_config_data_and_base(make_run, tmp_pa
     assert fields["license"] == "unknown"
     (result,) = fields["model-index"][0]["results"]
     assert [metric["value"] for metric in result["metrics"]] == [0.9, 357 / 360]
-    assert "| 360 | the whole image resized to 75x75" in body or "| 360 | the central" in body
+    assert "| digits, validation | 360 | the central 87.5% of each side, resized to 75x75" in body
     assert "running averages (published here) | 90.00%" in body
     assert "model.width_multiplier = 0.05" in body
     assert "1,437 images" in body
@@ -172,13 +173,22 @@ def test_timm_creates_the_model_from_the_folder(make_run, tmp_path):
     assert verify.difference("logits", np.asarray(expected), theirs).relative < verify.TOLERANCE
 
 
+@pytest.mark.slow
+def test_keras_loads_the_model_of_the_folder(make_run, tmp_path):
+    keras = pytest.importorskip("keras", reason="Keras is the reader")
+    publish.publish(make_run(width_multiplier=1.0), tmp_path / "out")
+    assert 'keras.saving.load_model("DIR/model.keras")' in (tmp_path / "out/README.md").read_text()
+    model = keras.saving.load_model(tmp_path / "out" / "model.keras")
+    ours = weights.load_any(tmp_path / "out")
+    kernel = model.get_layer("predictions").kernel
+    np.testing.assert_array_equal(kernel, ours.variables["params"]["Logits"]["kernel"])
+
+
 @pytest.fixture
 def hub(web, monkeypatch):
     """Makes the server a hub where me/mine can be written; huggingface_hub is its client."""
-    pytest.importorskip("huggingface_hub", reason="requirements-hub.txt").constants
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    constants = pytest.importorskip("huggingface_hub.constants", reason="requirements-hub.txt")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_ENDPOINT", web.url())
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     batch, commit = "/me/mine.git/info/lfs/objects/batch", "/api/models/me/mine/commit/main"
