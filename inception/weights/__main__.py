@@ -1,4 +1,4 @@
-"""Anyone's Inception-v3 weights: list, download, import, verify and export them.
+"""Anyone's Inception-v3 weights: list, download, import, verify, export and publish them.
 
 list shows the published weights that have a name: size, accuracy, crop, license, and whether they
 are on this machine. download NAME gets them; where NAME says where they are, with status 1 if they
@@ -17,8 +17,10 @@ import prints the origin of each value. Flags such as --image_size take preceden
 
 export FORMAT WEIGHTS --output=PATH writes imported weights, or those of a run's workdir or of
 WORKDIR/checkpoints/STEP, and verifies what it wrote. FORMAT is torchvision, timm (.pth, or
-.safetensors), keras (.weights.h5, or .h5) or safetensors (a directory as import writes it); or a
-program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
+.safetensors), keras (.weights.h5, .h5 or .keras) or safetensors (a directory as import writes it);
+or a program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
+publish RUN --output=DIR writes a folder for others: weights, labels, a model card, and the files of
+timm or Keras; --push=USER/REPO uploads it to Hugging Face's hub.
 """
 
 import argparse
@@ -33,9 +35,10 @@ import jax
 from inception import command_line, weights
 from inception.data.preprocessing import INTERPOLATIONS, METHODS, Preprocessing
 from inception.errors import UserError
-from inception.weights import catalog, locate, verify
+from inception.weights import catalog, locate, publish, verify
 from inception.weights.description import ACTIVATIONS
 from inception.weights.export import FORMATS, export
+from inception.weights.export.foreign import PADDINGS
 from inception.workdir.files import local_path
 
 
@@ -59,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         "--output", metavar="DIRECTORY", required=True, type=local_path
     )
     _add_export(commands)
+    publish.add(commands)
     args, _ = command_line.parse(parser, argv)
     return args.run(args)
 
@@ -98,6 +102,12 @@ def _add_export(commands: Any) -> None:
         action="store_true",
         help="for a program: take uint8 images and scale them inside",
     )
+    command.add_argument(
+        "--padding",
+        choices=PADDINGS,
+        default="",
+        help="for torchvision and timm, of a network that does not count it in average pools",
+    )
     command.set_defaults(run=_export)
 
 
@@ -132,7 +142,13 @@ def _export(args: argparse.Namespace) -> None:
     pretrained = (
         weights.from_run(args.weights, ema=False) if args.raw else weights.load_any(args.weights)
     )
-    notes = export(pretrained, args.format, args.output, preprocessing=args.preprocessing)
+    notes = export(
+        pretrained,
+        args.format,
+        args.output,
+        preprocessing=args.preprocessing,
+        padding=args.padding,
+    )
     print(*notes, f"written to {args.output}", sep="\n")
 
 

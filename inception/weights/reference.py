@@ -42,6 +42,7 @@ def endpoints(
     scaling: Preprocessing | None = None,
     *,
     ema: bool = True,
+    exact_padding: bool = False,
 ) -> Endpoints:
     """The outputs of a source's own network at every stage, and "logits".
 
@@ -53,6 +54,7 @@ def endpoints(
       images: float32 [batch, height, width, 3].
       scaling: The preprocessing that made the images, for models that scale pixels themselves.
       ema: Whether to use the running averages of the weights, as in `import_weights`.
+      exact_padding: Whether PyTorch's network leaves the padding out of its average pools.
 
     Raises:
       WeightsError: If no library has this network, or the library is not installed.
@@ -65,7 +67,7 @@ def endpoints(
                 f"source {source}: no installable package has its network to compare with. Only "
                 f"{', '.join(_COMPARABLE)} can be verified"
             )
-        return _torch_endpoints(source, path, images, ema)
+        return _torch_endpoints(source, path, images, ema, exact_padding)
     except ImportError as error:
         raise WeightsError(
             f"source {source}: the library with its network is not installed ({error}). Run "
@@ -73,7 +75,9 @@ def endpoints(
         ) from error
 
 
-def _torch_endpoints(source: str, path: str | Path, images: np.ndarray, ema: bool) -> Endpoints:
+def _torch_endpoints(
+    source: str, path: str | Path, images: np.ndarray, ema: bool, exact_padding: bool
+) -> Endpoints:
     import torch
 
     with open_tensors(path) as wrapped:
@@ -84,6 +88,10 @@ def _torch_endpoints(source: str, path: str | Path, images: np.ndarray, ema: boo
         for name, array in arrays.items()  # int64: counters of batches
     }
     network = torch_network(source, state).eval()
+    if exact_padding:
+        from inception.weights import exact_padding as hook
+
+        hook.exact_padding(network)
     with torch.no_grad(), recorded(network) as found:
         network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
         run_aux_head(network, found)

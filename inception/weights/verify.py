@@ -50,7 +50,12 @@ def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
 
 
 def verify(
-    pretrained: Pretrained, path: str | Path, batch: int = 2, *, ema: bool = True
+    pretrained: Pretrained,
+    path: str | Path,
+    batch: int = 2,
+    *,
+    ema: bool = True,
+    exact_padding: bool = False,
 ) -> list[Difference]:
     """Compares weights imported from a file with the source's own network on the same file.
 
@@ -62,13 +67,21 @@ def verify(
       path: The file.
       batch: Number of images.
       ema: Whether the running averages of the weights were imported.
+      exact_padding: As in `reference.endpoints`.
 
     Raises:
       WeightsError: If the source's library is not installed.
     """
     size = pretrained.preprocessing.image_size
     images = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
-    theirs = reference.endpoints(pretrained.source, path, images, pretrained.preprocessing, ema=ema)
+    theirs = reference.endpoints(
+        pretrained.source,
+        path,
+        images,
+        pretrained.preprocessing,
+        ema=ema,
+        exact_padding=exact_padding,
+    )
     ours = our_endpoints(pretrained.model, pretrained.variables, images)
     if "probabilities" in theirs:
         function = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[pretrained.activation]

@@ -21,7 +21,12 @@ FORMATS: dict[str, Format] = foreign.FORMATS | ours.FORMATS | programs.FORMATS
 
 
 def export(
-    pretrained: Pretrained, format: str, output: str | Path, *, preprocessing: bool = False
+    pretrained: Pretrained,
+    format: str,
+    output: str | Path,
+    *,
+    preprocessing: bool = False,
+    padding: str = "",
 ) -> list[str]:
     """Writes weights in a format, completely or not at all.
 
@@ -30,6 +35,8 @@ def export(
       format: One of `FORMATS`.
       output: File to write, or the directory for "safetensors" and "savedmodel".
       preprocessing: Whether a program takes uint8 pixels and scales them itself.
+      padding: What torchvision and timm do with a network that does not count the padding, which
+        they would refuse: "exact" writes exact_padding.py beside it, "ignore" computes otherwise.
 
     Returns:
       Notes: how to read it, what it lacks, and what was verified.
@@ -39,7 +46,8 @@ def export(
       WeightsError: If the format cannot represent the network, the name does not fit the format or
         exists, a library is missing, or the output does not compute the same.
     """
-    kind, output = FORMATS[format], local_path(output)
+    kind = foreign.with_padding(format, padding) if padding else FORMATS[format]
+    output = local_path(output)
     if kind.suffixes and not output.name.endswith(kind.suffixes):
         raise WeightsError(
             f"{output} is not a name for {format}. End it in {' or '.join(kind.suffixes)}"
@@ -48,6 +56,7 @@ def export(
         raise WeightsError(f"preprocessing cannot be part of {format}, which has weights only")
     if output.exists():
         raise WeightsError(f"{output} exists and is not overwritten. Name another output")
+    missing = [file for file in kind.beside if not _is_beside(output, file)]
     scratch = output.with_name(f".{output.name}-{os.getpid()}")
     scratch.mkdir(parents=True)
     try:
@@ -59,6 +68,8 @@ def export(
             notes.append(
                 "probabilities are a sigmoid of each logit, not a softmax over the classes"
             )
+        for file in missing:
+            written.with_name(file.name).rename(output.with_name(file.name))
         written.rename(output)
     except ImportError as error:
         raise WeightsError(
@@ -67,3 +78,15 @@ def export(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return notes
+
+
+def _is_beside(output: Path, file: Path) -> bool:
+    """Whether a copy of the file is next to the output.
+
+    Raises:
+      WeightsError: If another file of that name is.
+    """
+    there = output.with_name(file.name)
+    if there.exists() and there.read_bytes() != file.read_bytes():
+        raise WeightsError(f"{there} exists and is not overwritten. Name another folder")
+    return there.exists()
