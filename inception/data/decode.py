@@ -45,7 +45,7 @@ ChooseBox = Callable[[int, int], Box]  # an image's height and width -> the box 
 # Of files that are taken for images; their content decides how they are decoded.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm"),
+    *(".jpe", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
 # A small file may have more, and so take all memory: a "decompression bomb", or a damaged header.
 # This is Pillow's limit too, and 537 MB of pixels.
@@ -60,7 +60,9 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe"  # a CMYK file with this marker stores inverte
 # two segments, an unknown version (both in cats_vs_dogs), rare layouts of the chroma planes.
 _ODDITIES = ("extraneous bytes before marker", "unknown JFIF revision", "subsampling")
 
-_WHITE_IS_ZERO, _BITS, _PHOTOMETRIC = 0, 258, 262  # TIFF's numbers
+# TIFF's numbers.
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _PILLOW_WARNS = MAX_PIXELS // 2  # pixels; above twice as many Pillow refuses an image
 _LOCK = threading.Lock()
 
@@ -189,6 +191,11 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
                     image.load()
             if image.mode.startswith(("I", "F")):
                 return _rgb(_reduce(image))
+            if getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED:
+                raise BadImage(
+                    "signed 8-bit integers, whose black and white are not defined. Save the image "
+                    "with unsigned 8 bits"
+                )
             if image.mode == "La":  # premultiplied gray, which Pillow converts to this alone
                 return np.asarray(image.convert("LA").convert("RGB"))
             return np.asarray(image.convert("RGB"))

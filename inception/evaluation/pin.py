@@ -114,7 +114,9 @@ def evaluate(loaded: Pretrained, folder: Path) -> tuple[np.ndarray | None, int]:
     right, seen = np.zeros(2), 0
     for index, outputs in predictor.stream([str(path) for path in files]):
         classes = np.array([ids[files[number].parent.name] for number in index])
-        best = np.argsort(-outputs["logits"], axis=-1, kind="stable")[:, :5] == classes[:, None]
+        logits = outputs["logits"]
+        best = np.argsort(-logits, axis=-1, kind="stable")[:, :5] == classes[:, None]
+        best &= np.isfinite(logits).all(axis=-1, keepdims=True)  # otherwise there is no answer
         right += (best[:, 0].sum(), best.any(-1).sum())
         seen += len(index)
     return right / seen, seen

@@ -14,6 +14,7 @@ from inception.weights.description import Description, square
 from inception.weights.files import Shapes, WeightsError
 
 _AVERAGE = ("avg", "", None)
+_ARGUMENTS = {"global_pool", "num_classes", "aux_logits", "drop_rate"}  # change no output
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -105,8 +106,14 @@ def _check_network(path: str | Path, config: dict[str, Any], shapes: Shapes) -> 
             "the config.json away if it belongs to another model"
         )
     arguments = config.get("model_args")
-    pools = [config.get("global_pool")]
-    pools += [arguments.get("global_pool")] if isinstance(arguments, dict) else []
+    arguments = arguments if isinstance(arguments, dict) else {}
+    if unknown := {name for name in arguments.keys() - _ARGUMENTS if arguments[name] is not None}:
+        name = min(unknown)
+        raise WeightsError(
+            f"{path}: config.json states model_args {name}={arguments[name]!r}, which this network "
+            "cannot express. Import weights of timm's unchanged inception_v3"
+        )
+    pools = [config.get("global_pool"), arguments.get("global_pool")]
     if other := [pool for pool in pools if pool not in _AVERAGE]:
         raise WeightsError(
             f"{path}: config.json states global_pool={other[0]!r}, but this network averages its "

@@ -316,3 +316,11 @@ def test_files_are_read_whole_or_not_at_all(tmp_path):
     for path in (tmp_path, tmp_path / "none.jpg", "nowhere://a.jpg"):
         with pytest.raises(BadImage, match="cannot be read"):
             read_file(str(path))
+
+
+def test_signed_8_bit_tiff_is_an_error():
+    tifffile = pytest.importorskip("tifffile", reason="it writes such files")
+    file = io.BytesIO()
+    tifffile.imwrite(file, np.arange(-128, 128).astype(np.int8).reshape(16, 16))
+    with pytest.raises(BadImage, match="signed 8-bit integers"):
+        decode(file.getvalue())

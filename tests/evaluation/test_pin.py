@@ -28,6 +28,15 @@ def always_third():
     return Pretrained(model, variables, Preprocessing(75), (), "keras", "")
 
 
+def test_what_is_not_finite_is_no_hit(always_third, tmp_path):
+    (tmp_path / "n01440764").mkdir()
+    file = tmp_path / "n01440764" / "0.jpg"
+    assert cv2.imwrite(str(file), np.zeros((80, 80, 3), np.uint8))
+    broken = jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), always_third.variables)
+    right, count = pin.evaluate(dataclasses.replace(always_third, variables=broken), tmp_path)
+    assert (right.tolist(), count) == ([0, 0], 1)
+
+
 def test_accuracy_is_counted_by_the_folders_names(always_third, tmp_path):
     ids = list(imagenet_names())
     for number, count in ((3, 2), (9, 1), (500, 1)):

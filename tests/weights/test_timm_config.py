@@ -114,6 +114,12 @@ def test_another_pool_is_refused(config, place):
         described(config(content))
 
 
+def test_arguments_of_another_network_are_refused(config):
+    content = {"architecture": "inception_v3", "pretrained_cfg": {}}
+    with pytest.raises(WeightsError, match="act_layer='silu'"):
+        described(config({**content, "model_args": {"act_layer": "silu", "aux_logits": True}}))
+
+
 def test_flags_lift_the_refusals_that_they_answer(config):
     stated = {"input_size": [3, 150, 299], "interpolation": "lanczos", "crop_mode": "squash"}
     path = config({"architecture": "inception_v3", "pretrained_cfg": {**stated, "crop_pct": 0.5}})
