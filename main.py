@@ -4,31 +4,37 @@ import sys
 from collections.abc import Sequence
 
 import inception
-from inception import command_line
+from inception import command_line, runtime
 from inception.distributed import processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Reads the flags, starts JAX's processes, and makes one call into the package."""
+    """Reads the flags, connects the processes, and makes one call into the package."""
     parser = command_line.parser("python main.py", __doc__, config=True)
-    parser.add_argument("--config", required=True, help="a file of configs/")
-    parser.add_argument("--workdir", required=True, help="where the run is kept and continued")
+    parser.add_argument("--config", required=True, help="config file, such as configs/v3.py")
+    parser.add_argument(
+        "--workdir", required=True, help="folder or bucket of the run, which continues there"
+    )
     parser.add_argument("--mode", choices=("train", "eval", "replay"), default="train")
-    parser.add_argument("--step", type=int, help="the checkpoint to evaluate, or step to replay")
+    parser.add_argument("--step", type=int, help="checkpoint to evaluate, or step to replay")
     parser.add_argument(
         "--distributed",
         action="store_true",
-        help="one of several processes on a TPU pod or under Slurm, Open MPI or Kubernetes",
+        help="one of several processes, on a TPU pod or under Slurm, Open MPI or Kubernetes",
     )
-    parser.add_argument("--coordinator", help="one of several elsewhere: HOST:PORT of process 0")
-    parser.add_argument("--num_processes", type=int, help="with --coordinator: how many they are")
-    parser.add_argument("--process_id", type=int, help="with --coordinator: which this is, from 0")
+    parser.add_argument(
+        "--coordinator", help="one of several processes, elsewhere: HOST:PORT of process 0"
+    )
+    parser.add_argument("--num_processes", type=int, help="with --coordinator: number of processes")
+    parser.add_argument(
+        "--process_id", type=int, help="with --coordinator: number of this process, from 0"
+    )
     args, overrides = command_line.parse(parser, argv)
     if args.step is not None and args.mode == "train":
         parser.error("--step is for --mode=eval; training continues from the newest checkpoint")
     if args.step is None and args.mode == "replay":
         parser.error("--mode=replay needs --step=N, the step to compute again")
-    processes.tune_host_runtime()
+    runtime.tune_host_runtime()
     processes.connect(
         args.distributed,
         args.coordinator,

@@ -1,1 +1,1 @@
-"""Speed against what people would use instead."""
+"""Speed, memory and start-up time next to other libraries."""

@@ -1,12 +1,11 @@
-"""All that is to be measured on a GPU, in one go.
+"""All measurements for a GPU, in one go.
 
     pip install -e ".[cuda]" -r requirements-oracles.txt
     python -m benchmarks --mode=gpu [--output=gpu.json]
 
-First whether the GPU computes the CPU's logits and gradients. Then, in bfloat16 with float32
-masters, the training step with 256 images and inference with 1 to 1024, against timm's network,
-channels last, compiled by torch.compile with autocast; and for each target whether it holds. Not
-run by the authors so far: no GPU was at hand.
+First compares logits and gradients with the CPU's. Then measures, in bfloat16 with float32 weights,
+the training step with 256 images and inference with 1 to 1024, against timm's network, channels
+last, compiled by torch.compile with autocast, and checks each target. No GPU has run it yet.
 """
 
 import dataclasses
@@ -15,59 +14,59 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import parity, speed
+from benchmarks.cases import Case
 from benchmarks.speed import Result
-from benchmarks.work import Work
 from inception.errors import UserError
 
 OPPONENT = "timm-compile"
 TRAIN_BATCH = 256
 INFER_BATCHES = (1, 8, 32, 128, 256, 1024)
-LEAST_RATIO = 1.0  # of our images/s over theirs, in training and in inference
-LEAST_OF_ROOFLINE = 0.40  # of arithmetic and traffic without overlap, in training
+MIN_RATIO = 1.0  # of our images/s to theirs, in training and in inference
+MIN_ROOFLINE_SHARE = 0.40  # of arithmetic and traffic without overlap, in training
 
-WorksOf = Callable[[str, int], Sequence[Work]]  # (mode, batch) -> ours and the opponent
+CasesOf = Callable[[str, int], Sequence[Case]]  # (mode, batch) -> ours and the opponent
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """A target, what was found, and whether it holds."""
+    """A target, the measured value, and whether the target is met."""
 
     target: str
     found: float
-    holds: bool
+    met: bool
 
     def __str__(self) -> str:
-        return f"{'holds' if self.holds else 'FAILS'}  {self.target}: {self.found:.3g}"
+        return f"{'met' if self.met else 'MISSED':8}{self.target}: {self.found:.3g}"
 
 
-def run(works_of: WorksOf, rounds: int, seconds: float, cache: Path, platform: str) -> list[dict]:
-    """Checks, measures and judges; prints all of it.
+def run(cases_of: CasesOf, rounds: int, seconds: float, cache: Path, platform: str) -> list[dict]:
+    """Compares, measures and judges; prints everything.
 
     Args:
-      works_of: the sides for a mode and a batch.
-      rounds: of each measurement.
-      seconds: of a round.
-      cache: for compiled programs.
-      platform: of the device, "gpu"; the logic can be tried on "cpu".
+      cases_of: Returns the cases for a mode and a batch size.
+      rounds: Rounds of each measurement.
+      seconds: Seconds of a round.
+      cache: Folder for compiled programs.
+      platform: Platform of the device, "gpu"; "cpu" for a rehearsal.
 
     Returns:
       All numbers.
 
     Raises:
-      UserError: when there is no such device, or it computes something else than the CPU.
+      UserError: If there is no such device, or its results differ from the CPU's.
     """
-    require(speed.limits(works_of("train", TRAIN_BATCH)[0], cache), platform)
-    work = works_of("train", 2)[0]
-    float32 = dataclasses.replace(work, fields={**work.fields, "dtype": "float32"})
+    require(speed.limits(cases_of("train", TRAIN_BATCH)[0], cache), platform)
+    case = cases_of("train", 2)[0]
+    float32 = dataclasses.replace(case, fields={**case.fields, "dtype": "float32"})
     verdicts = judge_parity(parity.compare(float32, platform, cache))
     print(*verdicts, sep="\n", flush=True)
-    if not all(verdict.holds for verdict in verdicts):
-        raise UserError("the device computes something else than the CPU, so nothing was measured")
+    if not all(verdict.met for verdict in verdicts):
+        raise UserError("the device's results differ from the CPU's, so nothing was measured")
     found = []
     for mode, batch in (("train", TRAIN_BATCH), *(("infer", batch) for batch in INFER_BATCHES)):
-        works = works_of(mode, batch)
-        limits = speed.limits(works[0], cache)
-        results = speed.measure(works, rounds, seconds, cache)
+        cases = cases_of(mode, batch)
+        limits = speed.limits(cases[0], cache)
+        results = speed.measure(cases, rounds, seconds, cache)
         print(f"\n{mode}, batch {batch}", speed.limits_line(limits), sep="\n")
         print(speed.table(results, limits), flush=True)
         verdicts += judge(mode, batch, results, limits)
@@ -77,10 +76,10 @@ def run(works_of: WorksOf, rounds: int, seconds: float, cache: Path, platform: s
 
 
 def require(limits: Mapping[str, Any], platform: str) -> None:
-    """Refuses to go on without the device.
+    """Requires the device.
 
     Raises:
-      UserError: when JAX has no such device.
+      UserError: If JAX has no such device.
     """
     if limits["platform"] != platform:
         raise UserError(
@@ -90,11 +89,11 @@ def require(limits: Mapping[str, Any], platform: str) -> None:
 
 
 def judge_parity(differences: Mapping[str, float]) -> list[Verdict]:
-    """Whether the device computes what the CPU does."""
+    """Whether the device's results equal the CPU's."""
     return [
-        Verdict(f"{what} equal to the CPU's within {limit:g}", differences[what], holds)
+        Verdict(f"{what} equal to the CPU's within {limit:g}", differences[what], met)
         for what, limit in parity.TOLERANCE.items()
-        for holds in [differences[what] <= limit]
+        for met in [differences[what] <= limit]
     ]
 
 
@@ -105,9 +104,9 @@ def judge(
     ours, theirs = results
     ratio = theirs.ours_over_theirs.median
     name = f"{mode}, batch {batch}"
-    target = f"{name}, ours / {theirs.side} at least {LEAST_RATIO}"
-    yield Verdict(target, ratio, ratio >= LEAST_RATIO)
+    target = f"{name}, ours / {theirs.contender} at least {MIN_RATIO}"
+    yield Verdict(target, ratio, ratio >= MIN_RATIO)
     if mode == "train":
         share = ours.images_per_second.median / limits["roofline"]
-        target = f"{name}, share of the no-overlap roofline at least {LEAST_OF_ROOFLINE}"
-        yield Verdict(target, share, share >= LEAST_OF_ROOFLINE)
+        target = f"{name}, share of the no-overlap roofline at least {MIN_ROOFLINE_SHARE}"
+        yield Verdict(target, share, share >= MIN_ROOFLINE_SHARE)

@@ -1,6 +1,6 @@
-"""Other people's input: a random box of 5 to 100 % of a JPEG file, resized bilinearly, in batches.
+"""Input pipelines, ours and others': random boxes of JPEG files, resized bilinearly, in batches.
 
-tf.data and Pillow get boxes that were drawn beforehand; torchvision draws its own, as ours does.
+tf.data and Pillow get precomputed boxes; torchvision and ours draw their own.
 """
 
 import itertools
@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.cases import OURS, STORED, Case, Contender
 from benchmarks.photographs import HEIGHT, WIDTH
-from benchmarks.work import STORED, Side, Work
 from inception.data.crops import sample_distorted_box
 
 
-def data(work: Work) -> Side:
-    """The pipeline that the work's side names, on the JPEG files in the config's data_dir."""
-    make, does = {
+def data(case: Case) -> Contender:
+    """The pipeline that the case names, on the JPEG files in the config's data_dir."""
+    if case.contender.partition(",")[0] == OURS:
+        return _ours(case)
+    make, description = {
         "tf.data": (tf_data, "decode_and_crop_jpeg, resize to float, back to uint8"),
         "torchvision": (
             torchvision,
@@ -25,9 +27,26 @@ def data(work: Work) -> Side:
             "whose processor time is not counted)",
         ),
         "pillow": (pillow, "decodes the whole file, crops and resizes; one thread"),
-    }[work.side]
-    batches = make(Path(work.fields["data_dir"]), work.size, work.batch, work.threads)
-    return Side(lambda: next(batches), lambda: None, does, stored=STORED)
+    }[case.contender]
+    batches = make(Path(case.fields["data_dir"]), case.size, case.batch, case.threads)
+    return Contender(lambda: next(batches), lambda: None, description, stored=STORED)
+
+
+def _ours(case: Case) -> Contender:
+    from inception.data.folder import FolderSource
+    from inception.data.stream import train_stream
+
+    augmentation = case.fields["augmentation"]
+    batches = train_stream(
+        FolderSource(case.fields["data_dir"], "train"),
+        seed=0,
+        image_size=case.size,
+        batch_size=case.batch,
+        augmentation=augmentation,
+        threads=case.threads,
+    )
+    description = f"the training stream: crops and resizing of augmentation {augmentation}"
+    return Contender(lambda: next(batches), lambda: None, description, stored=STORED)
 
 
 def _paths(root: Path) -> list[str]:
@@ -35,13 +54,13 @@ def _paths(root: Path) -> list[str]:
 
 
 def _boxes() -> np.ndarray:
-    """int32 [4096, 4]: y, x, height, width."""
+    """Random boxes, int32 [4096, 4]: y, x, height, width."""
     rng = np.random.default_rng(0)
     return np.array([sample_distorted_box(rng, HEIGHT, WIDTH) for _ in range(4096)], np.int32)
 
 
 def tf_data(root: Path, size: int, batch: int, threads: int) -> Iterator[np.ndarray]:
-    """What TensorFlow pipelines do: decode only the box."""
+    """tf.data, which decodes only the box."""
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
@@ -62,7 +81,7 @@ def tf_data(root: Path, size: int, batch: int, threads: int) -> Iterator[np.ndar
 
 
 def torchvision(root: Path, size: int, batch: int, threads: int) -> Iterator:
-    """A DataLoader; with one thread in the process itself, else with as many processes."""
+    """A DataLoader, in this process for one thread, else with a process for each."""
     import torch
     from torchvision import datasets, transforms
 

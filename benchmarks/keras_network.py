@@ -4,23 +4,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.ways import Call, fastest
-from benchmarks.work import Side, Work
+from benchmarks.cases import Case, Contender
+from benchmarks.fastest import Call, fastest
 
 
-def infer(work: Work) -> Side:
+def infer(case: Case) -> Contender:
     """From uint8 to logits, compiled by tf.function or by XLA, whichever is faster."""
-    tf.config.threading.set_intra_op_parallelism_threads(work.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(work.threads)
-    if work.dtype == "bfloat16":
+    tf.config.threading.set_intra_op_parallelism_threads(case.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(case.threads)
+    if case.dtype == "bfloat16":
         keras.mixed_precision.set_global_policy("mixed_bfloat16")
     network = keras.applications.InceptionV3(
         weights=None,
-        input_shape=(work.size, work.size, 3),
-        classes=work.num_classes,
+        input_shape=(case.size, case.size, 3),
+        classes=case.num_classes,
         classifier_activation=None,
     )
-    shape = (work.batch, work.size, work.size, 3)
+    shape = (case.batch, case.size, case.size, 3)
     images = tf.constant(np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8))
 
     def forward(images):
@@ -30,9 +30,10 @@ def infer(work: Work) -> Side:
         call = tf.function(forward, jit_compile=by_xla)
         return lambda: call(images).numpy()
 
-    ways = {"tf.function": lambda: compiled(False), "jit_compile": lambda: compiled(True)}
-    step, found = fastest(ways)
-    does = (
+    step, found = fastest(
+        {"tf.function": lambda: compiled(False), "jit_compile": lambda: compiled(True)}
+    )
+    description = (
         f"Keras {keras.__version__}, {images.device[-5:]}, uint8 to logits, the faster of {found}"
     )
-    return Side(step, lambda: None, does)
+    return Contender(step, lambda: None, description)

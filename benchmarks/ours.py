@@ -1,4 +1,4 @@
-"""Our side: the run's own training step, and the predictor."""
+"""Ours: the training step of a run, and the predictor."""
 
 import math
 from collections.abc import Callable
@@ -10,44 +10,44 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.work import Side, Work
-from inception import defaults
+from benchmarks.cases import Case, Contender
+from inception import defaults, runtime
 from inception.config import preprocessing, set_value
-from inception.distributed import processes, sharding
+from inception.distributed import sharding
 from inception.network.model import make_model
 from inception.predict.predictor import Predictor
 from inception.training.state import build
 from inception.training.step import TrainStep
 
-IMAGENET = 1_281_167  # training images, for the schedule of the learning rate
+IMAGENET = 1_281_167  # training images, for the learning rate schedule
 
 
-def config_of(work: Work) -> ConfigDict:
-    """The config that the work's fields describe."""
+def config_of(case: Case) -> ConfigDict:
+    """The config of the case's fields."""
     config = defaults.get_config()
-    for name, value in work.fields.items():
+    for name, value in case.fields.items():
         set_value(config, name, value)
     return config
 
 
-def synthetic_batch(work: Work) -> dict[str, np.ndarray]:
-    """Images of noise with labels: what a step computes does not depend on them."""
-    numbers = np.arange(work.batch, dtype=np.int32)
-    shape = (work.batch, work.size, work.size, 3)
+def synthetic_batch(case: Case) -> dict[str, np.ndarray]:
+    """A batch of noise with labels, as `train_stream` yields them."""
+    numbers = np.arange(case.batch, dtype=np.int32)
+    shape = (case.batch, case.size, case.size, 3)
     return {
         "image": np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8),
-        "label": numbers % work.num_classes,
+        "label": numbers % case.num_classes,
         "epoch": np.zeros_like(numbers),
         "example": numbers,
     }
 
 
-def train(work: Work) -> Side:
-    """The whole training step of train_step.py, on one batch that lies on the devices."""
-    processes.tune_host_runtime()  # as main.py
-    config, mesh = config_of(work), sharding.make_mesh()
-    recipe = build(config, work.num_classes, IMAGENET / work.batch)
-    batch = next(sharding.to_devices(mesh, [synthetic_batch(work)]))
+def train(case: Case) -> Contender:
+    """The training step of a run, on one batch that stays on the devices."""
+    runtime.tune_host_runtime()  # as main.py does
+    config, mesh = config_of(case), sharding.make_mesh()
+    recipe = build(config, case.num_classes, IMAGENET / case.batch)
+    batch = next(sharding.to_devices(mesh, [synthetic_batch(case)]))
     compiled = TrainStep(recipe, mesh)
     outputs: Any = (compiled.pack(recipe.create_state(mesh)), None)
 
@@ -56,35 +56,36 @@ def train(work: Work) -> Side:
         outputs = compiled(outputs[0], batch)
 
     group = config.model.batch_norm_group
-    normalized = f"groups of {group}" if 0 < group < work.batch else "the batch"
-    does = (
+    normalized = f"groups of {group}" if 0 < group < case.batch else "the batch"
+    description = (
         f"augmentation {config.augmentation}, both heads with label smoothing, gradients, clipping,"
         f" weight decay, RMSProp, running averages; batch norm over {normalized}"
     )
-    return Side(step, lambda: jax.block_until_ready(outputs), does, device_bytes)
+    return Contender(step, lambda: jax.block_until_ready(outputs), description, device_bytes)
 
 
-def infer(work: Work) -> Side:
-    """The predictor, with batch normalization folded, on uint8 images that lie on the devices."""
-    processes.tune_host_runtime()
-    config, mesh = config_of(work), sharding.make_mesh()
-    model = make_model(config, work.num_classes)
+def infer(case: Case) -> Contender:
+    """The predictor, which folds batch normalization, on uint8 images on the devices."""
+    runtime.tune_host_runtime()
+    config, mesh = config_of(case), sharding.make_mesh()
+    model = make_model(config, case.num_classes)
     predict = Predictor(
         model,
-        jax.device_put(random_variables(model, work.size), sharding.replicated(mesh)),
+        jax.device_put(random_variables(model, case.size), sharding.replicated(mesh)),
         preprocessing(config),
-        batch_size=work.batch,
+        batch_size=case.batch,
         mesh=mesh,
     )
-    images = next(sharding.to_devices(mesh, [synthetic_batch(work)]))["image"]
-    does = "uint8 to logits by inception.Predictor, batch norm folded"
-    return Side(*repeated(lambda: predict.on_devices(images)), does, device_bytes)
+    images = next(sharding.to_devices(mesh, [synthetic_batch(case)]))["image"]
+    description = "uint8 to logits by inception.Predictor, batch norm folded"
+    return Contender(*repeated(lambda: predict.on_devices(images)), description, device_bytes)
 
 
 def random_variables(model: nn.Module, size: int) -> dict[str, Any]:
-    """Variables that keep activations near 1 and that no initialization is compiled for.
+    """Variables that keep activations near 1, made without compiling an initialization.
 
-    Kernels are normal with variance 2 / inputs (He), statistics and scales near 1, offsets near 0.
+    Kernels are normal with variance 2 / fan-in (He et al.), variances and scales near 1, means and
+    offsets near 0.
     """
     rng = np.random.default_rng(0)
 
@@ -100,7 +101,7 @@ def random_variables(model: nn.Module, size: int) -> dict[str, Any]:
 
 
 def repeated(call: Callable[[], Any]) -> tuple[Callable[[], None], Callable[[], Any]]:
-    """`step` and `wait` of a `Side` that makes the same call again and again."""
+    """`step` and `wait` of a `Contender` that repeats a call."""
     outputs: Any = None
 
     def step() -> None:
@@ -111,5 +112,5 @@ def repeated(call: Callable[[], Any]) -> tuple[Callable[[], None], Callable[[], 
 
 
 def device_bytes() -> int | None:
-    """The most bytes of the first device that were in use; None on a CPU."""
+    """Peak memory of the first device; None on a CPU."""
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -1,11 +1,11 @@
-"""Whether an accelerator computes what the CPU does: logits and gradients, float32, one network.
+"""Compares an accelerator's logits and gradients with the CPU's, float32, for one network.
 
-    python -m benchmarks.parity WORK FILE.npz
+    python -m benchmarks.parity CASE FILE.npz
 
-writes what the first device of the process computes, at full precision (no TF32): the logits of
-both heads and the gradients of a loss on them, normalized by made-up running statistics. A fresh
-network that normalizes by its batch would magnify rounding too much to tell anything. Rounding can
-still switch a ReLU, which changes that draw's gradients, so there are several draws of images.
+writes what the process's first device computes at full precision (no TF32): logits of both heads,
+and gradients of a loss on them, normalized by random running statistics; normalizing by the batch
+would magnify rounding in a fresh network. As rounding can still switch a ReLU, which changes the
+gradients, there are several draws of images, and the best counts.
 """
 
 import dataclasses
@@ -21,21 +21,24 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from benchmarks.cases import Case
+from benchmarks.interleave import environment
 from benchmarks.ours import config_of, random_variables
-from benchmarks.turns import environment
-from benchmarks.work import Work
 from inception.network.model import make_model
 
 DRAWS = 4
-JAX_NAMES = {"gpu": "cuda"}  # of platforms, where they are chosen
-TOLERANCE = {"logits": 1e-4, "gradients": 1e-3}  # of the largest logit; of the gradient's norm
+JAX_NAMES = {"gpu": "cuda"}  # of platforms, for JAX_PLATFORMS
+TOLERANCE = {
+    "logits": 1e-4,
+    "gradients": 1e-3,
+}  # relative to the largest logit, the gradient's norm
 
 
-def compute(work: Work) -> dict[str, np.ndarray]:
-    """Logits of both heads, [2, batch, classes], and the flat gradient, of every draw."""
-    model = make_model(config_of(work), work.num_classes)
-    variables = random_variables(model, work.size)
-    labels = jnp.tile(jnp.arange(work.batch) % work.num_classes, (2, 1))  # of both heads
+def compute(case: Case) -> dict[str, np.ndarray]:
+    """Logits of both heads, [2, batch, classes], and the flat gradient, for every draw."""
+    model = make_model(config_of(case), case.num_classes)
+    variables = random_variables(model, case.size)
+    labels = jnp.tile(jnp.arange(case.batch) % case.num_classes, (2, 1))  # of both heads
 
     @jax.jit
     @jax.default_matmul_precision("highest")
@@ -51,7 +54,7 @@ def compute(work: Work) -> dict[str, np.ndarray]:
 
     found: dict[str, np.ndarray] = {}
     for draw in range(DRAWS):
-        shape = (work.batch, work.size, work.size, 3)
+        shape = (case.batch, case.size, case.size, 3)
         images = np.random.default_rng(draw).uniform(-1, 1, shape).astype(np.float32)
         heads, gradient = both(variables, images)
         found |= {f"logits {draw}": np.asarray(heads), f"gradients {draw}": np.asarray(gradient)}
@@ -59,7 +62,7 @@ def compute(work: Work) -> dict[str, np.ndarray]:
 
 
 def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far apart two results are, of the best draw: as TOLERANCE says."""
+    """Relative differences of the best draw, in the units of `TOLERANCE`."""
     logits, gradients = [], []
     for draw in range(DRAWS):
         a, b = found[f"logits {draw}"], expected[f"logits {draw}"]
@@ -69,18 +72,18 @@ def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     return {"logits": min(logits), "gradients": min(gradients)}
 
 
-def compare(work: Work, platform: str, cache: Path) -> dict[str, float]:
-    """The differences between a platform, "gpu" for instance, and the CPU; each in a process."""
+def compare(case: Case, platform: str, cache: Path) -> dict[str, float]:
+    """Differences between a platform, e.g. "gpu", and the CPU, each in a process of its own."""
     results: list[dict[str, np.ndarray]] = []
     for name in (platform, "cpu"):
         file = cache / f"parity_{len(results)}.npz"
         subprocess.run(
             [
                 *(sys.executable, "-m", "benchmarks.parity"),
-                *(json.dumps(dataclasses.asdict(work)), str(file)),
+                *(json.dumps(dataclasses.asdict(case)), str(file)),
             ],
             check=True,
-            env=environment(work.threads, cache) | {"JAX_PLATFORMS": JAX_NAMES.get(name, name)},
+            env=environment(case.threads, cache) | {"JAX_PLATFORMS": JAX_NAMES.get(name, name)},
         )
         with np.load(file) as arrays:
             results.append(dict(arrays))
@@ -88,5 +91,5 @@ def compare(work: Work, platform: str, cache: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    arrays: dict[str, Any] = {**compute(Work(**json.loads(sys.argv[1])))}
+    arrays: dict[str, Any] = {**compute(Case(**json.loads(sys.argv[1])))}
     np.savez(sys.argv[2], **arrays)

@@ -1,4 +1,4 @@
-"""JPEG files like ImageNet's for the input's benchmark, from photographs that packages ship."""
+"""JPEG files like ImageNet's for benchmarks of the input, from photographs that packages ship."""
 
 import itertools
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 from inception.data.crops import crop, sample_distorted_box
 from inception.errors import UserError
 
-HEIGHT, WIDTH = 375, 500  # about ImageNet's average
+HEIGHT, WIDTH = 375, 500  # about ImageNet's averages
 NAMES = "astronaut coffee chelsea rocket retina hubble_deep_field immunohistochemistry"
 
 
@@ -20,12 +20,12 @@ def write_photographs(root: Path, count: int = 128) -> list[Path]:
       Their paths.
 
     Raises:
-      UserError: when scikit-image, whose photographs these are, is not installed.
+      UserError: If scikit-image, which has the photographs, is not installed.
     """
     try:
         from skimage import data
     except ImportError as error:
-        raise UserError("--mode=data needs scikit-image: pip install scikit-image") from error
+        raise UserError("the photographs need scikit-image: pip install scikit-image") from error
     from sklearn.datasets import load_sample_images
 
     photographs = [getattr(data, name)() for name in NAMES.split()] + load_sample_images().images

@@ -1,4 +1,4 @@
-"""Images/s of our side and of opponents, interleaved, and what the device could do at best."""
+"""Images/s of all contenders, in interleaved rounds, next to the device's limits."""
 
 import dataclasses
 import json
@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from benchmarks.turns import Round, Worker, environment, started, take_turns
-from benchmarks.work import OURS, Work
+from benchmarks.cases import OURS, Case
+from benchmarks.interleave import Round, Worker, environment, interleave, started
 
 
 class Spread(NamedTuple):
-    """Of a quantity over the rounds."""
+    """Median and range of a quantity over the rounds."""
 
     median: float
     low: float
@@ -28,30 +28,29 @@ class Spread(NamedTuple):
         return cls(statistics.median(values), min(values), max(values))
 
     def text(self, digits: int = 1) -> str:
-        """As "3.1 (2.9 to 3.2)"."""
+        """Formats as "3.1 (2.9 to 3.2)"."""
         return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Of one side.
+    """Measurements of one contender.
 
     Attributes:
-      side: its name.
-      does: what a step is.
-      batch: images of a step.
-      images_per_second: over the rounds.
-      ours_over_theirs: the ratio of images/s in the rounds that belong together; 1 for ours.
-      per_core_second: images per second of the processor's time.
-      ours_over_theirs_per_core: the ratio of these.
-      start_seconds: from the start of its process to the end of its first step, nothing compiled
-        before.
-      first_step_seconds: of these, the first step with all that is compiled for it.
-      peak_bytes: of memory, the accelerator's or else the host's, compilation included.
+      contender: Its name.
+      description: What a step does.
+      batch: Images of a step.
+      images_per_second: Images/s over the rounds.
+      ours_over_theirs: Ratio of our images/s to its, in rounds of the same number; 1 for ours.
+      per_core_second: Images per second of processor time.
+      ours_over_theirs_per_core: Ratio of these.
+      start_seconds: From the start of its process to the end of its first step, nothing compiled.
+      first_step_seconds: The first step's part of that, with compilation.
+      peak_bytes: Peak memory of the accelerator, or else of the host, compilation included.
     """
 
-    side: str
-    does: str
+    contender: str
+    description: str
     batch: int
     images_per_second: Spread
     ours_over_theirs: Spread
@@ -62,19 +61,19 @@ class Result:
     peak_bytes: int
 
 
-def measure(works: Sequence[Work], rounds: int, seconds: float, cache: Path) -> list[Result]:
-    """Measures all sides in one run; the first is ours."""
-    with started(works, cache) as workers:
-        found = take_turns(workers, rounds, seconds)
-        return [_result(worker, found[worker.work.side], found[OURS]) for worker in workers]
+def measure(cases: Sequence[Case], rounds: int, seconds: float, cache: Path) -> list[Result]:
+    """Measures all cases together; the first is ours."""
+    with started(cases, cache) as workers:
+        found = interleave(workers, rounds, seconds)
+        return [_result(worker, found[worker.case.contender], found[OURS]) for worker in workers]
 
 
 def _result(worker: Worker, own: Sequence[Round], ours: Sequence[Round]) -> Result:
     pairs = list(zip(ours, own, strict=True))
     return Result(
-        side=worker.work.side,
-        does=worker.does,
-        batch=worker.work.batch,
+        contender=worker.case.contender,
+        description=worker.description,
+        batch=worker.case.batch,
         images_per_second=Spread.of([each.rate for each in own]),
         ours_over_theirs=Spread.of([a.rate / b.rate for a, b in pairs]),
         per_core_second=Spread.of([each.core_rate for each in own]),
@@ -85,21 +84,21 @@ def _result(worker: Worker, own: Sequence[Round], ours: Sequence[Round]) -> Resu
     )
 
 
-def limits(work: Work, cache: Path) -> dict[str, Any]:
-    """The fields of limits.py's `Limits`, found in a process of its own."""
+def limits(case: Case, cache: Path) -> dict[str, Any]:
+    """The fields and properties of limits.py's `Limits`, from a process of its own."""
     command = [sys.executable, "-m", "benchmarks.limits"]
     done = subprocess.run(
-        [*command, json.dumps(dataclasses.asdict(work))],
+        [*command, json.dumps(dataclasses.asdict(case))],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
-        env=environment(work.threads, cache),
+        env=environment(case.threads, cache),
     )
     return json.loads(done.stdout)
 
 
 def table(results: Sequence[Result], limits: Mapping[str, Any]) -> str:
-    """A line for each side of a network, and below it what each does."""
+    """A table of contenders that run a network, and their descriptions."""
     return _table(
         results,
         lambda result: {
@@ -111,7 +110,7 @@ def table(results: Sequence[Result], limits: Mapping[str, Any]) -> str:
 
 
 def input_table(results: Sequence[Result]) -> str:
-    """A line for each side of the input, and below it what each does."""
+    """A table of contenders that read images, and their descriptions."""
     return _table(
         results,
         lambda result: {
@@ -124,7 +123,7 @@ def input_table(results: Sequence[Result]) -> str:
 def _table(results: Sequence[Result], more: Callable[[Result], dict[str, str]]) -> str:
     rows = [
         {
-            "side": result.side,
+            "contender": result.contender,
             "images/s": result.images_per_second.text(),
             "ours / theirs": result.ours_over_theirs.text(2),
             **more(result),
@@ -135,7 +134,9 @@ def _table(results: Sequence[Result], more: Callable[[Result], dict[str, str]]) 
     ]
     align = ("left", *["right"] * (len(rows[0]) - 1))
     lines = tabulate(rows, "keys", "simple", colalign=align, disable_numparse=True)
-    return "\n".join([lines, "", *(f"{result.side}: {result.does}" for result in results)])
+    return "\n".join(
+        [lines, "", *(f"{result.contender}: {result.description}" for result in results)]
+    )
 
 
 def limits_line(limits: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a start costs: time to the first training step, and memory, cold and with what is cached."""
+"""Time to the first training step, and memory, of cold starts and of starts with a full cache."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,27 +6,27 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from benchmarks.turns import Worker
-from benchmarks.work import Work
+from benchmarks.cases import Case
+from benchmarks.interleave import Worker
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Of one fresh process.
+    """Measurements of one fresh process.
 
     Attributes:
-      side: its name.
-      does: what a step is.
-      cold: whether nothing was compiled before.
-      seconds: from the start of the process to the end of its first step.
-      first_step_seconds: of these, the first step with all that is compiled or loaded for it.
-      step_seconds: of a later step.
-      peak_bytes: of memory at most until the first step, compilation included.
-      step_peak_bytes: of memory at most during a later step, what stays from before included.
+      contender: Its name.
+      description: What a step does.
+      cold: Whether nothing was compiled before.
+      seconds: From the start of the process to the end of its first step.
+      first_step_seconds: The first step's part of that, with compilation or loading.
+      step_seconds: Time of a later step.
+      peak_bytes: Peak memory until the end of the first step, compilation included.
+      step_peak_bytes: Peak memory during a later step.
     """
 
-    side: str
-    does: str
+    contender: str
+    description: str
     cold: bool
     seconds: float
     first_step_seconds: float
@@ -35,25 +35,25 @@ class Start:
     step_peak_bytes: int
 
 
-def measure(works: Sequence[Work], rounds: int, cache: Path) -> list[Start]:
-    """Starts every side twice a round, alone, with a cache of its own that is empty at first."""
+def measure(cases: Sequence[Case], rounds: int, cache: Path) -> list[Start]:
+    """Starts every contender twice a round, alone, with a cache that is empty at first."""
     starts = []
     for number in range(rounds):
-        for work in works:
-            own = cache / f"{work.side}-{number}".replace(" ", "-")
-            starts += [_start(work, own, cold) for cold in (True, False)]
+        for case in cases:
+            own = cache / f"{case.contender}-{number}".replace(" ", "-")
+            starts += [_start(case, own, cold) for cold in (True, False)]
     return starts
 
 
-def _start(work: Work, cache: Path, cold: bool) -> Start:
-    worker = Worker(work, cache)
+def _start(case: Case, cache: Path, cold: bool) -> Start:
+    worker = Worker(case, cache)
     try:
         peak = worker.peak_bytes()
-        worker.ask("forget")
+        worker.ask("reset_peak")
         step = worker.run(1)
         return Start(
-            side=work.side,
-            does=worker.does,
+            contender=case.contender,
+            description=worker.description,
             cold=cold,
             seconds=worker.start_seconds,
             first_step_seconds=worker.first_step_seconds,
@@ -66,10 +66,10 @@ def _start(work: Work, cache: Path, cold: bool) -> Start:
 
 
 def startup_table(starts: Sequence[Start]) -> str:
-    """Seconds to the first step; the first start and the second of a round in one line."""
+    """Seconds to the first step; a line has a round's first and second start."""
     rows = [
         {
-            "side": cold.side,
+            "contender": cold.contender,
             "first start": f"{cold.seconds:.1f} s",
             "second start": f"{warm.seconds:.1f} s",
             "second / first": f"{warm.seconds / cold.seconds:.2f}",
@@ -83,10 +83,10 @@ def startup_table(starts: Sequence[Start]) -> str:
 
 
 def memory_table(starts: Sequence[Start]) -> str:
-    """Peaks of memory; a step's is of the second start, for compiling leaves memory behind."""
+    """Peak memory; a step's is the second start's, as compilation leaves memory allocated."""
     rows = [
         {
-            "side": cold.side,
+            "contender": cold.contender,
             "start and a step, compiling": f"{cold.peak_bytes / 2**30:.2f} GiB",
             "from the cache": f"{warm.peak_bytes / 2**30:.2f} GiB",
             "a step": f"{warm.step_peak_bytes / 2**30:.2f} GiB",
@@ -102,6 +102,6 @@ def _pairs(starts: Sequence[Start]) -> list[tuple[Start, Start]]:
 
 def _table(rows: list[dict[str, str]], starts: Sequence[Start]) -> str:
     align = ("left", *["right"] * (len(rows[0]) - 1))
-    does = dict.fromkeys(f"{start.side}: {start.does}" for start in starts)
+    descriptions = dict.fromkeys(f"{start.contender}: {start.description}" for start in starts)
     lines = tabulate(rows, "keys", "simple", colalign=align, disable_numparse=True)
-    return "\n".join([lines, "", *does])
+    return "\n".join([lines, "", *descriptions])

@@ -1,7 +1,6 @@
 """torchvision's and timm's Inception-v3 in PyTorch, channels last, as one would train and use them.
 
-On a CPU that is oneDNN. Loaded in the process of the benchmark's side; see
-benchmarks/work.py for what a `Work` and a `Side` are.
+On a CPU PyTorch computes with oneDNN.
 """
 
 from collections.abc import Callable
@@ -13,18 +12,18 @@ from torch import nn
 from torch._inductor import config as inductor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.ways import Call, fastest
-from benchmarks.work import Side, Work
+from benchmarks.cases import Case, Contender
+from benchmarks.fastest import Call, fastest
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(work: Work) -> Side:
-    """The same step as ours without augmentation, of PyTorch's own parts."""
-    network, batch, fields = _network(work, aux_head=True).train(), _batch(work), work.fields
+def train(case: Case) -> Contender:
+    """The same step as ours without augmentation, from PyTorch's parts."""
+    network, batch, fields = _network(case, aux_head=True).train(), _batch(case), case.fields
     optimizer = torch.optim.RMSprop(
         network.parameters(),
-        lr=fields["learning_rate"] * work.batch / fields["learning_rate_batch"],
+        lr=fields["learning_rate"] * case.batch / fields["learning_rate_batch"],
         alpha=fields["rmsprop_decay"],
         eps=fields["rmsprop_epsilon"],
         momentum=fields["momentum"],
@@ -35,80 +34,82 @@ def train(work: Work) -> Side:
         network, multi_avg_fn=get_ema_multi_avg_fn(fields["ema_decay"]), use_buffers=True
     )
     loss_function = nn.CrossEntropyLoss(label_smoothing=fields["label_smoothing"])
-    forward = torch.compile(network) if work.side == "timm-compile" else network
-    labels = torch.arange(work.batch, device=DEVICE) % work.num_classes
+    forward = torch.compile(network) if case.contender == "timm-compile" else network
+    labels = torch.arange(case.batch, device=DEVICE) % case.num_classes
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with _precision(work):
-            main, side = forward(_scaled(batch))
+        with _precision(case):
+            main, auxiliary = forward(_scaled(batch))
         loss = loss_function(main.float(), labels)
-        loss += fields["aux_loss_weight"] * loss_function(side.float(), labels)
+        loss += fields["aux_loss_weight"] * loss_function(auxiliary.float(), labels)
         loss.backward()
         if fields["clip_norm"]:
             nn.utils.clip_grad_norm_(network.parameters(), fields["clip_norm"], foreach=True)
         optimizer.step()
         averages.update_parameters(network)
 
-    how = "torch.compile" if work.side == "timm-compile" else "eager"
-    does = (
+    how = "torch.compile" if case.contender == "timm-compile" else "eager"
+    description = (
         f"PyTorch {torch.__version__}, {how}, channels last, both heads with label smoothing, "
         "gradients, clip_grad_norm_, RMSprop with weight decay and AveragedModel (both foreach); "
         "batch norm over the batch, with scale"
     )
-    return Side(step, _wait, does, _device_bytes)
+    return Contender(step, _wait, description, _device_bytes)
 
 
-def infer(work: Work) -> Side:
-    """Evaluation from uint8 to logits, by the fastest of PyTorch's ways to fold and fuse."""
-    network, batch = _network(work, aux_head=False).eval(), _batch(work)
-    network = network.to(getattr(torch, work.dtype))
-    inductor.freezing = True  # weights are constants, so batch norm is folded
+def infer(case: Case) -> Contender:
+    """Inference from uint8 to logits, by the fastest of PyTorch's optimizations."""
+    network, batch = _network(case, aux_head=False).eval(), _batch(case)
+    network = network.to(getattr(torch, case.dtype))
+    inductor.freezing = True  # weights become constants, so batch norm is folded
 
     def of(make: Callable[[], Callable]) -> Call:
         forward = make()
 
         def call() -> None:
             with torch.inference_mode():
-                forward(_scaled(batch, work.dtype))
+                forward(_scaled(batch, case.dtype))
 
         return call
 
-    ways = {"torch.compile": lambda: of(lambda: torch.compile(network))}
-    if work.side != "timm-compile":
-        ways["optimize_for_inference"] = lambda: of(lambda: _optimized(network, work))
+    makers = {"torch.compile": lambda: of(lambda: torch.compile(network))}
+    if case.contender != "timm-compile":
+        makers["optimize_for_inference"] = lambda: of(lambda: _optimized(network, case))
     if DEVICE.type == "cuda":
         graphs = partial(torch.compile, network, mode="reduce-overhead")
-        ways["torch.compile with CUDA graphs"] = lambda: of(graphs)
-    step, found = fastest(ways, _wait)
-    does = f"PyTorch {torch.__version__}, channels last, uint8 to logits, the fastest of {found}"
-    return Side(step, _wait, does, _device_bytes)
+        makers["torch.compile with CUDA graphs"] = lambda: of(graphs)
+    step, found = fastest(makers, _wait)
+    description = (
+        f"PyTorch {torch.__version__}, channels last, uint8 to logits, the fastest of {found}"
+    )
+    return Contender(step, _wait, description, _device_bytes)
 
 
-def _network(work: Work, aux_head: bool) -> nn.Module:
-    torch.set_num_threads(work.threads)
+def _network(case: Case, aux_head: bool) -> nn.Module:
+    torch.set_num_threads(case.threads)
     torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as is JAX's default
-    if work.side == "torchvision":
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, which is JAX's default
+    if case.contender == "torchvision":
         from torchvision.models import inception_v3
 
         network = inception_v3(
-            weights=None, aux_logits=aux_head, init_weights=False, num_classes=work.num_classes
+            weights=None, aux_logits=aux_head, init_weights=False, num_classes=case.num_classes
         )
     else:
         import timm
 
         name = "inception_v3"
-        network = timm.create_model(name, num_classes=work.num_classes, aux_logits=aux_head)
+        network = timm.create_model(name, num_classes=case.num_classes, aux_logits=aux_head)
     for parameter in network.parameters():
         if parameter.ndim == 4:
-            nn.init.kaiming_normal_(parameter)  # activations near 1, as ours have
+            nn.init.kaiming_normal_(parameter)  # keeps activations near 1, as in ours
     return network.to(DEVICE, memory_format=torch.channels_last)
 
 
-def _batch(work: Work) -> torch.Tensor:
-    """Noise, uint8 on the device; channels last, as ours."""
-    shape = (work.batch, 3, work.size, work.size)
+def _batch(case: Case) -> torch.Tensor:
+    """Noise, uint8 on the device, channels last as ours."""
+    shape = (case.batch, 3, case.size, case.size)
     images = torch.randint(256, shape, dtype=torch.uint8, device=DEVICE)
     return images.contiguous(memory_format=torch.channels_last)
 
@@ -117,12 +118,12 @@ def _scaled(images: torch.Tensor, dtype: str = "float32") -> torch.Tensor:
     return images.float().sub_(127.5).div_(127.5).to(getattr(torch, dtype))
 
 
-def _precision(work: Work) -> Any:
-    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=work.dtype == "bfloat16")
+def _precision(case: Case) -> Any:
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=case.dtype == "bfloat16")
 
 
-def _optimized(network: nn.Module, work: Work) -> Callable:
-    example = _scaled(_batch(work), work.dtype)
+def _optimized(network: nn.Module, case: Case) -> Callable:
+    example = _scaled(_batch(case), case.dtype)
     with torch.inference_mode():
         traced = torch.jit.freeze(torch.jit.trace(network, example))
         return torch.jit.optimize_for_inference(traced)

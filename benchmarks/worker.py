@@ -1,8 +1,8 @@
-"""The process of one side: python -m benchmarks.worker WORK, with WORK a `Work` as JSON.
+"""The process of one contender: python -m benchmarks.worker CASE, with CASE a `Case` as JSON.
 
-It makes the side's first step, and then answers commands, one JSON value in a line each, until its
-input ends: {"steps": n} runs n steps and gives their seconds, of the clock and of the processor;
-"memory" gives the most memory that was used, and after "forget" only that used since then.
+After the first step it answers commands, JSON values of one line each, until its input ends:
+{"steps": n} runs n steps and answers with their wall-clock and processor seconds, "memory" with the
+peak memory, which "reset_peak" resets.
 """
 
 import json
@@ -13,23 +13,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import Side, Work, prepare
+from benchmarks.cases import Case, Contender, prepare
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def answer(side: Side, command: Any) -> dict[str, Any]:
-    """Does what one line of the input asks for."""
+def answer(contender: Contender, command: Any) -> dict[str, Any]:
+    """Executes one command."""
     if command == "memory":
-        return {"host_bytes": host_peak(), "device_bytes": side.device_bytes()}
-    if command == "forget":
-        return {"forgot": forget_peak()}
-    for _ in range(side.stored):
-        side.step()
+        return {"host_bytes": host_peak(), "device_bytes": contender.device_bytes()}
+    if command == "reset_peak":
+        return {"reset": reset_peak()}
+    for _ in range(contender.stored):
+        contender.step()
     wall, processor = time.perf_counter(), time.process_time()
     for _ in range(command["steps"]):
-        side.step()
-    side.wait()
+        contender.step()
+    contender.wait()
     return {
         "seconds": time.perf_counter() - wall,
         "processor_seconds": time.process_time() - processor,
@@ -37,7 +37,7 @@ def answer(side: Side, command: Any) -> dict[str, Any]:
 
 
 def host_peak() -> int:
-    """Bytes of the host's memory that this process held at most (since `forget_peak`)."""
+    """Peak memory of this process on the host, in bytes, since `reset_peak`."""
     if _STATUS.exists():
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
@@ -45,8 +45,8 @@ def host_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def forget_peak() -> bool:
-    """Starts the count of `host_peak` anew; returns whether this system can do that."""
+def reset_peak() -> bool:
+    """Resets `host_peak`; returns whether this system can do that."""
     try:
         _CLEAR.write_text("5")
     except OSError:
@@ -55,25 +55,23 @@ def forget_peak() -> bool:
 
 
 def keep_on_cores(count: int) -> None:
-    """Keeps this process, and the threads it starts, on so many cores, where the system can."""
+    """Restricts this process and its threads to `count` cores, where the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
 
 
 def main() -> None:
-    """Serves the side that the command line describes."""
+    """Serves the contender that the command line describes."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print goes to the error stream
-    work = Work(**json.loads(sys.argv[1]))
-    keep_on_cores(work.threads)
-    start = time.perf_counter()
-    side = prepare(work)
-    built = time.perf_counter()
-    first = answer(side, {"steps": 1})["seconds"]
-    ready = {"does": side.does, "build_seconds": built - start, "first_step_seconds": first}
+    os.dup2(2, 1)  # what libraries print goes to stderr
+    case = Case(**json.loads(sys.argv[1]))
+    keep_on_cores(case.threads)
+    contender = prepare(case)
+    first = answer(contender, {"steps": 1})["seconds"]
+    ready = {"description": contender.description, "first_step_seconds": first}
     print(json.dumps(ready), file=replies, flush=True)
     for line in sys.stdin:
-        print(json.dumps(answer(side, json.loads(line))), file=replies, flush=True)
+        print(json.dumps(answer(contender, json.loads(line))), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The full recipe: Inception-v3 as section 8 of arXiv 1512.00567 trains it.
 
-Every field, its meaning and its default are in inception/defaults.py; the other files of this
-folder are this one plus a change.
+Every field, its default and its meaning are in inception/defaults.py; every other file of this
+folder is its parent plus a change.
 """
 
 from ml_collections import ConfigDict

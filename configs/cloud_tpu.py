@@ -1,4 +1,4 @@
-"""Not the paper's recipe: that of Google's Cloud TPU reference, above 78.1 % top-1 in 170 epochs.
+"""Google's Cloud TPU recipe, not the paper's: more than 78.1 % top-1 accuracy in 170 epochs.
 
     python main.py --config=configs/cloud_tpu.py --workdir=runs/cloud_tpu
 

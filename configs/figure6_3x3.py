@@ -1,4 +1,4 @@
-"""Section 3.2: figure 6 with pairs of 3x3 in place of the pairs of 1x7 and 7x1.
+"""Section 3.2: figure 6 with pairs of 3x3 convolutions in place of 1x7 and 7x1.
 
 The paper reports no accuracy for it.
 
@@ -13,7 +13,7 @@ from configs import v3
 
 
 def get_config() -> ConfigDict:
-    """Returns v3.py with pairs of 3x3."""
+    """Returns v3.py with pairs of 3x3 convolutions in figure 6."""
     config = v3.get_config()
     config.model.factorization = "3x3"
     return config

@@ -13,7 +13,7 @@ from configs import v3
 
 
 def get_config() -> ConfigDict:
-    """Returns v3.py with unfactorized 7x7."""
+    """Returns v3.py with full 7x7 convolutions in figure 6."""
     config = v3.get_config()
     config.model.factorization = "full"
     return config

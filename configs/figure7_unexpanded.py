@@ -1,6 +1,7 @@
 """Section 3.2, figure 7: the 8x8 modules without the expanded filter bank.
 
-The last 3x3 stay whole, as in figure 5, with as many outputs. The paper reports no accuracy for it.
+The last 3x3 convolutions are not split, as in figure 5, and have as many outputs. The paper reports
+no accuracy for it.
 
     python main.py --config=configs/figure7_unexpanded.py --workdir=runs/figure7_unexpanded
 

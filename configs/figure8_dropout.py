@@ -1,6 +1,6 @@
-"""Section 4, figure 8: dropout in the side head instead of batch normalization.
+"""Section 4, figure 8: dropout in the auxiliary head instead of batch normalization.
 
-The paper names it as the other regularizer of the side branch, without a figure.
+The paper names it as the other regularizer of the auxiliary head, without a number.
 
     python main.py --config=configs/figure8_dropout.py --workdir=runs/figure8_dropout
 
@@ -13,7 +13,7 @@ from configs import v3
 
 
 def get_config() -> ConfigDict:
-    """Returns v3.py with aux_head=dropout."""
+    """Returns v3.py with dropout in the auxiliary head."""
     config = v3.get_config()
     config.model.aux_head = "dropout"
     return config

@@ -1,6 +1,6 @@
-"""Section 4, figure 8: no side head.
+"""Section 4, figure 8: no auxiliary head.
 
-The paper reports that BN in the side head (v3.py) is worth 0.4 % top-1.
+The paper reports that batch normalization in the auxiliary head (v3.py) is worth 0.4 % top-1.
 
     python main.py --config=configs/figure8_none.py --workdir=runs/figure8_none
 
@@ -13,7 +13,7 @@ from configs import v3
 
 
 def get_config() -> ConfigDict:
-    """Returns v3.py with aux_head=none."""
+    """Returns v3.py without the auxiliary head."""
     config = v3.get_config()
     config.model.aux_head = "none"
     return config

@@ -1,4 +1,4 @@
-"""Section 5, figure 9 right: convolve, then pool; no bottleneck, but costly.
+"""Section 5, figure 9 right: convolve, then pool; no bottleneck, but expensive.
 
 The paper reports no accuracy for it.
 
@@ -13,7 +13,7 @@ from configs import v3
 
 
 def get_config() -> ConfigDict:
-    """Returns v3.py with figure 9's costly reduction."""
+    """Returns v3.py with figure 9's expensive reduction."""
     config = v3.get_config()
     config.model.reduction = "convolve_first"
     return config

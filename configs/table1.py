@@ -1,4 +1,4 @@
-"""Table 1 read literally: 3 x figure 5, 5 x figure 6, 2 x figure 7 and a stem of its own.
+"""Table 1 read literally: 3 x figure 5, 5 x figure 6, 2 x figure 7 and its own stem.
 
 The released network differs from the table (see docs/decisions.md); the paper reports results of
 one Inception-v3 only: 21.2 % top-1 error.

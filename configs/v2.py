@@ -1,7 +1,7 @@
 """Inception-v2, table 3's first row of the new networks: reported 23.4 % top-1 error.
 
-Momentum SGD, one 7x7 convolution as the first layer, a side head whose fully connected layer is not
-batch normalized, and no label smoothing.
+Momentum SGD, one 7x7 convolution as the first layer, an auxiliary head whose fully connected layer
+is not batch normalized, and no label smoothing.
 
     python main.py --config=configs/v2.py --workdir=runs/v2
 

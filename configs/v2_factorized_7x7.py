@@ -1,6 +1,6 @@
 """Table 3, + factorized 7x7: reported 21.6 % top-1 and 5.8 % top-5 error.
 
-The first 7x7 convolution becomes a sequence of 3x3.
+A sequence of 3x3 convolutions replaces the first 7x7 convolution.
 
     python main.py --config=configs/v2_factorized_7x7.py --workdir=runs/v2_factorized_7x7
 

@@ -1,11 +1,15 @@
-"""The one style of all commands: flags, fields of a config, errors of one line, exit statuses."""
+"""What all commands share: flags, fields of a config, errors of one line, exit statuses."""
 
 import argparse
+import difflib
+import itertools
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from inception import runtime
 from inception.distributed import processes
 from inception.errors import UserError
 
@@ -14,18 +18,39 @@ OVERRIDE = "--config."
 SMALLER_BATCH = "A smaller config.batch_size or more config.accumulation_steps need less"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names the nearest flag where one does not exist; so do the parsers of its subcommands."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self._subparsers is None:  # and before it misses a flag that may be the one misspelled
+            self._check_flags(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
+
+    def _check_flags(self, words: Sequence[str]) -> None:
+        known = [*re.findall(r"--[\w-]+", self.format_usage()), "--help"]
+        for word in itertools.takewhile(lambda word: word != "--", words):
+            flag = word.partition("=")[0]
+            if not flag.startswith("--") or flag in known:
+                continue
+            nearest = difflib.get_close_matches(flag, known, n=1, cutoff=0.8)
+            if self.epilog and not nearest:
+                self.error(f"{flag} does not exist; did you mean {OVERRIDE}{flag[2:]}?")
+            nearest = nearest or difflib.get_close_matches(flag, known, n=1, cutoff=0.0)
+            self.error(f"{flag} does not exist; did you mean {nearest[0]}?")
+
+
 def parser(prog: str, doc: str, *, config: bool = False) -> argparse.ArgumentParser:
     """A command's parser.
 
     Args:
-      prog: how the command is called, "python -m inception.cost".
-      doc: the docstring of its module, shown by --help.
-      config: whether the command has a config, whose fields can be set.
+      prog: How the command is called, such as "python -m inception.cost".
+      doc: Docstring of its module, shown by --help.
+      config: Whether the command has a config, whose fields can be set.
     """
     fields = (
-        "--config.FIELD=VALUE sets any field of the config; inception/defaults.py has them all."
+        "--config.FIELD=VALUE sets a field of the config; inception/defaults.py has every field."
     )
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=prog,
         description=doc,
         epilog=fields if config else None,
@@ -40,8 +65,8 @@ def parse(
     """Parses a command line in which --config.FIELD=VALUE and --config.FIELD VALUE are overrides.
 
     Returns:
-      The parser's own arguments, and the overrides, "FIELD=VALUE", for `config.load`. What is
-      neither ends the program with the parser's usage.
+      The parser's own arguments, and the overrides, "FIELD=VALUE", for `config.load`. Anything
+      else ends the program with the parser's usage.
     """
     words = iter(sys.argv[1:] if argv is None else argv)
     own, overrides = [], []
@@ -60,13 +85,16 @@ def parse(
 
 
 def run(main: Callable[[], int | None], memory_advice: str = "") -> int:
-    """Runs a command: errors that a user can mend become one line; returns its exit status.
+    """Runs a command and returns its exit status; errors that a user can fix become one line.
 
-    The line about memory that ran out ends in `memory_advice`, which names the command's own flags.
+    75 means that the same command continues from what is saved, 130 that Ctrl-C stopped it. If one
+    of several processes ends, for whatever reason, the others do not wait for it.
 
-    75 means that the same command goes on from what is saved, 130 that Ctrl-C has stopped it. Of
-    several processes, none leaves the others waiting, whatever ends it.
+    Args:
+      main: The command; returns its exit status, None for 0.
+      memory_advice: What to do when memory runs out, in terms of the command's own flags.
     """
+    runtime.configure()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         status = main() or 0

@@ -1,41 +1,37 @@
-"""Reads a config file, applies overrides, and refuses what makes no sense."""
+"""Reads a config file, sets fields of it, and refuses values that cannot be run."""
 
 import difflib
 import logging
 import math
-import operator
-import re
 import runpy
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from inception import defaults
 from inception.data.preprocessing import Preprocessing
+from inception.defaults import FIELDS
 from inception.errors import ConfigError
+from inception.fields import Check, Field, Value, at_least, one_of
 from inception.network.model import STEMS, Inception
 
-Value = bool | int | float | str | list[float]
-Fields = dict[str, Value]  # by full name: "seed", "model.stem"
+_MAX_GIB = 64  # of a batch's uint8 images over all hosts, which keep about four batches each
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
-    """Reads a config file and changes single fields of it.
+    """Reads a config file and sets single fields of it.
 
     Args:
-      path: a Python file with a function get_config(), such as configs/v3.py.
-      overrides: "batch_size=256", "model.stem=7x7", also spelled "--config.batch_size=256".
+      path: Python file with a function get_config(), such as configs/v3.py.
+      overrides: "batch_size=256", "model.stem=7x7"; "--config.batch_size=256" is the same.
 
     Returns:
       The checked config.
 
     Raises:
-      ConfigError: for a file, field or value that does not exist or makes no sense.
+      ConfigError: If the file or a field does not exist, or a value cannot be run.
     """
     config = _run_file(Path(path))
     for override in overrides:
@@ -49,8 +45,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> ConfigDict:
 
 def _run_file(file: Path) -> ConfigDict:
     if not file.is_file():
-        there = ", ".join(sorted(str(other) for other in file.parent.glob("[!_]*.py"))) or "nothing"
-        raise ConfigError(f"config file {file} does not exist; {file.parent}/ has: {there}")
+        problem = "is a folder" if file.is_dir() else "does not exist"
+        raise ConfigError(f"config file {file} {problem}{_suggestion(file)}")
     root = str(file.resolve().parent.parent)  # config files import their parents as configs.NAME
     sys.path.insert(0, root)
     try:
@@ -58,19 +54,27 @@ def _run_file(file: Path) -> ConfigDict:
         if "get_config" not in module:
             raise ValueError("it has no function get_config()")
         return module["get_config"]()
-    except Exception as error:  # it is a program, and may fail in any way
+    except Exception as error:  # a config file is a program, which may fail in any way
         raise ConfigError(f"config file {file} cannot be used: {error!r}") from error
     finally:
         sys.path.remove(root)
+
+
+def _suggestion(file: Path) -> str:
+    """The config file whose name is nearest, in the same folder or in configs/."""
+    folders = (Path("configs"), file.parent)
+    files = {other.stem: other for folder in folders for other in folder.glob("[!_]*.py")}
+    nearest = difflib.get_close_matches(file.stem, files, n=1, cutoff=0.0)
+    return f"; did you mean {files[nearest[0]]}?" if nearest else ""
 
 
 def set_field(config: ConfigDict, name: str, text: str) -> None:
     """Sets the field `name`, such as "model.stem", to what `text` says in the field's type.
 
     Raises:
-      ConfigError: for a field that does not exist, or a text that is not of its type.
+      ConfigError: If the field does not exist, or the text is not of its type.
     """
-    kind = type(_default(name, flatten(defaults.get_config())))
+    kind = type(_find(name).default)
     try:
         value = _parse(kind, text)
     except ValueError as error:
@@ -82,9 +86,9 @@ def set_value(config: ConfigDict, name: str, value: Value) -> None:
     """Sets the field `name`, such as "model.stem".
 
     Raises:
-      ConfigError: for a field that does not exist.
+      ConfigError: If the field does not exist.
     """
-    _default(name, flatten(defaults.get_config()))
+    _find(name)
     *groups, field = name.split(".")
     for group in groups:
         if group not in config:  # a new name in `evaluations`
@@ -93,18 +97,18 @@ def set_value(config: ConfigDict, name: str, value: Value) -> None:
     config[field] = value
 
 
-def _default(name: str, fields: Fields) -> Value:
-    """A field's default; that of a named evaluation's field is that of `eval`.
+def _find(name: str) -> Field:
+    """The field of this name; a named evaluation has the fields of `eval`.
 
     Raises:
-      ConfigError: for a field that does not exist.
+      ConfigError: If the field does not exist.
     """
     group, _, rest = name.partition(".")
-    alike = f"eval.{rest.partition('.')[2]}" if group == "evaluations" else name
-    if alike not in fields:
-        nearest = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
+    row = f"eval.{rest.partition('.')[2]}" if group == "evaluations" else name
+    if row not in FIELDS:
+        nearest = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.0)[0]
         raise ConfigError(f"config.{name} does not exist; did you mean config.{nearest}?")
-    return fields[alike]
+    return FIELDS[row]
 
 
 def _parse(kind: type, text: str) -> Value:
@@ -117,9 +121,16 @@ def _parse(kind: type, text: str) -> Value:
     return text.lower() == "true"
 
 
-def flatten(config: ConfigDict) -> Fields:
+def flatten(config: ConfigDict) -> dict[str, Value]:
     """All fields by their full names: {"seed": 0, ..., "model.stem": "factorized", ...}."""
     return traverse_util.flatten_dict(config.to_dict(), sep=".")
+
+
+def differences(old: dict, new: dict) -> dict[str, tuple]:
+    """The fields in which two flattened configs differ, with both values."""
+    names = dict.fromkeys([*old, *new])
+    pairs = {name: (old.get(name), new.get(name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def preprocessing(config: ConfigDict) -> Preprocessing:
@@ -144,125 +155,92 @@ def named_evaluations(config: ConfigDict) -> dict[str, ConfigDict]:
 
 
 def validate(config: ConfigDict) -> None:
-    """Checks every field on its own and those that depend on each other.
+    """Checks every field alone, then those that depend on each other.
 
-    Fields that play no part beside another's value are warned of, so that sweeps may set them.
+    Warns of fields that are set but have no effect because of another field's value; sweeps do so.
 
     Raises:
-      ConfigError: naming the field, its value and what would be right.
+      ConfigError: If a value cannot be run; names the field, its value and what would be right.
     """
-    fields, known = flatten(config), flatten(defaults.get_config())
     check_names_and_types(config)
-    _check_ranges(fields)
-    for name, evaluation in named_evaluations(config).items():
-        if not name.replace("-", "_").isidentifier() or evaluation.eval.ensemble:
-            raise ConfigError(
-                f"config.evaluations.{name}: a name must be letters, digits, _ and -, as it names "
-                f"a file, and ensemble={evaluation.eval.ensemble!r} must be empty in a run"
-            )
-        try:
-            _check_ranges(flatten(evaluation))
-        except ConfigError as error:
-            raise ConfigError(f"config.evaluations.{name}: {error}") from error
-    try:
-        stages = Inception(**config.model).stages()
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config.model: {error}") from error
-    _require(fields, ["freeze_until"], lambda value: value in ("", *stages), f"one of {stages}")
-    smallest = STEMS[config.model.stem][1]
-    _require(fields, ["image_size"], lambda value: value >= smallest, f"at least {smallest}")
-    shorter = f"shorter than the run, config.num_epochs={config.num_epochs}"
-    _require(fields, ["warmup_epochs"], lambda value: value < config.num_epochs, shorter)
-    check_batch_size(config)
-    if config.mixup_alpha:
-        pairs = f"even, for config.mixup_alpha={config.mixup_alpha} mixes images in pairs"
-        _require(fields, ["batch_size"], lambda value: value % 2 == 0, pairs)
-    _check_memory(config)
-    _warn_of_switches(fields, known)
-    if config.freeze_until and not config.init_from:
-        logging.warning(
-            "config.freeze_until=%r keeps random weights: name others, config.init_from=WEIGHTS",
-            config.freeze_until,
+    for name, value in flatten(config).items():
+        _require(name, value, _find(name).check)
+    _check_network(config)
+    _check_evaluations(config)
+    if config.warmup_epochs >= config.num_epochs:
+        raise ConfigError(
+            f"config.warmup_epochs={config.warmup_epochs}; it must be shorter than the run, "
+            f"config.num_epochs={config.num_epochs}"
         )
+    check_batch_size(config)
+    if config.mixup_alpha and config.batch_size % 2:
+        raise ConfigError(
+            f"config.batch_size={config.batch_size}; it must be even, for "
+            f"config.mixup_alpha={config.mixup_alpha} mixes images in pairs"
+        )
+    _check_memory(config)
+    _warn_without_effect(config)
 
 
 def check_names_and_types(config: ConfigDict) -> None:
     """Compares with the defaults, for a config may come from a file or have been changed in Python.
 
     Raises:
-      ConfigError: for a field that does not exist, is missing or of another type.
+      ConfigError: If a field does not exist, is missing or has a value of another type.
     """
-    fields, known = flatten(config), flatten(defaults.get_config())
+    fields = flatten(config)
     for name, value in fields.items():
-        if type(value) is not (kind := type(_default(name, known))):
+        if type(value) is not (kind := type(_find(name).default)):
             raise ConfigError(f"config.{name}={value!r} is not of type {kind.__name__}")
-    for name in known:
+    for name in FIELDS:
         if name not in fields:
             raise ConfigError(f"config.{name} is missing; inception/defaults.py has every field")
 
 
-def _check_ranges(fields: Fields) -> None:
-    for name, choices in defaults.CHOICES.items():
-        _require(fields, [name], choices.__contains__, f"one of {choices}")
-    numbers = [name for name, value in fields.items() if isinstance(value, float)]
-    _require(fields, numbers, math.isfinite, "a finite number")
-    _require(fields, numbers, _is_float32, f"0 or further from it than {defaults.LEAST}")
-    _require(fields, defaults.POSITIVE, lambda value: value > 0, "greater than 0")
-    _require(fields, defaults.NOT_NEGATIVE, lambda value: value >= 0, "0 or more")
-    _require(fields, defaults.FRACTIONS, lambda value: 0 <= value < 1, "at least 0 and below 1")
-    for name, value in fields.items():
-        if type(value) in (int, float):
-            most = defaults.AT_MOST.get(name, defaults.MOST)
-            _require(fields, [name], partial(operator.ge, most), f"at most {most:,}")
-    texts = [name for name, value in fields.items() if isinstance(value, str)]
-    right = "printable, without blanks around it, at most 255 bytes between slashes"
-    _require(fields, texts, _is_plain, right)
-    _require(fields, ["input_mean", "input_std"], _are_three_numbers, "three finite numbers")
-    _require(fields, ["input_std"], lambda value: min(value) > 0, "greater than 0")
-    _require(fields, ["profile_steps"], _are_steps, "FIRST:LAST, as 10:13, or empty")
+def _require(name: str, value: Value, check: Check) -> None:
+    if not check.accepts(value):
+        raise ConfigError(f"config.{name}={value!r}; it must be {check.right}")
 
 
-def _require(fields: Fields, names: Iterable[str], good: Callable[[Any], bool], right: str) -> None:
-    for name in names:
-        if not good(fields[name]):
-            raise ConfigError(f"config.{name}={fields[name]!r}; it must be {right}")
+def _check_network(config: ConfigDict) -> None:
+    """Checks which choices go together, the frozen stages and the size of the images."""
+    try:
+        stages = Inception(**config.model).stages()
+    except ValueError as error:
+        raise ConfigError(f"config.model: {error}") from error
+    _require("freeze_until", config.freeze_until, one_of("", *stages))
+    _require("image_size", config.image_size, at_least(STEMS[config.model.stem][1]))
 
 
-def _is_float32(value: float) -> bool:
-    return value == 0 or abs(value) >= defaults.LEAST
+def _check_evaluations(config: ConfigDict) -> None:
+    for name, fields in config.evaluations.items():
+        if not name.replace("-", "_").isidentifier():
+            raise ConfigError(
+                f"config.evaluations.{name}: the name must be a letter followed by letters, "
+                "digits, _ or -, for it names a file"
+            )
+        if ensemble := fields.get("ensemble"):
+            raise ConfigError(
+                f"config.evaluations.{name}.ensemble={ensemble!r}; it must be empty, for a run "
+                "evaluates its own network"
+            )
 
 
-def _is_plain(value: str) -> bool:
-    parts = value.split("/")
-    return (
-        value.isprintable()
-        and value == value.strip()
-        and len(value) < 4096  # what a path may have
-        and max(len(part.encode()) for part in parts) <= 255
-    )
-
-
-def _are_three_numbers(value: list) -> bool:
-    return len(value) == 3 and all(
-        isinstance(x, float) and abs(x) <= defaults.MOST and _is_float32(x) for x in value
-    )
-
-
-def _are_steps(value: str) -> bool:
-    if not re.fullmatch(r"\d{1,18}:\d{1,18}", value):
-        return not value
-    first, last = map(int, value.split(":"))
-    return 1 <= first <= last
-
-
-def _warn_of_switches(fields: Fields, known: Fields) -> None:
-    for switch, values, names in defaults.SWITCHES:
-        for name in names if fields[switch] not in values else ():
-            if fields[name] != known[name]:
+def _warn_without_effect(config: ConfigDict) -> None:
+    fields = flatten(config)
+    for name, field in FIELDS.items():
+        if field.needs and fields[name] != field.default:
+            other, values = field.needs
+            if fields[other] not in values:
                 logging.warning(
-                    "config.%s=%r plays no part with config.%s=%r",
-                    *(name, fields[name], switch, fields[switch]),
+                    "config.%s=%r has no effect when config.%s=%r",
+                    *(name, fields[name], other, fields[other]),
                 )
+    if config.freeze_until and not config.init_from:
+        logging.warning(
+            "config.freeze_until=%r freezes random weights; set config.init_from",
+            config.freeze_until,
+        )
 
 
 def check_batch_size(config: ConfigDict, devices: int = 1) -> None:
@@ -271,7 +249,7 @@ def check_batch_size(config: ConfigDict, devices: int = 1) -> None:
     A micro-batch smaller than a batch normalization group is one group, so may have any size.
 
     Raises:
-      ConfigError: with the nearest numbers that would work.
+      ConfigError: If it does not; names the nearest numbers that would work.
     """
     steps, group = config.accumulation_steps, config.model.batch_norm_group
     whole = math.lcm(devices, max(1, group))  # a micro-batch of whole groups, equal on all devices
@@ -292,17 +270,11 @@ def check_batch_size(config: ConfigDict, devices: int = 1) -> None:
 
 def _check_memory(config: ConfigDict) -> None:
     """Refuses batches that no host could hold."""
-    for group, name in ((config, "batch_size"), (config.eval, "eval.batch_size")):
-        gib = group.batch_size * config.image_size**2 * 3 / 2**30
-        if gib > defaults.MAX_GIB:
-            raise ConfigError(
-                f"config.{name}={group.batch_size} images of config.image_size={config.image_size} "
-                f"are {gib:,.0f} GiB; at most {defaults.MAX_GIB} can be held"
-            )
-
-
-def differences(old: dict, new: dict) -> dict[str, tuple]:
-    """The fields in which two flattened configs differ, with both values."""
-    names = dict.fromkeys([*old, *new])
-    pairs = {name: (old.get(name), new.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    for name, value in flatten(config).items():
+        if name.endswith("batch_size"):
+            gib = value * config.image_size**2 * 3 / 2**30
+            if gib > _MAX_GIB:
+                raise ConfigError(
+                    f"config.{name}={value} images of config.image_size={config.image_size} take "
+                    f"{gib:,.0f} GiB; at most {_MAX_GIB} can be held"
+                )

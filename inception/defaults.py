@@ -1,150 +1,276 @@
-"""Every field of a run, once: its meaning, unit and default, and below them its possible values.
+"""Every field of a run, one row each: its default, the values it may have and its meaning.
 
-The defaults are the full recipe (Inception-v3, section 8 of arXiv 1512.00567). "Released code" is
-Google's TensorFlow implementation (research/inception, then slim). A file of configs/ is these plus
-a change; a command sets single fields: `--config.batch_size=256`.
+The defaults are the full recipe, Inception-v3 as section 8 of arXiv 1512.00567 trains it. "Released
+code" is Google's TensorFlow implementation (research/inception, then slim). A file of configs/ is
+these plus a change, and a command sets single fields: `--config.batch_size=256`.
 
-A run of an older version, whose config.json lacks a field, is given the default: so the default of
-a new field must be what was done before there was one.
+The config.json of an older version's run may lack a field, which then has its default: so the
+default of a new field must be what was done before the field existed.
 """
 
+import copy
+
+from flax import traverse_util
 from ml_collections import ConfigDict
 
+from inception.fields import (
+    FRACTION,
+    POSITIVE,
+    STEPS,
+    SWITCH,
+    TEXT,
+    Field,
+    above_0,
+    at_least,
+    one_of,
+    three,
+)
+from inception.network.model import NETWORK_CHOICES
 
-def get_config() -> ConfigDict:
-    """Returns the defaults of every field."""
-    config = ConfigDict()
-    config.seed = 0  # decides initial weights, order of examples, crops, colours and dropout
-    _data(config)
-    _training(config)
-    _fine_tuning(config)
-    _optimizer(config)
-    _network(config)
-    _evaluation(config)
-    _output(config)
-    _watch(config)
-    return config
+# The fields and values without which some others have no effect.
+_RMSPROP = ("optimizer", ("rmsprop",))
+_STAIRCASE = ("schedule", ("staircase",))
+_AUX_HEAD = ("model.aux_head", ("plain", "bn", "dropout"))
+_SINGLE_CROP = ("eval.crops", (1,))
 
+_RANDOMNESS = {
+    "seed": Field(
+        0, at_least(0, 2**32 - 1), "Decides initial weights, order, crops, colors and dropout."
+    ),
+}
 
-def _data(config: ConfigDict) -> None:
-    """What is read, and the released code's preprocessing."""
-    config.dataset = "imagenet2012"  # a tfds name, "digits", "folder" or "fake"
-    config.data_dir = ""  # where it lies; empty: tfds's own default, ~/tensorflow_datasets
-    config.split = "train"  # any tfds split expression; a folder's name for "folder"
-    config.image_size = 299  # pixels, height and width of the network's input
-    # Of red, green, blue in [0, 1]; the network's input is (pixel / 255 - mean) / std.
-    config.input_mean = [0.5, 0.5, 0.5]
-    config.input_std = [0.5, 0.5, 0.5]
-    config.augmentation = "inception"  # "inception_fast", "resnet", "flip" or "none"
-    config.on_bad_record = "fail"  # or "skip" in training: log it, take the next of the permutation
-    config.max_pixels = 178_956_970  # a larger image is a bad record; Pillow's limit, 537 MB
-    config.data_threads = 0  # threads that decode; 0: one per core that the process may use
+# What is read, and the released code's preprocessing.
+_DATA = {
+    "dataset": Field("imagenet2012", TEXT, 'Data set: a tfds name, "digits", "folder" or "fake".'),
+    "data_dir": Field("", TEXT, "Where it is; empty: tfds's default, ~/tensorflow_datasets."),
+    "split": Field("train", TEXT, 'Any tfds split expression; for "folder" a folder\'s name.'),
+    "image_size": Field(299, at_least(1, 4096), "Pixels, height and width of the input (table 1)."),
+    "input_mean": Field(
+        [0.5, 0.5, 0.5],
+        three(at_least(-1e9)),
+        "Of red, green and blue in [0, 1]; the input is (pixel / 255 - input_mean) / input_std.",
+    ),
+    "input_std": Field([0.5, 0.5, 0.5], three(POSITIVE), "Of red, green and blue: see input_mean."),
+    "augmentation": Field(
+        "inception",
+        one_of("inception", "inception_fast", "resnet", "flip", "none"),
+        "Random changes of training images: see data/augment.py (released code).",
+    ),
+    "on_bad_record": Field(
+        "fail",
+        one_of("fail", "skip"),
+        'What an unreadable image does in training; "skip": it is logged, and the next of the '
+        "permutation takes its place.",
+    ),
+    "max_pixels": Field(
+        178_956_970, at_least(1), "A larger image is unreadable; Pillow's limit, 537 MB."
+    ),
+    "data_threads": Field(0, at_least(0, 1024), "Decoding threads; 0: one per available core."),
+}
 
+# Section 8, and the losses of sections 4 and 7.
+_TRAINING = {
+    "batch_size": Field(
+        1536,
+        at_least(1),
+        "Images per step over all devices: 48 groups of 32, in place of the paper's 50 replicas of "
+        "32 (section 8), divide over 1, 2, 3, 4, 6, 8, 12 and 16 devices.",
+    ),
+    "accumulation_steps": Field(
+        1, at_least(1, 4096), "Micro-batches per step; more of them need less memory."
+    ),
+    "num_epochs": Field(100.0, POSITIVE, "Epochs of the whole run (section 8)."),
+    "dtype": Field(
+        "float32",
+        one_of("float32", "bfloat16"),
+        "Type of activations; bfloat16 is for TPU and GPU. Weights stay float32.",
+    ),
+    "label_smoothing": Field(0.1, FRACTION, "Epsilon of section 7."),
+    "aux_loss_weight": Field(
+        0.4, POSITIVE, "Weight of the auxiliary head's loss (section 4; released code).", _AUX_HEAD
+    ),
+    "mixup_alpha": Field(
+        0.0, at_least(0), "Mixup's Beta(alpha, alpha); 0: no mixup, as in the paper."
+    ),
+    "ema_decay": Field(
+        0.9999,
+        FRACTION,
+        "Decay of the average of the weights that is evaluated (section 8); rises to this value as "
+        "in the released code.",
+    ),
+}
 
-def _training(config: ConfigDict) -> None:
-    """Section 8, and the losses of sections 4 and 7."""
-    # 1536 = 48 groups of 32 stands in for the paper's 50 replicas of 32 and divides over 1, 2, 3,
-    # 4, 6, 8, 12 and 16 devices with whole groups on each.
-    config.batch_size = 1536  # images per step over all devices
-    config.accumulation_steps = 1  # micro-batches per step: more of them need less memory
-    config.num_epochs = 100.0
-    config.dtype = "float32"  # of activations; "bfloat16" on TPU and GPU. Masters stay float32
-    config.label_smoothing = 0.1  # epsilon of section 7
-    config.aux_loss_weight = 0.4  # released code
-    config.mixup_alpha = 0.0  # Beta(alpha, alpha) of mixup; 0: off, as in the paper
-    config.ema_decay = 0.9999  # of the weights that are evaluated; ramped as in the released code
+# Another data set, from trained weights (training/finetune.py). Not in the paper.
+_FINE_TUNING = {
+    "init_from": Field(
+        "",
+        TEXT,
+        "Weights to start from: a name such as torchvision, imported weights, a file of weights or "
+        "a run. They set the fields FROM_WEIGHTS below.",
+    ),
+    "freeze_until": Field("", TEXT, "The stages up to this one, e.g. Mixed_6e, are not trained."),
+    "body_learning_rate_factor": Field(
+        1.0, at_least(0), "Factor of the learning rate for everything but the heads."
+    ),
+}
 
+# Section 8: clipping, weight decay, RMSProp and its learning rate.
+_OPTIMIZER = {
+    "optimizer": Field("rmsprop", one_of("rmsprop", "momentum"), "Update rule (section 8)."),
+    "rmsprop_decay": Field(0.9, FRACTION, "Decay of the mean square (section 8).", _RMSPROP),
+    "rmsprop_epsilon": Field(1.0, POSITIVE, "Added to the mean square (section 8).", _RMSPROP),
+    "momentum": Field(0.9, FRACTION, "Momentum, with either optimizer (released code)."),
+    "clip_norm": Field(2.0, at_least(0), "Global gradient norm; 0: no clipping (section 8)."),
+    "weight_decay": Field(
+        4e-5, at_least(0), "x 0.5 ||w||^2 over convolution and linear kernels (released code)."
+    ),
+    "learning_rate": Field(
+        0.045,
+        POSITIVE,
+        "For learning_rate_batch images; grows linearly with batch_size (section 8).",
+    ),
+    "learning_rate_batch": Field(1600, at_least(1), "Images: 50 replicas x 32 (section 8)."),
+    "schedule": Field(
+        "staircase",
+        one_of("staircase", "cosine"),
+        '"staircase": x decay_rate every decay_epochs (section 8); "cosine": to 0 at the end.',
+    ),
+    "decay_rate": Field(0.94, POSITIVE, "Factor of each stair (section 8).", _STAIRCASE),
+    "decay_epochs": Field(2.0, POSITIVE, "Epochs of each stair (section 8).", _STAIRCASE),
+    "warmup_epochs": Field(0.0, at_least(0), "Epochs in which the rate rises linearly from 0."),
+}
 
-def _fine_tuning(config: ConfigDict) -> None:
-    """Not in the paper: another data set, from weights that are there (finetune.py)."""
-    # What inception.weights.load_any takes: imported weights, a file of them, a run, or the name of
-    # published ones, such as "torchvision". The fields FROM_WEIGHTS below become theirs.
-    config.init_from = ""
-    config.freeze_until = ""  # this stage and those before it stay as they are: "Mixed_6e"
-    config.body_learning_rate_factor = 1.0  # x the learning rate, of all but the heads
+# The fields of inception.Inception, whose docstring says more.
+_NETWORK = {
+    "model.outline": Field(
+        "released", one_of(*NETWORK_CHOICES["outline"]), "The released network, or table 1 itself."
+    ),
+    "model.stem": Field(
+        "factorized",
+        one_of(*NETWORK_CHOICES["stem"]),
+        "First layers: factorized into 3x3 or 7x7 (table 3); for small images (table 2).",
+    ),
+    "model.aux_head": Field(
+        "bn", one_of(*NETWORK_CHOICES["aux_head"]), "Auxiliary head of figure 8 (section 4)."
+    ),
+    "model.width_multiplier": Field(1.0, above_0(16), "Factor of all channel counts."),
+    "model.dropout_rate": Field(0.2, FRACTION, "Dropout before the logits (released code)."),
+    "model.relu_between_3x3": Field(
+        True, SWITCH, "A ReLU between figure 5's 3x3 convolutions, or a linear unit (section 3.1)."
+    ),
+    "model.factorization": Field(
+        "asymmetric", one_of(*NETWORK_CHOICES["factorization"]), "Figure 6's 7x7 (section 3.2)."
+    ),
+    "model.expanded_filter_bank": Field(
+        True, SWITCH, "Figure 7 on the 8x8 grid, or figure 5's module (section 3.2)."
+    ),
+    "model.reduction": Field(
+        "parallel",
+        one_of(*NETWORK_CHOICES["reduction"]),
+        "How grids shrink: figure 10, or one of the two of figure 9 (section 5).",
+    ),
+    "model.avg_pool_counts_padding": Field(
+        False, SWITCH, "Average pools count the padding: torchvision's, not the released code's."
+    ),
+    "model.mixed_7c_pool": Field(
+        "average", one_of(*NETWORK_CHOICES["mixed_7c_pool"]), '"max" in the network of FID.'
+    ),
+    "model.batch_norm_scale": Field(
+        False, SWITCH, "Batch normalization learns a scale: torchvision's, not the released code's."
+    ),
+    "model.batch_norm_decay": Field(
+        0.9997, FRACTION, "Decay of the running statistics (released code)."
+    ),
+    "model.batch_norm_epsilon": Field(1e-3, POSITIVE, "Added to the variance (released code)."),
+    "model.batch_norm_group": Field(
+        32, at_least(0), "Images normalized together, one replica (section 8); 0: the whole batch."
+    ),
+}
 
+# A single crop, as in table 3, or as in tables 4 and 5.
+_EVALUATION = {
+    "eval.dataset": Field("", TEXT, "Data set to evaluate on; empty: that of training."),
+    "eval.data_dir": Field("", TEXT, "Where it is; empty: as in training."),
+    "eval.split": Field(
+        "validation", TEXT, "A tfds split expression, or a folder's name: see split."
+    ),
+    "eval.batch_size": Field(
+        256, at_least(1), "Crops that go through the devices at once, over all of them."
+    ),
+    "eval.every_epochs": Field(1.0, POSITIVE, "Epochs between evaluations during training."),
+    "eval.preprocessing": Field(
+        "inception",
+        one_of("inception", "resize_crop", "resize"),
+        "How an image is cropped and resized: see data/preprocessing.py (released code).",
+        _SINGLE_CROP,
+    ),
+    "eval.crop_fraction": Field(
+        0.875, above_0(1), "Part of each side that is kept (released code).", _SINGLE_CROP
+    ),
+    "eval.crops": Field(1, one_of(1, 12, 144), "Crops per image (table 4)."),
+    "eval.ensemble": Field(
+        "",
+        TEXT,
+        "PATH1,PATH2: these together (table 5); runs, checkpoints or what init_from takes.",
+    ),
+    "eval.exclude": Field(
+        "", TEXT, "A file that lists images to leave out, such as the challenge's blacklist."
+    ),
+    "eval.classes": Field(
+        "all",
+        one_of("all", "present"),
+        '"present": only those of the split, for imagenet_a and imagenet_r.',
+    ),
+}
 
-def _optimizer(config: ConfigDict) -> None:
-    """Section 8: clipping, weight decay, RMSProp and its learning rate."""
-    config.optimizer = "rmsprop"  # or "momentum"
-    config.rmsprop_decay = 0.9
-    config.rmsprop_epsilon = 1.0
-    config.momentum = 0.9  # released code, for both optimizers
-    config.clip_norm = 2.0  # global norm of the gradient; 0: no clipping
-    config.weight_decay = 4e-5  # x 0.5 ||w||^2 over convolution and linear kernels, released code
+# What a run writes, and when.
+_OUTPUT = {
+    "log_every_steps": Field(100, at_least(1), "Steps between lines of metrics."),
+    "checkpoint_every_steps": Field(
+        1000, at_least(1), "Steps between checkpoints; one is saved before every evaluation too."
+    ),
+    "keep_checkpoints": Field(3, at_least(1), "Number of the newest checkpoints to keep."),
+    "keep_every_epochs": Field(
+        0.0, at_least(0), "Also save and keep one checkpoint in this many epochs; 0: none."
+    ),
+    "keep_best": Field(False, SWITCH, "Also keep the best checkpoint by top-1 (EMA)."),
+}
 
-    # Grows linearly with the batch: learning_rate x batch_size / learning_rate_batch.
-    config.learning_rate = 0.045
-    config.learning_rate_batch = 1600  # the paper's 50 x 32
-    config.schedule = "staircase"  # x decay_rate every decay_epochs; or "cosine" to 0
-    config.decay_rate = 0.94
-    config.decay_epochs = 2.0
-    config.warmup_epochs = 0.0  # linear from 0
+# What is done about steps that go wrong, and ways to see what a run does.
+_WATCH = {
+    "max_nonfinite_steps": Field(
+        10,
+        at_least(1),
+        "A step whose loss or gradient is not finite changes no weights; this many in a row end "
+        "the run.",
+    ),
+    "spike_factor": Field(
+        5.0, at_least(0), "A loss or gradient norm this far above recent ones is recorded; 0: off."
+    ),
+    "profile_steps": Field("", STEPS, "10:13 traces steps 10 to 13 into WORKDIR/profile."),
+    "deterministic": Field(
+        False, SWITCH, "On a GPU: equal bits in every run, slower. Others always do so."
+    ),
+    "debug.nans": Field(
+        False, SWITCH, "Stop at the first operation that makes a NaN and name it; slow."
+    ),
+}
 
+GROUPS = {
+    "Randomness": _RANDOMNESS,
+    "Data": _DATA,
+    "Training": _TRAINING,
+    "Fine-tuning": _FINE_TUNING,
+    "Optimizer": _OPTIMIZER,
+    "Network": _NETWORK,
+    "Evaluation": _EVALUATION,
+    "Output": _OUTPUT,
+    "Watch": _WATCH,
+}
+FIELDS: dict[str, Field] = {name: row for group in GROUPS.values() for name, row in group.items()}
 
-def _network(config: ConfigDict) -> None:
-    """The fields of inception.Inception, explained there."""
-    config.model = ConfigDict()
-    config.model.outline = "released"
-    config.model.stem = "factorized"
-    config.model.aux_head = "bn"
-    config.model.width_multiplier = 1.0
-    config.model.dropout_rate = 0.2
-    config.model.relu_between_3x3 = True
-    config.model.factorization = "asymmetric"
-    config.model.expanded_filter_bank = True
-    config.model.reduction = "parallel"
-    config.model.avg_pool_counts_padding = False
-    config.model.mixed_7c_pool = "average"
-    config.model.batch_norm_scale = False
-    config.model.batch_norm_decay = 0.9997
-    config.model.batch_norm_epsilon = 1e-3
-    config.model.batch_norm_group = 32
-
-
-def _evaluation(config: ConfigDict) -> None:
-    """Single crop, as in table 3, or as in tables 4 and 5."""
-    config.eval = ConfigDict()
-    config.eval.dataset = ""  # empty: that of training
-    config.eval.data_dir = ""  # empty: that of training
-    config.eval.split = "validation"
-    config.eval.batch_size = 256  # crops that go through the devices at once, over all of them
-    config.eval.every_epochs = 1.0
-    config.eval.preprocessing = "inception"  # or another method of inception/data/preprocessing.py
-    config.eval.crop_fraction = 0.875  # released code
-    config.eval.crops = 1  # 1, 12 or 144 of table 4
-    # "PATH1,PATH2": these together, as in table 5: runs, checkpoints or what `init_from` takes.
-    config.eval.ensemble = ""
-    config.eval.exclude = ""  # a file that lists images to leave out, as the challenge's blacklist
-    config.eval.classes = "all"  # "present": only those of the split, for imagenet_a and imagenet_r
-
-    # More evaluations at the end of a run: by name, the fields of `eval` in which each differs.
-    config.evaluations = ConfigDict()
-
-
-def _output(config: ConfigDict) -> None:
-    """What a run writes, and when."""
-    config.log_every_steps = 100
-    config.checkpoint_every_steps = 1000  # and before every evaluation
-    config.keep_checkpoints = 3  # the newest ones
-    config.keep_every_epochs = 0.0  # and, saved for this, one every so many epochs; 0: none
-    config.keep_best = False  # and the best by top-1 (EMA)
-
-
-def _watch(config: ConfigDict) -> None:
-    """What is done about steps that go wrong, and ways to see what a run does."""
-    # A step whose loss or gradient is not finite changes no weights; so many in a row end the run.
-    config.max_nonfinite_steps = 10
-    # A loss or gradient norm above this x its median over the last 100 steps is recorded; 0: off.
-    config.spike_factor = 5.0
-    config.profile_steps = ""  # "10:13": trace steps 10 to 13 into WORKDIR/profile
-    config.deterministic = False  # on a GPU: equal bits in every run, slower; others always do so
-    config.debug = ConfigDict()
-    config.debug.nans = False  # stop at the first operation that makes a NaN and name it; slow
-
-
-# The fields without which weights mean something else; `init_from` sets them. (`model.aux_head`
-# stays "none" where it is: then the weights' side head, if any, is left out.)
+# The fields that decide what weights compute, which `init_from` therefore sets. (A config's
+# model.aux_head="none" stays: the weights' auxiliary head, if any, is then left out.)
 FROM_WEIGHTS = (
     "input_mean",
     "input_std",
@@ -162,69 +288,12 @@ FROM_WEIGHTS = (
     "model.batch_norm_epsilon",
 )
 
-# The values of each field; those of `model` are inception.Inception's own to check.
-CHOICES = {
-    "augmentation": ("inception", "inception_fast", "resnet", "flip", "none"),
-    "dtype": ("float32", "bfloat16"),
-    "on_bad_record": ("fail", "skip"),
-    "optimizer": ("rmsprop", "momentum"),
-    "schedule": ("staircase", "cosine"),
-    "eval.preprocessing": ("inception", "resize_crop", "resize"),
-    "eval.crops": (1, 12, 144),
-    "eval.classes": ("all", "present"),
-}
-POSITIVE = (
-    "image_size",
-    "max_pixels",
-    "batch_size",
-    "accumulation_steps",
-    "num_epochs",
-    "rmsprop_epsilon",
-    "aux_loss_weight",
-    "learning_rate",
-    "learning_rate_batch",
-    "decay_rate",
-    "decay_epochs",
-    "eval.batch_size",
-    "eval.every_epochs",
-    "eval.crop_fraction",
-    "log_every_steps",
-    "checkpoint_every_steps",
-    "keep_checkpoints",
-    "max_nonfinite_steps",
-)
-NOT_NEGATIVE = (
-    "seed",
-    "body_learning_rate_factor",
-    "data_threads",
-    "keep_every_epochs",
-    "mixup_alpha",
-    "clip_norm",
-    "weight_decay",
-    "warmup_epochs",
-    "spike_factor",
-)
-FRACTIONS = ("label_smoothing", "ema_decay", "rmsprop_decay", "momentum")
-# More than any run needs: beyond, a typing error takes all memory, or a 32-bit number overflows.
-AT_MOST = {
-    "seed": 2**32 - 1,
-    "image_size": 4096,
-    "data_threads": 1024,
-    "batch_size": 2**20,
-    "accumulation_steps": 4096,
-    "eval.batch_size": 2**20,
-    "eval.crop_fraction": 1,
-    "model.width_multiplier": 16,
-    "model.batch_norm_group": 2**20,
-    "keep_checkpoints": 10_000,
-}
-MOST = 1e9  # of all other numbers
-LEAST = 1e-30  # but 0: float32 makes 0 of less
-MAX_GIB = 64  # of the uint8 images of a batch, over all hosts; each keeps about four batches
-# Where the first field has none of these values, the others play no part.
-SWITCHES = (
-    ("optimizer", ("rmsprop",), ("rmsprop_decay", "rmsprop_epsilon")),
-    ("schedule", ("staircase",), ("decay_rate", "decay_epochs")),
-    ("model.aux_head", ("plain", "bn", "dropout"), ("aux_loss_weight",)),
-    ("eval.crops", (1,), ("eval.preprocessing", "eval.crop_fraction")),
-)
+
+def get_config() -> ConfigDict:
+    """Returns the defaults of every field.
+
+    `evaluations`, empty here, holds more evaluations at the end of a run: by name, the fields of
+    `eval` in which each differs.
+    """
+    values = {name: copy.copy(field.default) for name, field in FIELDS.items()}
+    return ConfigDict({**traverse_util.unflatten_dict(values, sep="."), "evaluations": {}})

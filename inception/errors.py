@@ -1,18 +1,18 @@
-"""The one base of all errors that a user can mend."""
+"""The errors that a user can fix, with one base class."""
 
-# A command's exit status for "run it again": sysexits.h's EX_TEMPFAIL. Schedulers can be told to;
-# see launch/.
+# Exit status of a command that can be run again as it is: EX_TEMPFAIL of sysexits.h. Schedulers
+# can be configured to do so; see launch/.
 EX_TEMPFAIL = 75
 
 
 class UserError(Exception):
-    """Says what is wrong, where, and what would be right; commands show it without a trace."""
+    """Says what is wrong, where, and what would be right; commands print it without a traceback."""
 
-    status = 1  # of the command that it ends
+    status = 1  # exit status of the command
 
 
 class ConfigError(UserError, ValueError):
-    """A config that cannot be run; the message names the field, the value and what is right."""
+    """An invalid config; the message names the field, the value and what would be right."""
 
 
 class CheckpointError(UserError, RuntimeError):

@@ -1,4 +1,4 @@
-"""What the paper reports, to stand beside what is measured: the one place of its results.
+"""The results and costs that the paper reports, for comparison with measured ones.
 
 Single crop, one model, the 48,238 images of ImageNet's validation set that are not blacklisted.
 """
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class ReportedResult(NamedTuple):
-    """A network's result in the paper; NaN where it gives none."""
+    """A network's result in the paper; NaN where the paper gives none."""
 
     top1: float = math.nan  # error, percent
     top5: float = math.nan
@@ -19,13 +19,13 @@ class ReportedResult(NamedTuple):
 class ReportedCost(NamedTuple):
     """What the paper says about a network's cost."""
 
-    multiply_adds: str  # per image, in its words
-    remark: str  # where it says so, and how that compares with what is counted
+    multiply_adds: str  # per image, in the paper's words
+    remark: str  # where the paper says so, and how that compares with the count
 
 
 # By experiment, then by the name of the config. A number is comparable within its experiment only:
-# v3's 22.8 is what figure 2's network reached, not the 21.2 of table 3. Where the paper gives an
-# accuracy, this is 100 less it.
+# v3's error is 22.8 in figure 2 and 21.2 in table 3. Where the paper gives an accuracy, this is 100
+# minus the accuracy.
 RESULTS: dict[str, dict[str, ReportedResult]] = {
     "table 3": {
         "v2": ReportedResult(23.4, billion_ops=3.8),
@@ -77,21 +77,21 @@ COSTS = {
 }
 
 
-def find_result(name: str, beside: Collection[str]) -> tuple[str, ReportedResult]:
-    """The experiment of the paper that a config is of and its result; ("", nothing) if of none.
+def find_result(name: str, compared: Collection[str]) -> tuple[str, ReportedResult]:
+    """The paper's experiment that has a config, and its result there; "" and NaN if none has it.
 
     Args:
-      name: of the config.
-      beside: the configs that it is compared with. Of several experiments, that with most of these
-        is taken, the first of equals.
+      name: Name of the config.
+      compared: Names of the configs that it is compared with. If several experiments have the
+        config, the one that has most of these is taken, or the first of equals.
     """
     having = [experiment for experiment, rows in RESULTS.items() if name in rows]
-    experiment = max(having, key=lambda it: len(RESULTS[it].keys() & set(beside)), default="")
+    experiment = max(having, key=lambda it: len(RESULTS[it].keys() & set(compared)), default="")
     return experiment, RESULTS.get(experiment, {}).get(name, ReportedResult())
 
 
 def reported_change(name: str, parent: str | None) -> float:
-    """Top-1 error of a config less its parent's, percentage points, within one experiment.
+    """Top-1 error of a config minus its parent's, percentage points, within one experiment.
 
     NaN where the paper does not compare them.
     """

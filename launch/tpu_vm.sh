@@ -1,5 +1,5 @@
 #!/bin/bash
-# Cloud TPU VMs: `launch/tpu_vm.sh NAME ZONE BUCKET` makes a slice of 16 chips on 4 hosts, installs
+# Cloud TPU VMs: `launch/tpu_vm.sh NAME ZONE BUCKET` creates a slice of 16 chips on 4 hosts, installs
 # this repository and trains; run again, it continues. JAX finds the hosts by their metadata.
 set -eu
 name=$1 zone=$2 bucket=$3
@@ -8,7 +8,7 @@ on_all_hosts() {
   gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
 }
 
-# --spot is cheaper and may be taken back: the hosts get SIGTERM, save, and the slice is gone.
+# --spot is cheaper but can be preempted: the hosts get SIGTERM and save, and the slice is deleted.
 if ! gcloud compute tpus tpu-vm describe "$name" --zone="$zone" > /dev/null 2>&1; then
   gcloud compute tpus tpu-vm create "$name" --zone="$zone" \
     --accelerator-type=v5litepod-16 --version=v2-alpha-tpuv5-lite --spot

@@ -22,11 +22,13 @@ class Server:
     Attributes:
       routes: the answer of each path; others have 404.
       requests: (path, headers) of all requests.
+      bodies: The last that was sent to each path.
     """
 
     def __init__(self):
         self.routes: dict[str, Answer] = {}
         self.requests: list[tuple[str, Mapping[str, str]]] = []
+        self.bodies: dict[str, bytes] = {}
         outer = self
 
         class _Handler(Handler):
@@ -40,6 +42,13 @@ class Server:
                 outer.requests.append((self.path, dict(self.headers)))
                 answer = outer.routes.get(self.path.partition("?")[0], status(404))
                 answer(self, before)
+
+            def do_POST(self):
+                length = int(self.headers.get("Content-Length", 0))
+                outer.bodies[self.path] = self.rfile.read(length)
+                self.do_GET()
+
+            do_PUT = do_POST
 
         class _Quiet(http.server.ThreadingHTTPServer):
             daemon_threads = True

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 # slim's distort_color, copied from its text: fast_mode=False.
-SLIM_COLOUR_ORDERS = (
+SLIM_COLOR_ORDERS = (
     ("brightness", "saturation", "hue", "contrast"),
     ("saturation", "brightness", "contrast", "hue"),
     ("contrast", "hue", "brightness", "saturation"),

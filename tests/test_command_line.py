@@ -43,7 +43,7 @@ def test_negative_values_and_empty_ones(parser):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--batch_size=3"], "--batch_size=3"),
+        (["a.png", "b.png"], "b.png"),
         (["--config.seed"], "--config.seed"),
         (["--config.seed", "--config=a.py"], "--config.seed"),
     ],
@@ -53,6 +53,37 @@ def test_the_rest_is_refused_by_name(parser, words, named, capsys):
         command_line.parse(parser, words)
     assert stopped.value.code == 2
     assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["--confg=a.py"], "--config"),
+        (["--kinds", "a.png"], "--kind"),
+        (["--hlep"], "--help"),
+        (["--batch_size=3"], "--config.batch_size"),
+        (["--model.stem", "7x7"], "--config.model.stem"),
+    ],
+)
+def test_a_flag_that_does_not_exist_is_answered_with_the_nearest(parser, words, nearest, capsys):
+    parser.add_argument("--kind", required=True)  # missing; the flag misspelled may be this one
+    with pytest.raises(SystemExit) as stopped:
+        command_line.parse(parser, words)
+    assert stopped.value.code == 2
+    flag = words[0].partition("=")[0]
+    assert f"error: {flag} does not exist; did you mean {nearest}?" in capsys.readouterr().err
+
+
+def test_a_flag_of_a_subcommand_that_does_not_exist_is_answered_too(capsys):
+    parser = command_line.parser("python -m inception.any", "Does something.")
+    command = parser.add_subparsers().add_parser("import")
+    command.add_argument("--output", required=True)
+    with pytest.raises(SystemExit):
+        command_line.parse(parser, ["import", "--outptu=a"])
+    assert "import: error: --outptu does not exist; did you mean --output?" in (
+        capsys.readouterr().err
+    )
+    assert command_line.parse(parser, ["import", "--output=a"])[0].output == "a"
 
 
 ADDRESS = "gs://bucket/out"
@@ -65,7 +96,7 @@ ADDRESS = "gs://bucket/out"
         ("weights.__main__", ["import", "auto", ADDRESS, "--output=w"]),
         ("weights.__main__", ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"]),
         ("weights.__main__", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
-        ("predict.features", ["absent", "absent", f"--output={ADDRESS}"]),
+        ("predict.__main__", ["absent", "absent", f"--output={ADDRESS}"]),
         ("predict.__main__", ["absent", "absent", f"--plot={ADDRESS}"]),
         ("cost.__main__", ["--config=absent.py", f"--plot={ADDRESS}"]),
         ("show.__main__", ["--config=absent.py", f"--output={ADDRESS}"]),

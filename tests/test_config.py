@@ -1,18 +1,53 @@
-"""Config files and overrides: every file loads, rows differ as table 3 says, errors name names."""
+"""Config files, overrides and the table of fields; rows differ as table 3 says."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 import inception
-from inception import config as settings
-from inception.config import ConfigError
+from inception.config import (
+    check_batch_size,
+    differences,
+    flatten,
+    named_evaluations,
+    validate,
+)
+from inception.defaults import FIELDS, FROM_WEIGHTS, get_config
+from inception.errors import ConfigError
 
 FILES = sorted(path.stem for path in Path("configs").glob("[!_]*.py"))
 
 
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_row_of_the_table_is_whole(name):
+    field = FIELDS[name]
+    assert field.check.accepts(field.default)
+    assert field.check.right
+    assert field.meaning.endswith(".")
+    if field.needs:
+        other, values = field.needs
+        assert FIELDS[other].default in values
+        assert all(FIELDS[other].check.accepts(value) for value in values)
+
+
+def test_the_defaults_are_the_rows_and_belong_to_nobody():
+    config = get_config()
+    assert flatten(config) == {name: field.default for name, field in FIELDS.items()}
+    assert set(FROM_WEIGHTS) <= FIELDS.keys()
+    config.input_mean[0] = 0.0
+    assert get_config().input_mean == FIELDS["input_mean"].default == [0.5, 0.5, 0.5]
+
+
+def test_the_networks_own_defaults_are_the_configs():
+    model = inception.Inception()
+    assert {
+        name: getattr(model, name) for name in get_config().model
+    } == get_config().model.to_dict()
+
+
 def _fields(name: str) -> dict:
-    return settings.flatten(inception.load_config(f"configs/{name}.py"))
+    return flatten(inception.load_config(f"configs/{name}.py"))
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -55,7 +90,7 @@ def test_every_config_loads_and_has_the_fields_of_base(name):
     ],
 )
 def test_a_row_differs_from_its_parent_in_exactly_the_named_fields(child, parent, changed):
-    assert set(settings.differences(_fields(parent), _fields(child))) == changed
+    assert set(differences(_fields(parent), _fields(child))) == changed
 
 
 def test_figure8_plain_is_the_row_before_v3():
@@ -84,7 +119,7 @@ def test_every_config_says_how_to_run_it(name):
     ],
 )
 def test_overrides_keep_the_fields_type(override, field, value):
-    config = settings.flatten(inception.load_config("configs/v3.py", [override]))
+    config = flatten(inception.load_config("configs/v3.py", [override]))
     assert config[field] == value
     assert type(config[field]) is type(value)
 
@@ -99,13 +134,17 @@ def test_overrides_keep_the_fields_type(override, field, value):
         ("evaluations.v2.crop=12", ("config.evaluations.v2.crop",)),
         ("evaluations.a/b.crops=12", ("config.evaluations.a/b",)),
         ("evaluations.v2.ensemble=runs/a", ("config.evaluations.v2", "runs/a")),
-        ("evaluations.v2.crops=10", ("config.evaluations.v2", "10", "(1, 12, 144)")),
+        ("evaluations.v2.crops=10", ("config.evaluations.v2.crops=10", "(1, 12, 144)")),
+        ("batch_size=100000000", ("config.batch_size=100000000", "GiB")),
+        ("eval.batch_size=100000000", ("config.eval.batch_size=100000000", "GiB")),
+        ("evaluations.v2.batch_size=100000000", ("config.evaluations.v2.batch_size=1", "GiB")),
+        ("profile_steps=13:10", ("config.profile_steps='13:10'", "10:13")),
         ("batch_size=many", ("config.batch_size='many'", "int")),
         ("batch_size=1.5", ("config.batch_size='1.5'", "int")),
         ("model.batch_norm_scale=1", ("config.model.batch_norm_scale='1'", "bool")),
         ("batch_size", ("'batch_size'", "--config.FIELD=VALUE")),
-        ("learning_rate=nan", ("config.learning_rate=nan", "finite")),
-        ("batch_size=0", ("config.batch_size=0", "greater than 0")),
+        ("learning_rate=nan", ("config.learning_rate=nan", "greater than 0")),
+        ("batch_size=0", ("config.batch_size=0", "at least 1")),
         ("label_smoothing=1.0", ("config.label_smoothing=1.0", "below 1")),
         ("optimizer=adam", ("config.optimizer='adam'", "'rmsprop', 'momentum'")),
         ("eval.crops=10", ("config.eval.crops=10", "(1, 12, 144)")),
@@ -118,9 +157,9 @@ def test_overrides_keep_the_fields_type(override, field, value):
         ("model.batch_norm_decay=1.0", ("batch_norm_decay=1.0",)),
         ("input_mean=0.5,0.5", ("config.input_mean=[0.5, 0.5]", "three")),
         ("input_mean=0.5,0.5,x", ("config.input_mean='0.5,0.5,x'", "list")),
-        ("input_mean=nan,0.5,0.5", ("config.input_mean=[nan", "finite")),
+        ("input_mean=nan,0.5,0.5", ("config.input_mean=[nan", "at most")),
         ("input_std=1,0,1", ("config.input_std=[1.0, 0.0, 1.0]", "greater than 0")),
-        ("body_learning_rate_factor=-1", ("config.body_learning_rate_factor=-1.0", "0 or more")),
+        ("body_learning_rate_factor=-1", ("config.body_learning_rate_factor=-1.0", "at least 0")),
         ("freeze_until=Mixed_6", ("config.freeze_until='Mixed_6'", "'Mixed_6e'")),
     ],
 )
@@ -140,13 +179,13 @@ def test_bad_overrides_are_refused_by_name(override, named):
         ("eval.crops=12", "eval.preprocessing=resize_crop"),
     ],
 )
-def test_fields_that_play_no_part_are_warned_of(switch, idle, caplog):
+def test_fields_without_effect_are_warned_of(switch, idle, caplog):
     inception.load_config("configs/v3.py", [idle])
     assert not caplog.records
     inception.load_config("configs/v3.py", [switch, idle])
     (record,) = caplog.records
-    for name in (switch, idle):
-        assert f"config.{name.partition('=')[0]}" in record.getMessage()
+    (idle, _, _), (switch, _, _) = idle.partition("="), switch.partition("=")
+    assert re.match(rf"config\.{idle}=.* has no effect when config\.{switch}=", record.getMessage())
 
 
 def test_frozen_weights_that_come_from_nowhere_are_warned_of(caplog):
@@ -159,9 +198,9 @@ def test_frozen_weights_that_come_from_nowhere_are_warned_of(caplog):
 def test_named_evaluations_are_the_evaluation_with_a_change():
     fields = ["evaluations.v2.dataset=imagenet_v2", "evaluations.v2.split=test", "eval.crops=12"]
     config = inception.load_config("configs/v3.py", fields)
-    (named,) = settings.named_evaluations(config).items()
+    (named,) = named_evaluations(config).items()
     assert named[0] == "v2"
-    changed = settings.differences(settings.flatten(config), settings.flatten(named[1]))
+    changed = differences(flatten(config), flatten(named[1]))
     assert {name for name in changed if not name.startswith("evaluations.")} == {
         "eval.dataset",
         "eval.split",
@@ -182,12 +221,12 @@ def test_batches_that_cannot_be_split_are_refused(batch, accumulation, devices, 
     config = inception.load_config("configs/v3.py", [f"model.batch_norm_group={group}"])
     config.batch_size, config.accumulation_steps = batch, accumulation
     with pytest.raises(ConfigError, match=f"batch_size={batch}.*: use {choices}$"):
-        settings.check_batch_size(config, devices)
+        check_batch_size(config, devices)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 6, 8, 12, 16])
 def test_the_default_batch_divides_over_many_devices(devices):
-    settings.check_batch_size(inception.load_config("configs/v3.py"), devices)
+    check_batch_size(inception.load_config("configs/v3.py"), devices)
     assert 1536 // devices % 32 == 0  # and into whole groups on each
 
 
@@ -195,10 +234,10 @@ def test_fields_changed_in_python_are_checked_too():
     config = inception.load_config("configs/digits.py")
     config.batch_sise = 64
     with pytest.raises(ConfigError, match=r"config\.batch_sise.* config\.batch_size"):
-        settings.validate(config)
+        validate(config)
     del config.batch_sise, config.seed
     with pytest.raises(ConfigError, match=r"config\.seed is missing"):
-        settings.validate(config)
+        validate(config)
 
 
 @pytest.mark.parametrize("text", ["# Inception\n\n```", "x = 1", "import nowhere"])
@@ -220,9 +259,40 @@ def test_an_unknown_field_of_the_model_in_a_file_is_refused(tmp_path):
         inception.load_config(file)
 
 
-def test_a_missing_file_is_answered_with_those_there():
-    with pytest.raises(ConfigError, match=r"configs/v4\.py does not exist.*configs/v3\.py"):
-        inception.load_config("configs/v4.py")
+@pytest.mark.parametrize(
+    ("file", "nearest"),
+    [
+        ("configs/v4.py", "configs/v3.py"),
+        ("v3", "configs/v3.py"),
+        ("configs/v3", "configs/v3.py"),
+        ("config/v3.py", "configs/v3.py"),
+        ("v2_rmsprop.py", "configs/v2_rmsprop.py"),
+        ("configs/resolution_150.py", "configs/resolution_151.py"),
+    ],
+)
+def test_a_file_that_does_not_exist_is_answered_with_the_nearest(file, nearest):
+    with pytest.raises(ConfigError) as error:
+        inception.load_config(file)
+    assert str(error.value) == f"config file {file} does not exist; did you mean {nearest}?"
+
+
+def test_of_two_files_of_one_name_the_one_in_the_same_folder_is_nearest(tmp_path):
+    (tmp_path / "v3.py").write_text("")
+    with pytest.raises(ConfigError, match=f"did you mean {tmp_path}/v3.py"):
+        inception.load_config(tmp_path / "v3")
+
+
+def test_a_folder_and_a_place_without_config_files(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="config file configs is a folder; did you mean"):
+        inception.load_config("configs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"config file v3\.py does not exist$"):
+        inception.load_config("v3.py")
+
+
+def test_choices_that_do_not_go_together_are_refused():
+    with pytest.raises(ConfigError, match=r"config\.model: .*stem='7x7'.*outline='table1'"):
+        inception.load_config("configs/table1.py", ["model.stem=7x7"])
 
 
 def test_mixup_of_an_odd_batch_is_refused():

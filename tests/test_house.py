@@ -22,9 +22,9 @@ ROWS = (
     ("workdir",),
     ("config",),
     ("data", "defaults"),
-    ("command_line", "paper"),
+    ("command_line", "fields", "paper"),
     ("distributed", "network"),
-    ("ops", "errors"),
+    ("ops", "errors", "runtime"),
 )
 
 

@@ -35,9 +35,11 @@ def test_training_prints_progress_and_leaves_results(run):
     _, workdir, process = run
     assert process.returncode == 0, process.stderr
     assert "images/s" in process.stdout
+    assert process.stdout.count("validation (360 images)") == 1
     results = json.loads((workdir / "results.json").read_text())
     assert results["step"] == 4
     assert results["examples"] == 360
+    assert process.stdout.count("validation (360 images)") == 1
 
 
 def test_the_same_command_continues_and_then_says_it_is_finished(run):
@@ -48,6 +50,7 @@ def test_the_same_command_continues_and_then_says_it_is_finished(run):
     again = _main(*args, "--config.num_epochs=0.07")
     assert again.returncode == 0, again.stderr
     assert "is finished" in again.stdout
+    assert again.stdout.count("validation (360 images)") == 1
 
 
 def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):

@@ -5,14 +5,15 @@ answers each line "SOURCE SIZE BATCH MODE" on its input: what the network comput
 FOLDER/answer.npz, arrays with channels last and by our endpoints' names, and a line to its output.
 
 MODE is "endpoints"; "gradients" of sum(logits * cotangent), of the images ("grad images") and of
-the state dict's tensors ("grad NAME"), with the side head's part where the grid is large enough;
-or "training", without dropout, with the new statistics ("state NAME") and how many values each is
-of ("count MODULE"). Both of these are computed in float64.
+the state dict's tensors ("grad NAME"), with the auxiliary head's part on
+large grids; or "training", without dropout, with the new statistics ("state NAME") and how many
+values each is of ("count MODULE"). Both of these are computed in float64.
 """
 
 import json
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import safetensors.torch
@@ -21,8 +22,9 @@ import timm.data
 import torch
 import torchvision
 from PIL import Image
+from pytorch_fid import inception as pytorch_fid
 
-from inception.weights import originals
+from inception.weights import reference
 from tests.oracles import in_float64, random_array, random_images
 
 CLASSES = 13
@@ -53,18 +55,20 @@ def write_files(folder: Path) -> dict[str, dict]:
     return states
 
 
-def write_facts(folder: Path) -> None:
-    """Settings of timm by tag, both libraries' resizing, and what a colour becomes."""
+def write_facts(folder: Path, fid_state: dict) -> None:
+    """Settings of timm by tag, both libraries' resizing, what a color becomes, FID's modules."""
     tags = ("tf_in1k", "tf_adv_in1k", "tv_in1k", "gluon_in1k")
     timm_configs = {tag: timm.get_pretrained_cfg(f"inception_v3.{tag}").to_dict() for tag in tags}
     resize = timm.data.create_transform(
         **timm.data.resolve_data_config(pretrained_cfg=timm_configs["tf_in1k"])
     ).transforms[0]
     transform = torchvision.models.Inception_V3_Weights.IMAGENET1K_V1.transforms()
-    colour = (10, 100, 250)
+    color = (10, 100, 250)
     network = torchvision.models.inception_v3(weights=None, init_weights=False)
     network.transform_input = True  # as it is with these weights
-    pixels = network._transform_input(transform(Image.new("RGB", (400, 350), colour))[None])
+    pixels = network._transform_input(transform(Image.new("RGB", (400, 350), color))[None])
+    with mock.patch.object(pytorch_fid, "load_state_dict_from_url", return_value=fid_state):
+        fid = pytorch_fid.fid_inception_v3()
     facts = {
         "timm": {
             tag: {key: config[key] for key in ("mean", "std", "interpolation")}
@@ -72,14 +76,15 @@ def write_facts(folder: Path) -> None:
         },
         "timm resize": resize.size,
         "torchvision resize": transform.resize_size[0],
-        "colour": colour,
+        "color": color,
         "torchvision input": pixels[0, :, 0, 0].tolist(),
+        "fid modules": [str(fid), str(reference.torch_network("fid", fid_state))],
     }
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
 def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[str, np.ndarray]:
-    network = originals.torch_network(source, state).train(mode == "training")
+    network = reference.torch_network(source, state).train(mode == "training")
     if mode == "training":
         for module in network.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -98,18 +103,18 @@ def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[s
                     {f"count {name}": np.asarray(inputs[0][:, 0].numel())}
                 )
             )
-    with originals.recorded(network) as found:
+    with reference.recorded(network) as found:
         network(inputs)
-        if size >= 299:  # the side head needs the 17x17 grid
-            originals.run_aux_head(network, found)
-    answers = {name: originals.channels_last(tensor) for name, tensor in found.items()}
+        if size >= 299:  # the auxiliary head needs the 17x17 grid
+            reference.run_aux_head(network, found)
+    answers = {name: reference.channels_last(tensor) for name, tensor in found.items()}
     answers["images"] = images
     if mode == "gradients":
         heads = [found[name] for name in ("logits", "aux_logits") if name in found]
         cotangent = np.random.default_rng(0).normal(size=(batch, heads[0].shape[1]))
         sum((head * torch.from_numpy(cotangent)).sum() for head in heads).backward()
         answers["cotangent"] = cotangent
-        answers["grad images"] = originals.channels_last(inputs.grad)
+        answers["grad images"] = reference.channels_last(inputs.grad)
         answers |= {
             f"grad {name}": parameter.grad.numpy()
             for name, parameter in network.named_parameters()
@@ -123,8 +128,8 @@ def answer(source: str, state: dict, size: int, batch: int, mode: str) -> dict[s
 
 if __name__ == "__main__":
     directory = Path(sys.argv[1])
-    write_facts(directory)
     all_states = write_files(directory)
+    write_facts(directory, all_states["fid"])
     print("ready", flush=True)
     for line in sys.stdin:
         asked, side, images_in_batch, what = line.split()

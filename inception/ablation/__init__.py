@@ -1,1 +1,1 @@
-"""Compares experiments of the paper: rows.py (what is run), results.py, report.py, plots.py."""
+"""Runs experiments of the paper with several seeds and compares them."""

@@ -1,14 +1,14 @@
-"""Compares experiments of the paper: every config with several seeds, then a report.
+"""Runs experiments of the paper, each config with several seeds, and reports on them.
 
     python -m inception.ablation --configs=v2,v2_rmsprop,v2_label_smoothing,v2_factorized_7x7,v3
         --seeds=3 --workdir=runs/table3 [--on=digits] [--config.FIELD=VALUE ...]
 
-Each config and seed is a run of its own in WORKDIR/CONFIG/seed_SEED, one after the other. What is
-finished is not run again, what was interrupted continues, and a run that fails does not stop the
-others: the same command may be given as often as needed, and only redraws once all is done. The
-report, WORKDIR/report.md with its pictures and report.json, is renewed after every run.
+Each config (a row of the report) and seed is a run in WORKDIR/CONFIG/seed_SEED, one by one. A
+failed run does not stop the others. Given again, the command continues interrupted runs, repeats
+failed ones and skips finished ones. The report, WORKDIR/report.md and report.json with pictures, is
+rewritten after every run.
 
---on=digits runs every row on other data than ImageNet: it applies the fields in which
+--on=digits runs the rows on other data than ImageNet: all take over the fields in which
 configs/digits.py differs from configs/v3.py.
 """
 
@@ -35,9 +35,14 @@ from inception.workdir.logbook import log
 
 
 def run_all(runs: Sequence[AblationRun], redraw: Callable[[], None]) -> bool:
-    """Makes the runs that are not finished, in their order; returns whether none failed.
+    """Runs what is not finished, in order.
 
-    `redraw` is called after every run, and once if there was nothing to run.
+    Args:
+      runs: All runs.
+      redraw: Rewrites the report; called after every run, and once if all were finished.
+
+    Returns:
+      Whether no run failed.
     """
     left = [run for run in runs if not run.results]
     log(f"{len(runs)} runs, {len(runs) - len(left)} of them finished")
@@ -57,17 +62,17 @@ def run_all(runs: Sequence[AblationRun], redraw: Callable[[], None]) -> bool:
 
 
 def _try(run: AblationRun) -> str:
-    """Trains and notes how that went; returns the reason if it failed."""
+    """Trains and records the outcome; returns the error, "" if there was none."""
     error, trace, start = "", "", time.perf_counter()
     try:
         _check_epochs(run)
         train_and_evaluate(run.config, run.workdir)
-    except Exception as exception:  # whatever it is, the other runs can do without this one
+    except Exception as exception:  # whatever it is, the other runs continue
         error = f"{type(exception).__name__}: {exception}"
         if not isinstance(exception, UserError):
             trace = traceback.format_exc()
             print(trace, file=sys.stderr)
-    # JAX would keep what it has traced for this run, 0.4 GB on a CPU.
+    # Frees what JAX has traced for this run, 0.4 GB on a CPU.
     jax.clear_caches()
     try:
         seconds = run.record.get("seconds", 0) + time.perf_counter() - start
@@ -78,17 +83,17 @@ def _try(run: AblationRun) -> str:
 
 
 def _check_epochs(run: AblationRun) -> None:
-    """Refuses to go on with a run of other epochs: its learning rate had another schedule."""
+    """Refuses to continue a run of other epochs: its learning rate had another schedule."""
     epochs = run.config.num_epochs
     if has_trained(run.workdir) and (trained := read_config(run.workdir).num_epochs) != epochs:
         raise CheckpointError(
-            f"{run.workdir} holds a run of {trained:g} epochs, which cannot be made one of "
-            f"{epochs:g}. Use another --workdir, or set num_epochs back"
+            f"{run.workdir} holds a run of {trained:g} epochs, which cannot continue with "
+            f"config.num_epochs={epochs:g}. Use another --workdir, or set num_epochs back"
         )
 
 
 def _machine() -> str:
-    """What runs this, "1 x NVIDIA H100 (Python 3.13.1, jax 0.12.0, ...)"."""
+    """Devices and versions, e.g. "1 x NVIDIA H100 (Python 3.13.1, jax 0.12.0, ...)"."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
@@ -96,18 +101,18 @@ def _machine() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Makes the runs that the command line asks for and reports on them."""
+    """Runs the given configs and reports on them."""
     words = list(sys.argv[1:] if argv is None else argv)
     parser = command_line.parser("python -m inception.ablation", __doc__, config=True)
     parser.add_argument("--configs", required=True, help="names in configs/, or paths: v2,v3")
     parser.add_argument("--seeds", type=int, default=3, help="runs per row (%(default)s)")
-    parser.add_argument("--workdir", required=True, help="where the runs and the report are kept")
-    parser.add_argument("--on", help="a config whose difference from v3 all rows take over: digits")
+    parser.add_argument("--workdir", required=True, help="folder of the runs and the report")
+    parser.add_argument("--on", help="a config whose changes of v3 all rows take over: digits")
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = command_line.parse(parser, words)
     names = [name for name in args.configs.split(",") if name]
     if not names or args.seeds < 1:
-        parser.error("it takes at least one of --configs and of --seeds")
+        parser.error("--configs needs at least one name, and --seeds must be at least 1")
     setting = load_setting(config_file(args.on)) if args.on else {}
     rows = load_rows(names, setting, overrides)
     connect(args.distributed)
@@ -120,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report.write(workdir, rows, runs, command)
 
     good = run_all(runs, redraw)
-    log(f"\n{workdir / 'report.md'}: what came out")
+    log(f"\n{workdir / 'report.md'}: the report")
     return 0 if good else 1
 
 

@@ -1,6 +1,6 @@
-"""The pictures of an ablation's report: learning curves, final errors, cost against error.
+"""The pictures of an ablation's report: learning curves and final errors.
 
-A row has the same colour in all of them. Rows without a finished run are left out.
+A row has the same color in both. Rows without a finished run are left out.
 """
 
 import io
@@ -10,19 +10,17 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from etils import epath
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, MaxNLocator
-from matplotlib.transforms import ScaledTranslation
 
 from inception.ablation.rows import AblationRun
 
-_COLUMNS = 3  # of panels of learning curves
-_INK, _GREY, _DOTTED = "0.15", "0.45", (0, (1, 1.2))
+_COLUMNS = 3  # panels of learning curves in a line
+_INK, _GRAY, _DOTTED = "0.15", "0.45", (0, (1, 1.2))
 _PARENT: dict[str, Any] = {"color": "0.68", "lw": 1.4}
-_COLOURS = mpl.color_sequences["tab10"]
+_COLORS = mpl.color_sequences["tab10"]
 _TICKS = {"color": "0.7", "labelcolor": _INK, "labelsize": 8.5}
 _STYLE: Any = {
     **{f"{axis}.{name}": value for axis in ("xtick", "ytick") for name, value in _TICKS.items()},
@@ -38,24 +36,27 @@ _STYLE: Any = {
 }
 
 
-@mpl.rc_context(_STYLE)  # saving included, for ticks take it when they are drawn
+@mpl.rc_context(_STYLE)  # also while saving: ticks are drawn then
 def write(
     workdir: epath.Path, rows: pd.DataFrame, runs: pd.DataFrame, sources: Sequence[AblationRun]
 ) -> None:
-    """Writes WORKDIR/curves.png, errors.png and costs.png from the tables of results.py.
+    """Writes curves.png and errors.png.
 
-    `sources` are the runs themselves, for their curves; at least one is finished.
+    Args:
+      workdir: Folder that they are written to.
+      rows: Table of rows, see `results.compare`.
+      runs: Table of runs, see `results.read_runs`; at least one is finished.
+      sources: The runs themselves, for their curves.
     """
     first = runs.dropna(subset="examples").iloc[0]
     where = f"{first.dataset}, {first.examples:,.0f} images of {first.split}"
     rows = rows[rows.error_seeds > 0].reset_index(drop=True)
-    rows["colour"] = [_COLOURS[number % len(_COLOURS)] for number in rows.index]
-    for end in ("mean", "low", "high"):  # percent, as far as errors go
+    rows["color"] = [_COLORS[number % len(_COLORS)] for number in rows.index]
+    for end in ("mean", "low", "high"):  # percent
         rows[end] = (100 * rows[f"error_{end}"]).clip(0, 100)
     for name, figure in (
         ("curves.png", _draw_curves(rows, sources, 1 / first.examples, where)),
         ("errors.png", _draw_errors(rows, where)),
-        ("costs.png", _draw_costs(rows, where)),
     ):
         image = io.BytesIO()
         figure.savefig(image, dpi=110, facecolor="white", pil_kwargs={"optimize": True})
@@ -65,14 +66,14 @@ def write(
 def _draw_curves(
     rows: pd.DataFrame, sources: Sequence[AblationRun], image: float, where: str
 ) -> Figure:
-    """Error by epoch, a panel for each row: the mean of its seeds, their range, and the parent.
+    """Error by epoch, a panel for each row: mean and range of its seeds, and the parent's mean.
 
-    The scale is logarithmic: 0 errors are drawn as half an image of the evaluation's.
+    The scale is logarithmic: an error of 0 is drawn as half an image, `image` / 2.
     """
     finished = [run for run in sources if run.results]
 
     def errors(row: str, name: str) -> pd.DataFrame:
-        """Percent, seeds x epochs."""
+        """Percent, [seeds, epochs]."""
         curves = pd.DataFrame([run.curve(name) for run in finished if run.row == row])
         return 100 * (1 - curves.dropna(axis=1)).clip(lower=image / 2)
 
@@ -84,14 +85,14 @@ def _draw_curves(
     for axes, row in zip(panels.flat, rows.itertuples(), strict=False):
         if row.parent in set(rows.row):
             axes.plot(errors(row.parent, "eval/ema_top1").mean(), **_PARENT)
-        axes.plot(errors(row.row, "train/top1").mean(), color=row.colour, lw=1, ls=_DOTTED)
+        axes.plot(errors(row.row, "train/top1").mean(), color=row.color, lw=1, ls=_DOTTED)
         curves = errors(row.row, "eval/ema_top1")
         ends = curves.min(), curves.max()
-        axes.fill_between(curves.columns, *ends, color=row.colour, alpha=0.22, lw=0)
-        axes.plot(curves.mean(), color=row.colour, lw=1.8, marker="o", ms=3)
-        axes.set_title(row.row, size=10, weight="bold", color=row.colour)
+        axes.fill_between(curves.columns, *ends, color=row.color, alpha=0.22, lw=0)
+        axes.plot(curves.mean(), color=row.color, lw=1.8, marker="o", ms=3)
+        axes.set_title(row.row, size=10, weight="bold", color=row.color)
         axes.tick_params(labelbottom=row.Index + columns >= len(rows))
-    axes = panels[0, 0]  # all share its scales
+    axes = panels[0, 0]  # all panels share its scales
     axes.set(xlim=(0, None), yscale="log")
     axes.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
     axes.minorticks_off()
@@ -111,25 +112,29 @@ def _draw_curves(
         handles += [Line2D([], [], **_PARENT, label="evaluation of the parent row")]
     in_line = 4 if columns == _COLUMNS else 2
     figure.legend(handles=handles, loc="outside lower center", ncols=in_line)
-    _title(figure, "Learning curves", f"{where}; 0 wrong is drawn as half an image")
+    _title(figure, "Learning curves", f"{where}; an error of 0 is drawn as half an image")
     return figure
 
 
 def _draw_errors(rows: pd.DataFrame, where: str) -> Figure:
-    """Final error of each row, seed by seed, with its interval; beside it the paper's."""
-    height = 1.5 + 0.42 * len(rows)
-    figure, panels = _panels(height, where, _one_experiment(rows), sharey=True)
-    measured, paper = panels[0], panels[1:]
+    """Final error of each row, seed by seed, with its interval, next to the paper's."""
+    with_paper = len({*rows.experiment} - {""}) == 1  # errors of two experiments do not compare
+    ratios = (2, 1) if with_paper else (1,)
+    figure = Figure((9 if with_paper else 7, 1.5 + 0.42 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(ratios), squeeze=False, sharey=True, width_ratios=ratios)[0]
+    for axes, title in zip(panels, (f"measured: {where}", "the paper: ImageNet"), strict=False):
+        axes.set_title(title, size=9, color=_GRAY)
+    measured, *paper = panels
     for row in rows.itertuples():
         y = row.Index
-        measured.barh(y, row.high - row.low, 0.5, row.low, color=row.colour, alpha=0.18, lw=0)
-        measured.plot([row.mean, row.mean], [y - 0.25, y + 0.25], color=row.colour, lw=2)
+        measured.barh(y, row.high - row.low, 0.5, row.low, color=row.color, alpha=0.18, lw=0)
+        measured.plot([row.mean, row.mean], [y - 0.25, y + 0.25], color=row.color, lw=2)
         seeds = 100 * pd.Series(row.error_by_seed)
         style: dict[str, Any] = {"ms": 5.5, "mec": "white", "mew": 0.7, "clip_on": False}
-        measured.plot(seeds, y + 0.16 * _spread(seeds), "o", color=row.colour, **style)
+        measured.plot(seeds, y + 0.16 * _spread(seeds), "o", color=row.color, **style)
         for axes in paper if pd.notna(row.paper_top1) else ():
             error = row.paper_top1
-            axes.plot(error, y, "D", color=row.colour, ms=5.5)
+            axes.plot(error, y, "D", color=row.color, ms=5.5)
             axes.text(error, y - 0.2, f"{error:.1f}", size=8, ha="center", va="bottom")
     measured.set_yticks(rows.index, rows.row)
     measured.set_ylim(len(rows) - 0.45, -0.55)
@@ -145,55 +150,12 @@ def _draw_errors(rows: pd.DataFrame, where: str) -> Figure:
     return figure
 
 
-def _draw_costs(rows: pd.DataFrame, where: str) -> Figure:
-    """Multiply-adds against error, measured and as the paper reports them."""
-    beside = _one_experiment(rows) and rows.paper_billion_ops.notna().any()
-    figure, panels = _panels(3.9, where, beside)
-    measured, paper = panels[0], panels[1:]
-    unit, name = (1e9, "billion") if rows.multiply_adds.max() >= 1e9 else (1e6, "million")
-    sideways = _spread(rows.multiply_adds)  # rows that cost the same stand side by side
-    for row, shift in zip(rows.itertuples(), sideways, strict=True):
-        x = row.multiply_adds / unit
-        shifted = ScaledTranslation(8 / 72 * shift, 0, figure.dpi_scale_trans)
-        style: dict[str, Any] = {"color": row.colour, "transform": measured.transData + shifted}
-        measured.plot([x, x], [row.low, row.high], lw=1.6, alpha=0.45, **style)
-        measured.plot(x, row.mean, "o", ms=7, label=row.row, **style)
-        measured.update_datalim([(x, y) for y in (row.low, row.mean, row.high)])
-        for axes in paper:
-            axes.plot(row.paper_billion_ops, row.paper_top1, "D", color=row.colour, ms=6)
-    measured.set(xlabel=f"{name} multiply-adds per image", ylabel="top-1 error, %")
-    measured.margins(0.25, 0.1)
-    for axes in paper:
-        axes.set_xlabel("billion multiply-adds per image")
-        axes.margins(0.35, 0.15)
-    figure.legend(loc="outside right center")
-    detail = "dot: mean of the seeds   ·   line: its 95 % t-interval"
-    equal = "   ·   equal costs side by side" if sideways.any() else ""
-    _title(figure, "Cost against error", detail + equal)
-    return figure
-
-
-def _one_experiment(rows: pd.DataFrame) -> bool:
-    """Whether the paper's numbers may stand in one picture."""
-    return len({*rows.experiment} - {""}) == 1
-
-
-def _panels(height: float, where: str, beside: bool, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A panel for what was measured and, beside it if wanted, a narrower one for the paper."""
-    figure = Figure(figsize=(9 if beside else 7, height), layout="constrained")
-    ratios = (2, 1) if beside else (1,)
-    panels = figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios, **shared)[0]
-    for axes, title in zip(panels, (f"measured: {where}", "the paper: ImageNet"), strict=False):
-        axes.set_title(title, size=9, color=_GREY)
-    return figure, list(panels)
-
-
 def _spread(values: pd.Series) -> pd.Series:
-    """Shifts that part equal values around their place: 0 for one, -0.5 and 0.5 for two."""
+    """Offsets that separate equal values: 0 for one, -0.5 and 0.5 for two."""
     equal = values.groupby(values.round(9))
     return equal.cumcount() - (equal.transform("size") - 1) / 2
 
 
 def _title(figure: Figure, title: str, detail: str) -> None:
     figure.suptitle(title, x=0.012, ha="left", size=14, weight="bold", color=_INK)
-    figure.text(0.99, 0.985, detail, ha="right", va="top", size=8.5, color=_GREY)
+    figure.text(0.99, 0.985, detail, ha="right", va="top", size=8.5, color=_GRAY)

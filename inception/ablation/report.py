@@ -1,6 +1,6 @@
-"""The report of an ablation: report.md for people, report.json for programs, and the pictures.
+"""The report of an ablation: report.md, report.json and the pictures.
 
-Errors are fractions in the JSON and percent on the page.
+Errors are fractions in the JSON file and percent in the Markdown file.
 """
 
 import datetime
@@ -15,7 +15,6 @@ from etils import epath
 from inception.ablation import plots
 from inception.ablation.results import WEIGHTS, compare, estimate, read_runs
 from inception.ablation.rows import AblationRow, AblationRun
-from inception.paper import COSTS
 from inception.workdir.files import write_json, write_text
 
 HEADING = """\
@@ -24,65 +23,53 @@ HEADING = """\
 {finished} of {all} runs are finished{failed}{waiting}.
 """
 RESULTS = """
-## Result
+## Results
 
 {result}
 
-Error of the running averages of the weights (EMA), which the paper evaluates: the mean over the
-seeds and, in brackets, the 95 % interval of Student's t for it. Changes are against the parent: the
-row above that differs in the fewest fields. The paper's numbers are ImageNet's errors, comparable
-within one experiment only: the last column.
+Top-1 error of the running averages of the weights (EMA): mean over the seeds [95 % t-interval].
+Changes are relative to the parent, the row above that differs in the fewest fields. The paper's
+errors are on ImageNet, and comparable within one experiment (last column) only.
 
 ![Final error of every row, seed by seed](errors.png)
 
 ![Learning curves](curves.png)
 
-### How far to trust it
-
-{spread} All rows are evaluated on the same {examples:,.0f} images; others of the same kind would
-move each row's error by a standard error of up to {sampling:.2g} points, however many seeds there
-are.
+All rows are evaluated on the same {examples:,.0f} images, and one image is {image:.2g} points. With
+other images of the same kind an error would differ by a standard error of up to {sampling:.2g}
+points, however many seeds there are.
 {differences}
 ## EMA and raw weights
 
 {weights}
 
-Mean over the seeds ± standard deviation from seed to seed. Raw are the weights of the last step.
-Label smoothing shows in the confidence: the mean probability of the class that is predicted.
+Mean ± standard deviation over the seeds. Raw weights are those of the last step; confidence is the
+mean probability of the predicted class.
 
 ## Cost
 
 {costs}
 
-Of one image at the size and width of this run, without the side head, which only training needs;
-counted by tracing the network.{remarks}
-
-![Cost against error](costs.png)
+For one image at this experiment's size and width, without the auxiliary head, which only training
+needs. `python -m inception.cost` compares the paper's numbers.
 """
-ONE_SEED = "One seed says nothing about the spread from seed to seed, so there are no intervals."
-SEVERAL_SEEDS = """\
-An interval says where the mean of many seeds may lie, as judged from {seeds} of them, if their
-errors are normally distributed. Few seeds tell little about their own spread, which makes intervals
-wide; and seeds that agree by chance make them too narrow: one image is {image:.2g} points."""
 DIFFERENCES = """
 ## Differences
 
 {table}
 
-Top-1 error of a row less that of its parent with the same seed, below 0 where the row is better:
-the mean of the pairs and its 95 % t-interval. An interval has one chance in twenty to be clear of 0
-by accident, so among many rows expect some that are. The paper's difference is of two of its
-numbers, one run each as far as it says.
+Top-1 error minus that of the parent with the same seed, negative where the row is better: mean
+[95 % t-interval]. One interval in twenty excludes 0 by chance.
 """
 MISSING = """
 ## Failed or missing
 
 {reasons}
 
-Once the reason is gone, the same command tries them again.
+The same command tries them again.
 """
 ORIGIN = """
-## How this was made
+## Origin
 
 ```
 {command}
@@ -95,9 +82,13 @@ ORIGIN = """
 def write(
     workdir: epath.Path, rows: Sequence[AblationRow], runs: Sequence[AblationRun], command: str
 ) -> None:
-    """Writes WORKDIR/report.md, report.json and, once a run is finished, the pictures.
+    """Writes report.md, report.json and, if any run is finished, the pictures.
 
-    `runs` may be in any state; the report says that it was made by `command`.
+    Args:
+      workdir: Folder of the ablation.
+      rows: All rows.
+      runs: All runs, finished or not.
+      command: Command line that the report quotes.
     """
     setting = {name: value for row in rows for name, value in row.setting.items()}
     measured = read_runs(runs)
@@ -110,7 +101,7 @@ def write(
 
 
 def page(rows: pd.DataFrame, runs: pd.DataFrame, setting: Mapping, command: str) -> str:
-    """The report as Markdown, from the two tables; the pictures are links to files beside it."""
+    """The report as Markdown, from the two tables of results.py; it links to the pictures."""
     finished, unfinished = runs[runs.examples.notna()], runs[runs.examples.isna()]
     failed = unfinished[unfinished.error.notna() & (unfinished.error != "")]
     waiting = unfinished.drop(failed.index)
@@ -120,7 +111,7 @@ def page(rows: pd.DataFrame, runs: pd.DataFrame, setting: Mapping, command: str)
         finished=len(finished),
         all=len(runs),
         failed=f", {len(failed)} failed (see below)" if len(failed) else "",
-        waiting=f", {len(waiting)} are still to be run" if len(waiting) else "",
+        waiting=f", {len(waiting)} have not been run" if len(waiting) else "",
     )
     results = _results(rows, finished) if len(finished) else ""
     reasons = [
@@ -128,7 +119,7 @@ def page(rows: pd.DataFrame, runs: pd.DataFrame, setting: Mapping, command: str)
         for reason, alike in failed.groupby("error", sort=False)
     ]
     if len(waiting):
-        reasons.append(f"Still to be run: {'; '.join(waiting.run)}.")
+        reasons.append(f"Not run yet: {'; '.join(waiting.run)}.")
     missing = MISSING.format(reasons="\n\n".join(reasons)) if reasons else ""
     facts = "\n\n".join(_facts(runs, finished, setting))
     return heading + results + missing + ORIGIN.format(command=command, facts=facts)
@@ -142,25 +133,22 @@ def _facts(runs: pd.DataFrame, finished: pd.DataFrame, setting: Mapping) -> Iter
         )
     if setting:
         fields = "".join(f"  {name} = {value!r}\n" for name, value in setting.items())
-        yield f"* All rows are run as their config files say, but for\n\n  ```\n{fields}  ```"
+        yield f"* Fields that differ from the rows' config files:\n\n  ```\n{fields}  ```"
     if machines := sorted(set(runs.machine.dropna())):
         time = datetime.timedelta(seconds=round(runs.seconds.sum()))
         yield f"* Time: {time}, compilation included, on {'; '.join(machines)}."
 
 
 def _results(rows: pd.DataFrame, finished: pd.DataFrame) -> str:
-    examples, seeds, worst = finished.examples.max(), rows.error_seeds.max(), rows.error_mean.max()
-    several = SEVERAL_SEEDS.format(seeds=seeds, image=100 / examples)
-    remarks = dict.fromkeys(COSTS[name].remark for name in finished.row if name in COSTS)
+    examples, worst = finished.examples.max(), rows.error_mean.max()
     return RESULTS.format(
         result=_result_table(rows),
-        spread=ONE_SEED if seeds == 1 else several,
         examples=examples,
+        image=100 / examples,
         sampling=100 * math.sqrt(worst * (1 - worst) / examples),
         differences=_differences(rows[rows.difference_seeds > 0]),
         weights=_weights_table(finished),
         costs=_cost_table(rows[rows.error_seeds > 0]),
-        remarks=f" At full size: {' '.join(remarks)}" if remarks else "",
     )
 
 
@@ -186,7 +174,7 @@ def _differences(rows: pd.DataFrame) -> str:
         "parent": rows.parent,
         "changed": rows.changes.map(_changes),
         "points": _interval(rows, "difference", sign="+"),
-        "clear of 0": one_sign.map({1: "yes", 0: "no", -1: "no"}),
+        "excludes 0": one_sign.map({1: "yes", 0: "no", -1: "no"}),
         "seed by seed": [
             ", ".join(f"{100 * pair:+.2f}" for pair in pairs.values())
             for pairs in rows.difference_by_seed
@@ -217,29 +205,29 @@ def _cost_table(rows: pd.DataFrame) -> str:
     columns = {
         "row": rows.row,
         "parameters": _text(rows.parameters, ",.0f"),
-        "with side head": _text(rows.parameters_with_aux_head, ",.0f"),
+        "with auxiliary head": _text(rows.parameters_with_aux_head, ",.0f"),
         "multiply-adds": _text(rows.multiply_adds, ",.0f"),
-        "ratio to the first": _text(rows.multiply_adds / rows.multiply_adds.iloc[0], ".3f"),
+        "relative to the first": _text(rows.multiply_adds / rows.multiply_adds.iloc[0], ".3f"),
         "paper: billions": _text(rows.paper_billion_ops, ".1f"),
     }
     return _table(columns, left=1)
 
 
 def _table(columns: Any, left: int) -> str:
-    """A Markdown table, the first `left` columns aligned to the left."""
+    """A Markdown table whose first `left` columns are left-aligned."""
     table = pd.DataFrame(columns).astype(object).fillna("-")
     align = ["left"] * left + ["right"] * (table.shape[1] - left)
     return table.to_markdown(index=False, colalign=align, disable_numparse=True)
 
 
 def _text(values: pd.Series, form: str) -> pd.Series:
-    """Numbers in the format `form`, "-" where there is none."""
+    """Numbers in the format `form`; "-" for missing ones."""
     values = values.astype(float)
     return values.map(f"{{:{form}}}".format).where(values.notna(), "-")
 
 
 def _interval(rows: pd.DataFrame, name: str, sign: str = "") -> pd.Series:
-    """Percent, "1.11 [0.42, 1.80]". Without a sign it is an error, which lies between 0 and 100."""
+    """Percent, "1.11 [0.42, 1.80]"; without a sign it is an error and clipped to 0 to 100."""
     parts = (100 * rows[f"{name}_{part}"] for part in ("mean", "low", "high"))
     mean, low, high = (_text(part if sign else part.clip(0, 100), f"{sign}.2f") for part in parts)
     return mean + (" [" + low + ", " + high + "]").replace(" [-, -]", "")

@@ -1,6 +1,6 @@
-"""What an ablation measured, in two tables: its runs, and its rows with their intervals.
+"""The results of an ablation in two tables: its runs, and its rows with their intervals.
 
-Errors are fractions. What is not known is missing.
+Errors are fractions; unknown values are missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ MEASURES = ("top1_error", "top5_error", "loss", "confidence", "ece")
 
 
 def read_runs(runs: Sequence[AblationRun]) -> pd.DataFrame:
-    """Reads what the runs left in their workdirs. Needs no data and trains nothing.
+    """Reads the results from the runs' workdirs, without the data.
 
     Returns:
-      A line per run: the FACTS and, once it is finished, "examples" and "classes" of the evaluation
-      and the MEASURES of both WEIGHTS, "ema_top1_error" for example.
+      A line for each run: the FACTS and, if it is finished, "examples" and "classes" of the
+      evaluation and the MEASURES of both WEIGHTS, such as "ema_top1_error".
     """
     lines = []
     for run in runs:
@@ -45,18 +45,18 @@ def read_runs(runs: Sequence[AblationRun]) -> pd.DataFrame:
         lines.append(line)
     measures = [f"{weights}_{measure}" for weights in WEIGHTS for measure in MEASURES]
     table = pd.DataFrame(lines, columns=[*FACTS, "examples", "classes", *measures])
-    return table.astype(dict.fromkeys(measures, float))  # a loss that is not finite is None
+    return table.astype(dict.fromkeys(measures, float))  # None is a loss that is not finite
 
 
 def compare(rows: Sequence[AblationRow], runs: pd.DataFrame) -> pd.DataFrame:
     """Compares the rows of an ablation, given the table of its runs.
 
     Returns:
-      A line per row: "row", "parent", "changes"; "error_..." and "difference_...", see `estimate`,
-      of the EMA weights' top-1 error and of this less the parent's with the same seed;
+      A line for each row: "row", "parent", "changes"; "error_..." and "difference_...", see
+      `estimate`: the EMA weights' top-1 error, and that minus the parent's with the same seed;
       "parameters", "parameters_with_aux_head" and "multiply_adds"; "experiment" of the paper,
-      "paper_top1", "paper_top5" and "paper_billion_ops", see `paper.ReportedResult`, and
-      "paper_change", percentage points.
+      "paper_top1", "paper_top5" and "paper_billion_ops", see `paper.ReportedResult`; and
+      "paper_change" in percentage points.
     """
     errors = runs.pivot(index="seed", columns="row", values="ema_top1_error")
     lines = []
@@ -75,12 +75,12 @@ def compare(rows: Sequence[AblationRow], runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def estimate(values: pd.Series) -> dict[str, Any]:
-    """A mean over seeds and how far it is to be trusted.
+    """Estimates a mean over seeds.
 
     Returns:
-      "by_seed", the values, "seeds", their number, "mean", "deviation", the standard deviation from
-      seed to seed, "low" and "high", the ends of Student's 95 % interval for the mean. The last
-      three are NaN with a single seed, and the mean, too, without any.
+      "by_seed" (the values), "seeds" (their number), "mean", "deviation" (the standard deviation
+      over seeds), "low" and "high" (the ends of Student's 95 % interval of the mean). The last
+      three are NaN for a single seed, and so is the mean for none.
     """
     mean, deviation = values.mean(skipna=False), values.std(skipna=False)
     margin = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.sem(skipna=False)
@@ -94,7 +94,7 @@ def _prefixed(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def _count(config: FrozenConfigDict, classes: int) -> dict[str, int]:
-    """Takes a second, and a report is redrawn often."""
+    """Costs of a network; cached, as counting takes a second and a report is redrawn often."""
     network = count_network(config, classes)
     return {
         "parameters": network.total.parameters,

@@ -1,7 +1,4 @@
-"""The rows of an ablation and their runs: which configs are compared, and what each run left.
-
-A row is a config; it is run once per seed, each time in a workdir of its own.
-"""
+"""The rows of an ablation, which are configs, and their runs, one for each seed."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -18,28 +15,38 @@ from inception.workdir.files import read_json, write_json
 from inception.workdir.identity import changed_fields
 from inception.workdir.logbook import read_metrics
 
-REFERENCE = "v3"  # what a setting such as digits.py is a change of
+REFERENCE = "v3"  # the config that a setting such as digits.py changes
 
 
 class AblationRow(NamedTuple):
     """A config that is compared with others.
 
-    Its parent is the row that it is a change of: of those above it, the one that differs in the
-    fewest fields, the first of several.
+    Attributes:
+      name: Name of the config's file.
+      config: The config as it is run, with seed 0.
+      parent: Name of the row above that differs in the fewest fields; None for the first row.
+      changes: Fields that differ from the parent's: (parent's value, own value).
+      setting: Fields that differ from the config's file.
     """
 
-    name: str  # of its file
-    config: ConfigDict  # as it is run, with seed 0
-    parent: str | None  # None for the first row
-    changes: dict[str, tuple]  # fields that differ from the parent's: its value and the row's
-    setting: dict[str, Any]  # fields, and their values, in which it is not run as its file says
+    name: str
+    config: ConfigDict
+    parent: str | None
+    changes: dict[str, tuple]
+    setting: dict[str, Any]
 
 
 class AblationRun(NamedTuple):
-    """One run of a row."""
+    """One run of a row.
+
+    Attributes:
+      row: Name of the row.
+      config: The row's config with the run's seed.
+      workdir: The run's workdir.
+    """
 
     row: str
-    config: ConfigDict  # with its seed
+    config: ConfigDict
     workdir: epath.Path
 
     def __str__(self) -> str:
@@ -47,15 +54,14 @@ class AblationRun(NamedTuple):
 
     @property
     def training_images(self) -> int | None:
-        """Number of them; None before the run has started."""
+        """Number of training images; None before the run has started."""
         return _read(self.workdir / "data.json").get("training_images")
 
     @property
     def results(self) -> dict | None:
-        """The final evaluation if the run is finished, see `evaluator.Evaluator`; else None.
+        """The final evaluation, see `evaluator.Evaluator`; None if the run is not finished.
 
-        It is finished when results.json is there and fits: every field of the config is the same,
-        and so is the last step.
+        A run is finished if its results.json belongs to the same config and to the last step.
         """
         results, images = _read(self.workdir / "results.json"), self.training_images
         if not results or not images:
@@ -68,34 +74,34 @@ class AblationRun(NamedTuple):
         return results if same and results["step"] == last else None
 
     def curve(self, name: str) -> dict[float, float]:
-        """A number that the run has logged, such as "eval/ema_top1", by epoch."""
+        """A logged metric, such as "eval/ema_top1", by epoch."""
         steps_per_epoch = (self.training_images or 1) / self.config.batch_size
         lines = read_metrics(self.workdir)
         return {line["step"] / steps_per_epoch: line[name] for line in lines if name in line}
 
     @property
     def record(self) -> dict:
-        """What the ablation noted about the run: "seconds", "error", "machine"; {} if nothing."""
-        return _read(self._beside)
+        """What the ablation recorded about the run: "seconds", "error", "machine"; perhaps {}."""
+        return _read(self._record_file)
 
     def note(self, **facts: Any) -> None:
-        """Adds to the record, beside the workdir: the error may be that this cannot be written."""
-        write_json(self._beside, self.record | facts)
+        """Adds to the record, a file next to the workdir, which may not be writable."""
+        write_json(self._record_file, self.record | facts)
 
     @property
-    def _beside(self) -> epath.Path:
+    def _record_file(self) -> epath.Path:
         return self.workdir.parent / f"{self.workdir.name}.json"
 
 
 def _read(file: epath.Path) -> dict:
-    """A JSON file, or {} where there is none to be read or a crash has cut it off."""
+    """Reads a JSON file; {} if it is missing or was cut off by a crash."""
     with contextlib.suppress(OSError, ValueError):
         return read_json(file) or {}
     return {}
 
 
 def make_runs(rows: Sequence[AblationRow], seeds: int, workdir: epath.Path) -> list[AblationRun]:
-    """The runs in their order: a row's seeds, which share a compiled program, follow each other."""
+    """The runs in order; a row's seeds follow each other, as they share a compiled program."""
     runs = []
     for row in rows:
         for seed in range(seeds):
@@ -110,12 +116,14 @@ def load_rows(
 ) -> list[AblationRow]:
     """Loads configs/NAME.py, or paths, and finds each one's parent.
 
-    All rows share the fields of `setting`, see `load_setting`, and `overrides`, "FIELD=VALUE",
-    which have the last word.
+    Args:
+      names: Names of configs, or paths.
+      setting: Fields that all rows take over, see `load_setting`.
+      overrides: "FIELD=VALUE" for all rows; they take precedence.
 
     Raises:
-      ConfigError: for a config or field that makes no sense; for a field that a row and the
-        setting both change, to different values; for two rows that are one and the same.
+      ConfigError: If a config or field is invalid, if a row and the setting change a field to
+        different values, or if two rows are equal.
     """
     overridden = {override.partition("=")[0] for override in overrides}
     if "seed" in overridden:
@@ -128,8 +136,7 @@ def load_rows(
             if settled.get(field, value) != value:
                 raise ConfigError(
                     f"{file} and the setting of --on both change config.{field}, to {value!r} and "
-                    f"{settled[field]!r}. Say which with --config.{field}=... for all rows, or set "
-                    "fields one by one without --on"
+                    f"{settled[field]!r}. Set it for all rows with --config.{field}="
                 )
         config = load(file, [*shared, *overrides])
         if file.stem in [row.name for row in rows]:
@@ -137,16 +144,16 @@ def load_rows(
         changes = {row.name: differences(flatten(row.config), flatten(config)) for row in rows}
         parent = min(changes, key=lambda other: len(changes[other]), default=None)
         if parent and not changes[parent]:
-            raise ConfigError(f"--configs: {file.stem} and {parent} are the same. Leave one out")
+            raise ConfigError(f"--configs: {file.stem} and {parent} are equal; leave one out")
         changed = changes[parent] if parent else {}
         rows.append(AblationRow(file.stem, config, parent, changed, _changes(load(file), config)))
     return rows
 
 
 def load_setting(file: Path) -> dict[str, Any]:
-    """The fields, and their values, in which a config file differs from configs/v3.py.
+    """Fields of a config file that differ from configs/v3.py, and their values.
 
-    So configs/digits.py says how any row is run on the digits.
+    Those of configs/digits.py, for example, run any row on the digits.
     """
     return _changes(load(config_file(REFERENCE)), load(file))
 

@@ -1,1 +1,1 @@
-"""What a network costs: counting.py counts it, diagram.py draws it."""
+"""Counts parameters, multiply-adds and activations, and draws the architecture."""

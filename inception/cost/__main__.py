@@ -1,11 +1,11 @@
-"""Counts what a network costs: parameters, multiply-adds and activations of every stage.
+"""Counts parameters, multiply-adds and activations of every stage of a network.
 
     python -m inception.cost --config=configs/v3.py [--config=... more] [--config.FIELD=VALUE ...]
         [--num_classes=1000] [--plot=architecture.png]
 
-Prints a table for each config, the paper's figure below it, and with several configs a last table
-that compares them. --plot draws the architecture of the first. What is counted, and how, is said in
-inception/cost/counting.py.
+Prints a table for each config with the paper's number below it and, for several configs, a table
+that compares them. --plot draws the architecture of the first. inception/cost/counting.py says what
+is counted.
 """
 
 import sys
@@ -25,14 +25,14 @@ from inception.workdir.files import local_path
 
 
 def reported_cost(path: str, config: ConfigDict) -> ReportedCost | None:
-    """What the paper says about a config file's network, unless `config` has changed it."""
+    """The paper's number for a config file's network, unless overrides changed the network."""
     original = load(path)
     same = (config.model, config.image_size) == (original.model, original.image_size)
     return COSTS.get(Path(path).stem) if same else None
 
 
 def stage_table(network: NetworkCost) -> str:
-    """One line per stage, then the sums without and with the side head."""
+    """A row for each stage, then the sums without and with the auxiliary head."""
     lines = [*network.stages, network.total]
     if network.aux_head:
         lines += [network.aux_head, network.total_with_aux_head]
@@ -52,7 +52,7 @@ def stage_table(network: NetworkCost) -> str:
 
 
 def comparison(networks: Mapping[str, NetworkCost], paper: Mapping[str, ReportedCost]) -> str:
-    """One line per config, by name: what it costs without the side head, and the paper's figure."""
+    """A row for each network, by name: its costs without the auxiliary head, and the paper's."""
     first = next(iter(networks.values())).total
     table = [
         {
@@ -69,7 +69,7 @@ def comparison(networks: Mapping[str, NetworkCost], paper: Mapping[str, Reported
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the tables that the command line asks for, and draws the picture."""
+    """Prints the tables of the given configs, and draws the picture."""
     parser = command_line.parser("python -m inception.cost", __doc__, config=True)
     parser.add_argument("--config", required=True, action="append", help="a file; may be repeated")
     parser.add_argument("--num_classes", type=int, default=1000, help="logits (%(default)s)")
@@ -92,10 +92,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(networks) > 1:
         print(comparison(networks, paper))
     if args.plot:
-        from inception.cost import diagram  # matplotlib takes a second and serves only this
+        import matplotlib  # takes a second and serves only this
+
+        from inception.cost import diagram
 
         name, network = next(iter(networks.items()))
-        diagram.draw(network, name).savefig(args.plot)
+        with matplotlib.rc_context(
+            {"svg.fonttype": "none"}
+        ):  # text stays text, a third of the size
+            diagram.draw(network, name).savefig(args.plot)
         print(f"{args.plot}: the architecture of {name}")
 
 

@@ -1,8 +1,7 @@
-"""Counts what a network costs by tracing it: nothing is typed in, computed or compiled.
+"""Counts what a network costs by tracing it; nothing is computed or compiled.
 
-A multiply-add is one multiplication and one addition, of a convolution or a matrix product: output
-positions x filter positions x input channels x output channels. As usual, zeros of the padding
-count like pixels, and normalization, ReLU and pools count nothing.
+A convolution has output positions x filter positions x input channels x output channels
+multiply-adds. As usual, padding counts like pixels; normalization, ReLU and pools count nothing.
 """
 
 import math
@@ -18,7 +17,7 @@ from ml_collections import ConfigDict
 from inception.network.model import make_model
 from inception.ops.platforms import ANY, compiled_for
 
-# What is said of a figure with a field of another value than the paper draws.
+# Captions of figures with a field that differs from the paper's drawing.
 VARIANTS = {
     ("Figure5", "short", 5): "with a 5x5",
     ("Figure6", "factorization", "full"): "with 7x7",
@@ -29,25 +28,37 @@ POOLS = {"reduce_window_max": "max pool", "reduce_window_sum": "average pool"}
 
 
 def format_shape(*sizes: int) -> str:
-    """Sizes as the paper writes them, "35x35x288"."""
+    """Formats sizes as the paper does, "35x35x288"."""
     return "x".join(map(str, sizes))
 
 
 class LayerCost(NamedTuple):
-    """A convolution, a pool or a matrix product, on one image."""
+    """A convolution, a pool or a matrix product, on one image.
 
-    stage: str  # of the network that it belongs to, "Mixed_5b"; "" outside of any
-    inputs: tuple[int, ...]  # positions in its stage of those it reads; () for the stage's input
-    kind: str  # "conv", "max pool", "average pool" or "linear"
-    kernel: tuple[int, int]  # height and width of the filter or window
+    Attributes:
+      stage: Stage of the network, such as "Mixed_5b"; "" outside of any.
+      inputs: Positions of the layers of its stage that it reads; () if it reads the stage's input.
+      kind: "conv", "max pool", "average pool" or "linear".
+      kernel: Height and width of the filter or window.
+      stride: Stride in both directions.
+      padded: Whether its input is padded.
+      shape: Output shape, (height, width, channels) or (features,).
+      multiply_adds: Multiply-adds of the forward pass.
+      activation_bytes: Size of the output.
+    """
+
+    stage: str
+    inputs: tuple[int, ...]
+    kind: str
+    kernel: tuple[int, int]
     stride: int
     padded: bool
-    shape: tuple[int, ...]  # of the output: (height, width, channels), or (features,)
+    shape: tuple[int, ...]
     multiply_adds: int
-    activation_bytes: int  # of the output
+    activation_bytes: int
 
     def __str__(self) -> str:
-        """In the words of table 1, "conv padded 3x3/1"."""
+        """As table 1 has it, e.g. "conv padded 3x3/1"."""
         if self.kind == "linear":
             return self.kind
         padded = " padded" if self.kind == "conv" and self.padded else ""
@@ -55,54 +66,68 @@ class LayerCost(NamedTuple):
 
 
 class StageCost(NamedTuple):
-    """A row of the network's outline, or the sum of several."""
+    """A stage of the network, or the sum of several.
 
-    name: str  # slim's, "Mixed_5b"
-    kind: str = ""  # "figure 5 with a 5x5", or what its only layer is, "conv 3x3/2"
-    shape: tuple[int, ...] = ()  # of the output: (height, width, channels), or (features,)
-    parameters: int = 0  # trainable ones
-    layers: tuple[LayerCost, ...] = ()  # in the order of computation
+    Attributes:
+      name: Name in the released code, such as "Mixed_5b".
+      kind: Figure, such as "figure 5 with a 5x5", or its only layer, such as "conv 3x3/2".
+      shape: Output shape, (height, width, channels) or (features,).
+      parameters: Number of trainable parameters.
+      layers: Layers, branch by branch.
+    """
+
+    name: str
+    kind: str = ""
+    shape: tuple[int, ...] = ()
+    parameters: int = 0
+    layers: tuple[LayerCost, ...] = ()
 
     @property
     def multiply_adds(self) -> int:
-        """Of the forward pass of one image."""
+        """Multiply-adds of one image's forward pass."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """What its convolutions, pools and matrix products put out for one image.
+        """Size of all its layers' outputs for one image, in the config's dtype.
 
-        In the config's dtype. The backward pass needs at least that; the training step that XLA
-        compiles keeps about twice as much (measured on a CPU, float32).
+        The backward pass needs at least that much memory; XLA's compiled training step keeps about
+        twice as much (measured on a CPU, float32).
         """
         return sum(layer.activation_bytes for layer in self.layers)
 
 
 class NetworkCost(NamedTuple):
-    """A network's stages from the input to the logits, and sums over them."""
+    """The costs of a network.
 
-    image: tuple[int, ...]  # (height, width, channels) of the input
-    stages: list[StageCost]  # in the order of computation, without the side head
-    aux_head: StageCost | None  # figure 8, which only training needs; None where there is none
+    Attributes:
+      image: Input shape, (height, width, channels).
+      stages: Stages from the input to the logits, without the auxiliary head.
+      aux_head: The auxiliary head (figure 8), which only training needs; None if there is none.
+    """
+
+    image: tuple[int, ...]
+    stages: list[StageCost]
+    aux_head: StageCost | None
 
     @property
     def total(self) -> StageCost:
-        """All stages together."""
+        """Sum of all stages."""
         layers = tuple(layer for stage in self.stages for layer in stage.layers)
         return StageCost("total", "", (), sum(stage.parameters for stage in self.stages), layers)
 
     @property
     def total_with_aux_head(self) -> StageCost:
-        """All stages and the side head together: the network as it is trained."""
+        """Sum of all stages and the auxiliary head: the network in training."""
         stages = [*self.stages, self.aux_head or StageCost("none")]
-        return self._replace(stages=stages).total._replace(name="total with side head")
+        return self._replace(stages=stages).total._replace(name="total with auxiliary head")
 
 
 def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
     """Counts what the config's network costs at the config's image size and dtype.
 
     Raises:
-      ValueError: when the images are too small for the network.
+      ValueError: If the images are too small for the network.
     """
     model = make_model(config, num_classes).clone(fuse=False)
     image = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.float32)
@@ -120,7 +145,7 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note_figure):
-        # Initialization runs every layer once, the side head's too, and gives the parameters.
+        # Initialization runs every layer once, the auxiliary head's too, and gives the parameters.
         layers, outputs = trace(model.init_with_output, jax.random.key(0), image)
     (logits, endpoints), variables = outputs
     endpoints |= {"Logits": logits, "AuxLogits": endpoints.get("aux_logits")}
@@ -134,7 +159,7 @@ def count_network(config: ConfigDict, num_classes: int = 1000) -> NetworkCost:
 
     names = list(dict.fromkeys(layer.stage for layer in layers))
     head = stage(names.pop(names.index("AuxLogits"))) if "AuxLogits" in names else None
-    names.insert(names.index("Logits"), "pooled")  # the one stage that is no layer
+    names.insert(names.index("Logits"), "pooled")  # the only stage that is not a layer
     return NetworkCost(image.shape[1:], [stage(name) for name in names], head)
 
 
@@ -142,11 +167,11 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
     """Finds the convolutions, pools and matrix products in a function of one image.
 
     Args:
-      function: of arrays; nothing is computed.
-      args: its arguments, or their shapes and types.
+      function: Function of arrays; it is traced, not computed.
+      *args: Its arguments, or their shapes and dtypes.
 
     Returns:
-      The layers in the order of computation, and the shapes and types of what `function` returns.
+      The layers in the order of the trace, and the shapes and dtypes of the function's results.
     """
     with compiled_for(ANY):
         jaxpr, outputs = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -158,11 +183,16 @@ def trace(function: Callable, *args: Any) -> tuple[list[LayerCost], Any]:
 def _walk(
     jaxpr: Jaxpr, inputs: list[frozenset[int]], layers: list[LayerCost], outer: str = ""
 ) -> frozenset[int]:
-    """Appends the layers of `jaxpr`, also those inside of other functions (jit, derivatives).
+    """Appends the layers of `jaxpr` and of the functions that it calls (jit, custom derivatives).
 
-    `inputs` are the positions in `layers` of those that each of its arguments comes from; returns
-    those of the layers that its outputs come from. `outer` is the stage of the function that
-    `jaxpr` is: what has a derivative of its own does not know where it is called.
+    Args:
+      jaxpr: What is walked through.
+      inputs: For each of its arguments, positions in `layers` of the layers that it comes from.
+      layers: The layers so far.
+      outer: The stage that calls it: functions with a custom derivative have no name stack.
+
+    Returns:
+      Positions of the layers that its results come from.
     """
     sources = dict(zip(jaxpr.invars, inputs, strict=True))
 
@@ -192,13 +222,13 @@ def _walk(
 
 
 def _stage(equation: JaxprEqn) -> str:
-    """Of "Inception/Mixed_7b/branch1x1/conv" the second."""
+    """The second part of a name stack such as "Inception/Mixed_7b/branch1x1/conv"."""
     scopes = str(equation.source_info.name_stack).split("/")
     return scopes[1] if len(scopes) > 1 else ""
 
 
 def _layer(equation: JaxprEqn, outer: str) -> LayerCost | None:
-    """The equation as a layer, if it is one, of its own stage or the `outer` one."""
+    """The equation as a layer of its own stage or else of `outer`; None if it is not a layer."""
     operands: list[Any] = [value.aval for value in equation.invars]
     output: Any = equation.outvars[0].aval
     params, name = equation.params, equation.primitive.name

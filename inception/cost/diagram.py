@@ -1,8 +1,8 @@
-"""The architecture as a picture, drawn from what was counted: `python -m inception.cost --plot`.
+"""Draws the architecture from what was counted: `python -m inception.cost --plot`.
 
-Left, the network from the input at the bottom to the softmax on top, as the paper draws its
-figures: every stage with its grid and multiply-adds, and the side head. Right, each module once,
-branch by branch, to hold beside figures 5 to 10: those that keep their grid, and the reductions
+Left, the network from the input at the bottom to the softmax at the top, as in the paper's figures:
+every stage with its output shape and multiply-adds, and the auxiliary head. Right, each module
+once, branch by branch, as in figures 5 to 10: modules that keep their grid, and the reductions
 between them.
 """
 
@@ -16,18 +16,18 @@ from matplotlib.figure import Figure
 
 from inception.cost.counting import LayerCost, NetworkCost, StageCost, format_shape
 
-# Across in inches, up in rows, each a stage or a layer.
+# Horizontal coordinates are inches, vertical ones rows; a row is a stage or a layer.
 _ROW, _MARGIN, _TITLE = 0.47, 0.3, 1.2  # inches
-_HALF = 0.35  # of a box, in rows
-_HEAD, _HEAD_WIDTH = 1.2, 1.8  # middle and width: of the side head,
-_TRUNK, _TRUNK_WIDTH = 3.88, 2.65  # and of the outline,
-_OUTPUTS, _BARS, _BARS_WIDTH = 5.32, 6.3, 1.3  # left edges of its outputs and multiply-adds,
-_CARDS, _CARD_WIDTH = (10.6, 14.5), 3.6  # and of the modules, those that keep their grid first
+_HALF = 0.35  # half the height of a box, in rows
+_HEAD, _HEAD_WIDTH = 1.2, 1.8  # middle and width of the auxiliary head,
+_TRUNK, _TRUNK_WIDTH = 3.88, 2.65  # and of the outline
+_OUTPUTS, _BARS, _BARS_WIDTH = 5.32, 6.3, 1.3  # left edges of outputs and multiply-adds
+_CARDS, _CARD_WIDTH = (10.6, 14.5), 3.6  # modules: grid-preserving, reductions
 _WIDTH = _CARDS[1] + _CARD_WIDTH / 2 + _MARGIN
 
-_INK, _GREY, _LINE = "#22303c", "#667380", "#8795a3"
-_BANDS = ("#f3f6f9", "#e6ecf1")  # behind the stages of one grid, in turn
-_COLOURS = {
+_INK, _GRAY, _LINE = "#22303c", "#667380", "#8795a3"
+_BANDS = ("#f3f6f9", "#e6ecf1")  # background of the stages of one grid, alternating
+_COLORS = {
     "input": "white",
     "conv": "#aed0f2",
     "max pool": "#f5b5a8",
@@ -44,7 +44,7 @@ Place = tuple[float, float]  # column or inches, and row
 
 
 def draw(network: NetworkCost, title: str) -> Figure:
-    """Draws a network, on a figure of its own, not pyplot's."""
+    """Draws a network on a figure of its own, without pyplot."""
     figures = [stage for stage in network.stages if stage.kind.startswith("figure")]
     modules = [list(module) for _, module in groupby(figures, _design)]
     heights = [_height(module) for module in modules]
@@ -59,7 +59,7 @@ def draw(network: NetworkCost, title: str) -> Figure:
     _draw_outline(axes, network, title)
     bottom = 0.0
     for module, height in zip(modules, heights, strict=True):
-        if _reduces(module):  # in a second column, beside the gap in the first
+        if _reduces(module):  # in the second column, at the gap in the first
             _draw_module(axes, (_CARDS[1], bottom - (gap + height) / 2), module)
         else:
             _draw_module(axes, (_CARDS[0], bottom), module)
@@ -68,20 +68,22 @@ def draw(network: NetworkCost, title: str) -> Figure:
 
 
 def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
-    """The stages from the bottom up, their outputs and their multiply-adds; the side head."""
+    """The stages from the bottom up with outputs and multiply-adds, and the auxiliary head."""
     facts = [
         f"input {format_shape(*network.image)}",
         f"{network.total.multiply_adds / 1e9:.3f} G multiply-adds",
         f"{network.total.parameters / 1e6:.2f} M parameters",
     ]
     if network.aux_head:
-        facts[-1] += f" ({network.total_with_aux_head.parameters / 1e6:.2f} M with the side head)"
+        facts[-1] += (
+            f" ({network.total_with_aux_head.parameters / 1e6:.2f} M with the auxiliary head)"
+        )
     last = StageCost("softmax", shape=network.stages[-1].shape)
     stages = [StageCost("input", shape=network.image), *network.stages, last]
     _text(axes, _MARGIN, len(stages) + 1.24, title, size=18, weight="bold")
-    _text(axes, _MARGIN, len(stages) + 0.52, "   ·   ".join(facts), size=10, color=_GREY)
-    _text(axes, _OUTPUTS, len(stages) - 0.25, "output", color=_GREY)
-    _text(axes, _BARS, len(stages) - 0.25, "multiply-adds", color=_GREY)
+    _text(axes, _MARGIN, len(stages) + 0.52, "   ·   ".join(facts), size=10, color=_GRAY)
+    _text(axes, _OUTPUTS, len(stages) - 0.25, "output", color=_GRAY)
+    _text(axes, _BARS, len(stages) - 0.25, "multiply-adds", color=_GRAY)
 
     grids = [stage.shape[:-1] for stage in stages]
     for band, grid in enumerate(dict.fromkeys(grids)):
@@ -93,7 +95,7 @@ def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
         _text(axes, _OUTPUTS, row, format_shape(*stage.shape))
         if stage.multiply_adds:
             length = stage.multiply_adds / unit
-            axes.barh(row, length, 0.34, _BARS, color=_colour(stage.kind))
+            axes.barh(row, length, 0.34, _BARS, color=_color(stage.kind))
             _text(axes, _BARS + length + 0.07, row, _mega(stage.multiply_adds))
 
     if head := network.aux_head:  # from the last 17x17 grid to the left and up
@@ -105,7 +107,7 @@ def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
         boxes += [("softmax", "softmax", "")]
         _stack(axes, (_HEAD, row + 1), _HEAD_WIDTH, boxes, {})
         above, half = row + len(boxes) + 0.75, _HEAD_WIDTH / 2
-        _text(axes, _HEAD - half, above, f"side head, {head.kind}", weight="bold")
+        _text(axes, _HEAD - half, above, f"auxiliary head, {head.kind}", weight="bold")
         _text(axes, _HEAD + half, above, _mega(head.multiply_adds), ha="right")
 
 
@@ -115,7 +117,7 @@ def _mega(multiply_adds: int) -> str:
 
 
 def _design(stage: StageCost) -> tuple:
-    """What neighbours that are one figure with one set of filters share; widths may differ."""
+    """Equal for consecutive modules of one figure and the same filters; widths may differ."""
     return stage.kind, [(each.kind, each.kernel, each.stride, each.inputs) for each in stage.layers]
 
 
@@ -124,18 +126,18 @@ def _reduces(module: Sequence[StageCost]) -> bool:
 
 
 def _height(module: Sequence[StageCost]) -> float:
-    """Rows of its base, layers, concatenation, what stands behind that, and heading."""
+    """Rows of its base, layers, concatenation, layers after that, and heading."""
     layers = module[0].layers
-    behind = sum(len(layer.inputs) > 1 for layer in layers)
-    return max(row for _, row in place_layers(layers).values()) + behind + 2.85
+    after = sum(len(layer.inputs) > 1 for layer in layers)
+    return max(row for _, row in place_layers(layers).values()) + after + 2.85
 
 
 def place_layers(layers: Sequence[LayerCost]) -> dict[int, Place]:
     """Places a stage's layers as a tree that grows from its base.
 
     Returns:
-      Column and row of each layer, by its position in the order of computation; the base is -1.
-      Branches are in the paper's order, the longest first. What reads several layers is left out.
+      Column and row of each layer, by its position in `layers`; the base is -1. Branches are in
+      the paper's order, the longest first. Layers that read several others are left out.
     """
     places: dict[int, Place] = {}
     columns = count()
@@ -178,7 +180,7 @@ def _draw_module(axes: Axes, foot: Place, module: Sequence[StageCost]) -> None:
             after = [] if (number,) in read else [(column, top)]
             _arrows(axes, [inches(*place) for place in (before, (column, row), *after)])
             _box(axes, inches(column, row), 0.85 * step, alike[0].kind, _label(alike), size=7)
-    # Figure 9's pool may stand behind the concatenation.
+    # Figure 9's pool may come after the concatenation.
     bars = ["filter concatenation", *(str(layer) for layer in layers if len(layer.inputs) > 1)]
     bars[-1] += f", {format_shape(*last.shape)}"
     rows = [bottom + top + number for number in range(len(bars))]
@@ -193,7 +195,7 @@ def _draw_module(axes: Axes, foot: Place, module: Sequence[StageCost]) -> None:
 
 
 def _label(layers: Sequence[LayerCost]) -> str:
-    """Of a layer in all stages of a module: its filter, and its width or range of widths."""
+    """Label of a layer in all stages of a module: filter, and width or range of widths."""
     layer, widths = layers[0], sorted(layer.shape[-1] for layer in layers)
     size = format_shape(*layer.kernel) + (f"/{layer.stride}" if layer.stride > 1 else "")
     if layer.kind != "conv":
@@ -204,7 +206,7 @@ def _label(layers: Sequence[LayerCost]) -> str:
 def _stack(
     axes: Axes, foot: Place, width: float, boxes: Sequence[tuple[str, str, str]], style: dict
 ) -> None:
-    """Boxes above each other, from `foot` up: the kind of each, its left and its right text."""
+    """Stacked boxes, from `foot` up: kind, left text and right text of each."""
     places = [(foot[0], foot[1] + number) for number in range(len(boxes))]
     for place, (kind, left, right) in zip(places, boxes, strict=True):
         _box(axes, place, width, kind, left=left, right=right, style=style)
@@ -222,9 +224,9 @@ def _box(
     right: str = "",
     style: dict | None = None,
 ) -> None:
-    """A box with texts in its middle and at its ends; `style` is the left one's."""
+    """A box with texts in its middle and at its ends; `style` is the left text's."""
     (x, row), end = place, width / 2 - 0.1
-    axes.bar(x, 2 * _HALF, width, row - _HALF, color=_colour(kind), ec=_INK, lw=0.6)
+    axes.bar(x, 2 * _HALF, width, row - _HALF, color=_color(kind), ec=_INK, lw=0.6)
     _text(axes, x, row, text, size, ha="center", va="center", linespacing=1.05)
     _text(axes, x - end, row, left, **(style or {}))
     _text(axes, x + end, row, right, ha="right")
@@ -236,13 +238,13 @@ def _text(axes: Axes, x: float, row: float, text: str, size: float = 8, **style)
 
 
 def _arrows(axes: Axes, places: Sequence[Place]) -> None:
-    """Leads from the top of each box to the foot of the next."""
+    """Arrows from the top of each box to the bottom of the next."""
     style = {"arrowstyle": "-|>,head_width=0.12,head_length=0.24", "color": _LINE, "lw": 0.9}
     style |= {"shrinkA": 0, "shrinkB": 0}
     for (x, row), (next_x, next_row) in pairwise(places):
         axes.annotate("", (next_x, next_row - _HALF), (x, row + _HALF), arrowprops=style)
 
 
-def _colour(kind: str) -> str:
-    """Of a box by what it begins with, such as "figure 5" or "conv padded 3x3/1"."""
-    return next(colour for name, colour in _COLOURS.items() if re.match(rf"({name})\b", kind))
+def _color(kind: str) -> str:
+    """Color of a kind such as "figure 5 with a 5x5" or "conv padded 3x3/1"."""
+    return next(color for name, color in _COLORS.items() if re.match(rf"({name})\b", kind))

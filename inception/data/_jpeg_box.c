@@ -1,10 +1,10 @@
-/* decode_box: the pixels of a JPEG file inside a box, and no more work than that takes.
+/* decode_box: the pixels of a JPEG file inside a box, with no more work than that takes.
 
-   All of the file is Huffman-decoded, so that damage anywhere is seen whatever the box is; inverse
-   transform, chroma interpolation and colours, the other 40 % of the time, are done for the box
+   The whole file is Huffman-decoded, so that damage is found even outside the box; inverse
+   transform, chroma interpolation and colors, the other 40 % of the time, are computed for the box
    alone. decode.py has the same settings (fast integer DCT, interpolated chroma) for whole files.
 
-   Built by `pip install .` where libjpeg-turbo's header is; decode.py does without it. */
+   Built by `pip install .` if libjpeg-turbo's header is installed; decode.py also works without. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -132,7 +132,7 @@ static PyObject *decode_box(PyObject *module, PyObject *args) {
 static PyMethodDef methods[] = {
     {"decode_box", decode_box, METH_VARARGS,
      "decode_box(data, y, x, height, width) -> (pixels, columns, left)\n\n"
-     "Decodes a grey or colour baseline JPEG to RGB: bytes of [height, columns, 3], in which the\n"
+     "Decodes a gray or color baseline JPEG to RGB: bytes of [height, columns, 3], in which the\n"
      "box begins at column `left`. ValueError: any other file, or anything wrong with this one."},
     {NULL}};
 

@@ -1,14 +1,14 @@
-"""Augmentation on the device: flip, colour, scaling to [-1, 1]; and mixup.
+"""Augmentation on the device: flip, color, scaling to [-1, 1]; and mixup.
 
 The host crops and resizes (`inception.data.crops`) and sends uint8; the rest of the released code's
 preprocessing (slim/preprocessing/inception_preprocessing.py) happens here, inside the jitted
-training step. Every random choice of an image is drawn from a key of its own, so it depends, bit
-for bit, on (seed, epoch, example) and on nothing else: not on the batch, the device or the number
-of processes. (Pixels may differ in the last bit between batch sizes: XLA compiles each by itself.)
+training step. Each image has a key of its own for its random choices, so they depend, bit for bit,
+on (seed, epoch, example) and nothing else: not on the batch, the device or the number of processes.
+(Pixels may differ in the last bit between batch sizes, as XLA compiles each size separately.)
 
-The colour operations are those of tf.image as it runs on a CPU, where the released code ran them,
-also for values outside [0, 1], which appear between one operation and the next. (dm-pix agrees
-inside [0, 1], but turns pixels darker than 0 grey when it rotates the hue.)
+The color operations are those of tf.image on a CPU, where the released code ran them, also for
+values outside [0, 1], which occur between operations. (dm-pix agrees inside [0, 1], but its hue
+rotation turns pixels below 0 gray.)
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ SATURATION = (0.5, 1.5)
 HUE = (-0.2, 0.2)  # of a full turn
 CONTRAST = (0.5, 1.5)
 
-_STREAM = 0xC0100125  # keeps these bits apart from others of the seed: no int32 step is as large
+_STREAM = 0xC0100125  # larger than any int32 step, so the seed's other keys do not collide
 _TINY = jnp.finfo(jnp.float32).tiny
 
-# Red, green and blue, an array each: so every colour operation is elementwise, and the compiler
-# makes one pass of all of them.
+# Red, green and blue, one array each: so every color operation is elementwise, and the compiler
+# fuses them into one pass.
 Colors = Sequence[Array]
 
 
@@ -39,7 +39,7 @@ class Choices(NamedTuple):
     """What is drawn for each image: arrays [batch]."""
 
     flip: Array  # bool
-    order: Array  # int32, 0 to 3: which of slim's four orders of the colour operations
+    order: Array  # int32, 0 to 3: which of slim's four orders of the color operations
     brightness: Array
     saturation: Array
     hue: Array
@@ -49,8 +49,8 @@ class Choices(NamedTuple):
 def keys(seed: ArrayLike, epoch: ArrayLike, example: ArrayLike) -> Array:
     """Returns one key per image, [batch], from the run's seed and `epoch`, `example` int32 [batch].
 
-    Threefry is asked for by name: JAX's other generators give other numbers under vmap, which
-    would make an image's choices depend on its batch.
+    Threefry is named explicitly: under vmap JAX's other generators give other numbers, so an
+    image's choices would depend on its batch.
     """
     fold_in = jax.random.fold_in
     root = fold_in(jax.random.key(seed, impl="threefry2x32"), _STREAM)
@@ -68,19 +68,19 @@ def augment(
     """Augments a training batch as the released code does after cropping.
 
     Args:
-      keys: one key per image, [batch], from `keys`.
+      keys: One key per image, [batch], from `keys`.
       images: uint8 [batch, height, width, 3].
-      augmentation: "inception": flip and the four colour operations; "inception_fast": flip,
+      augmentation: "inception": flip and the four color operations; "inception_fast": flip,
           brightness and saturation (slim's fast_mode); "resnet" and "flip": flip only (they
           differ in the crops); "none": scaling only.
-      mean: of red, green, blue in [0, 1]; the result is (augmented - mean) / std.
-      std: likewise.
+      mean: Mean of red, green and blue in [0, 1]; the result is (augmented - mean) / std.
+      std: Standard deviation of red, green and blue.
 
     Returns:
       float32 [batch, height, width, 3]; in [-1, 1] with the defaults.
 
     Raises:
-      ValueError: for images that are not such a batch.
+      ValueError: for images or keys of another shape or type.
     """
     images = jnp.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or keys.shape != images.shape[:1]:
@@ -88,7 +88,7 @@ def augment(
             f"images {images.shape} with keys {keys.shape}: expected [batch, height, width, 3] "
             "and one key per image"
         )
-    choices = choose(keys)
+    choices = draw(keys)
     if augmentation != "none":
         images = jnp.where(_per_image(choices.flip)[..., None], images[:, :, ::-1], images)
     if augmentation == "inception":
@@ -99,7 +99,7 @@ def augment(
 
 
 def _scale(colors: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
-    """Scales what is in [0, 1]."""
+    """Scales colors in [0, 1] to (colors - mean) / std."""
     if tuple(mean) == tuple(std) == (0.5, 0.5, 0.5):
         return 2 * colors - 1
     center, scale = (np.asarray(each, np.float32).reshape(1, 1, 1, 3) for each in (mean, std))
@@ -113,9 +113,9 @@ def normalize(
 ) -> Array:
     """Scales uint8 [..., height, width, 3] to float32, (x / 255 - mean) / std in each channel.
 
-    That is the device's half of a Preprocessing; its defaults scale to [-1, 1].
+    This is the device's half of a Preprocessing; the defaults scale to [-1, 1].
     """
-    # In this form 0 and 255 become -1 and 1 exactly, however the compiler rounds.
+    # In this form 0 and 255 become exactly -1 and 1, however the compiler rounds.
     images = _uint8(images)
     shape = (1,) * (images.ndim - 1) + (3,)
     center, scale = (
@@ -124,7 +124,7 @@ def normalize(
     return (images.astype(jnp.float32) - center) / scale
 
 
-def choose(keys: Array) -> Choices:
+def draw(keys: Array) -> Choices:
     """Draws what `augment` does to each image: uniform within the ranges above, flip with 1/2."""
     u = jax.vmap(lambda key: jax.random.uniform(key, (6,), jnp.float32))(keys)
     ranges = (BRIGHTNESS, SATURATION, HUE, CONTRAST)
@@ -135,10 +135,10 @@ def choose(keys: Array) -> Choices:
 def distort_color(images: Array, choices: Choices) -> Array:
     """Brightness, saturation, hue and contrast in one of slim's four orders, clipped to [0, 1].
 
-    The orders are BSHC, SBCH, CHBS and HSCB. Brightness commutes with contrast (the mean moves
-    along) and with hue (which looks at differences only), and hue commutes with saturation (one
-    keeps a pixel's extremes, the other its hue). So all four orders are the one sequence below with
-    some operations left out, and hue, the dearest of them, is computed once.
+    The orders are BSHC, SBCH, CHBS and HSCB. Brightness commutes with contrast (the mean shifts
+    too) and with hue (which depends on differences only), and hue commutes with saturation (hue
+    keeps a pixel's extremes, saturation its hue). So all four orders are the sequence below with
+    some operations left out, and hue, the most expensive one, is computed once.
 
     Images are uint8 [batch, height, width, 3], or float32 in [0, 1].
     """
@@ -154,7 +154,7 @@ def distort_color(images: Array, choices: Choices) -> Array:
         colors = adjust_hue(colors, hue)
         return _where(order == 1, colors, adjust_saturation(colors, saturation))
 
-    # An accelerator computes from the images what it has computed before the means were known.
+    # Accelerators recompute the colors from the images once the means are known.
     images, first = barrier((images, _means(to_first_contrast(images))), *GPU, *TPU)
     images, second = barrier((images, _means(to_second_contrast(images, first))), *GPU, *TPU)
     colors = to_second_contrast(images, first)
@@ -165,7 +165,8 @@ def distort_color(images: Array, choices: Choices) -> Array:
 def distort_color_fast(images: Array, choices: Choices) -> Array:
     """Brightness, then saturation; or, three times as often, the reverse (slim's fast_mode).
 
-    slim draws one of four orders here too and treats the last three alike. Images are as above.
+    slim draws one of four orders here too, of which the last three are the same. Images are those
+    of `distort_color`.
     """
     _, order, brightness, saturation, _, _ = map(_per_image, choices)
     colors = adjust_saturation(_split(images), jnp.where(order == 0, 1, saturation))
@@ -178,8 +179,8 @@ def adjust_contrast(colors: Colors, factor: Array | float, means: Colors | None 
 
     Args:
       colors: float32 [batch, height, width] each; here and below.
-      factor: a number, or [batch, 1, 1]; here and below.
-      means: of the colors where they are known, [batch, 1, 1] each.
+      factor: A number, or [batch, 1, 1]; here and below.
+      means: Means of the colors if they are known, [batch, 1, 1] each.
     """
     means = _means(colors) if means is None else means
     return [factor * (color - mean) + mean for color, mean in zip(colors, means, strict=True)]
@@ -189,7 +190,7 @@ def adjust_saturation(colors: Colors, factor: Array | float) -> Colors:
     """Scales HSV saturation up to 1, as tf.image.adjust_saturation; `factor` is at least 0.
 
     Saturation is (high - low) / high. Scaling it at a fixed hue and value moves each channel
-    towards or away from the highest in proportion, so no conversion to HSV is needed.
+    toward or away from the highest in proportion, so no conversion to HSV is needed.
     """
     high, low = _extremes(colors)
     inverse_saturation = high / jnp.maximum(high - low, _TINY)
@@ -198,9 +199,9 @@ def adjust_saturation(colors: Colors, factor: Array | float) -> Colors:
 
 
 def adjust_hue(colors: Colors, turns: Array | float) -> Colors:
-    """Rotates HSV hue by `turns` of the colour circle, as tf.image.adjust_hue.
+    """Rotates HSV hue by `turns` of the color circle, as tf.image.adjust_hue.
 
-    A pixel keeps its lowest and highest value, and each channel lies between the two at a height
+    A pixel keeps its lowest and highest value, and each channel is between the two at a height
     that is a trapezoid of the hue: 1 within a sextant of the channel's own hue, 0 beyond two.
     """
     red, green, blue = colors
@@ -217,7 +218,7 @@ def adjust_hue(colors: Colors, turns: Array | float) -> Colors:
 
 
 def _split(images: Array) -> Colors:
-    """The colours of uint8 images, in [0, 1], or of float32 images as they are."""
+    """The colors of images: uint8 is scaled to [0, 1], float32 is kept."""
     scale = 255 if images.dtype == jnp.uint8 else 1
     return [images[..., channel].astype(jnp.float32) / scale for channel in range(3)]
 
@@ -235,14 +236,14 @@ def _add(colors: Colors, brightness: Array) -> Colors:
 
 
 def _means(colors: Colors) -> Colors:
-    """Over the image. One reduction of all three, so that a TPU stores none of them for it."""
+    """Means over the image, in one reduction, so that a TPU does not store the colors for it."""
     add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
     rows = lax.reduce(tuple(colors), (jnp.float32(0),) * len(colors), add, (2,))
     return [_per_image(row.sum(axis=1)) / colors[0][0].size for row in rows]
 
 
 def _extremes(colors: Colors) -> tuple[Array, Array]:
-    """Each pixel's highest and lowest colour."""
+    """Each pixel's highest and lowest color."""
     red, green, blue = colors
     high = jnp.maximum(jnp.maximum(red, green), blue)
     return high, jnp.minimum(jnp.minimum(red, green), blue)
@@ -253,15 +254,15 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
 
     One weight w per batch, from Beta(alpha, alpha), as in the Gluon recipe
     (gluon-cv/scripts/classification/imagenet/train_imagenet.py). There the partners are a device's
-    images in reverse; here neighbours, 0 with 1, 2 with 3. In shuffled batches both are pairs at
-    random, used twice, with w and 1 - w; but neighbours always share a device and a batch
-    normalization group, so nothing is sent.
+    images in reverse; here they are neighbors, 0 with 1, 2 with 3. In shuffled batches both give
+    random pairs, used twice, with w and 1 - w; but neighbors always share a device and a batch
+    normalization group, so nothing is communicated.
 
     Args:
-      key: one key for the batch.
+      key: One key for the batch.
       images: float [batch, height, width, 3], already augmented; batch is even.
       labels: float [batch, classes], one-hot or smoothed.
-      alpha: above 0; the smaller, the less is mixed.
+      alpha: Parameter of the distribution, above 0; a smaller one mixes less.
 
     Raises:
       ValueError: for an odd batch, or labels that are not one row per image.
@@ -282,7 +283,7 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
 
 
 def _uint8(images: ArrayLike) -> Array:
-    """Refuses images of another type."""
+    """Returns the images as an array, and refuses another type."""
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8:
         raise ValueError(f"images of {images.dtype}: expected uint8 in [0, 255]")

@@ -1,12 +1,12 @@
-"""Crops and resizes on the host, uint8 in and out; flips and colors follow on the device.
+"""Cropping and resizing on the host, uint8 in and out; the device then flips and changes colors.
 
-Training takes one random box per image (the released code's image_processing.py and slim's
-inception_preprocessing.py); evaluation takes one central crop, or the 12 or 144 of table 4.
+Training uses one random box per image (the released code's image_processing.py and slim's
+inception_preprocessing.py); evaluation one central crop, or the 12 or 144 of table 4.
 
 Pixels are half-pixel centered, as in OpenCV, Pillow and TensorFlow 2. TensorFlow 1's resize_images,
 which the released code called, put pixel i of the output at i x scale of the input instead of
-(i + 1/2) x scale - 1/2: all moved up and left by (scale - 1) / 2 input pixels, and a flipped image
-was no longer the flip of the resized one. We did not copy that.
+(i + 1/2) x scale - 1/2. So images moved up and left by (scale - 1) / 2 input pixels, and resizing
+did not commute with flipping. We do not copy that.
 """
 
 import math
@@ -21,7 +21,7 @@ from inception.data.preprocessing import Preprocessing
 
 Box = tuple[int, int, int, int]  # y, x, height, width in pixels
 
-# The released code picks one of four at random for every image. None of them antialiases but area.
+# The released code picks one of four at random for every image. Only area antialiases.
 RESIZE_METHODS = {
     "bilinear": cv2.INTER_LINEAR,
     "nearest": cv2.INTER_NEAREST_EXACT,  # OpenCV's plain nearest is not half-pixel centered
@@ -38,8 +38,8 @@ _BOXES: dict[str, dict[str, Any] | None] = {
 }
 AUGMENTATIONS = tuple(_BOXES)
 CROPS = (1, 12, 144)
-_SUPPORT = 2  # pixels to each side that Pillow's widest filter here, bicubic, looks at
-_MAX_WASTE = 16  # x the pixels of a crop: a larger image is not resized for it as a whole
+_SUPPORT = 2  # radius of Pillow's widest filter here, bicubic, in pixels
+_MAX_WASTE = 16  # of a resized image's pixels, as a multiple of its crop's; see `_crops_of_resized`
 
 
 def sample_distorted_box(
@@ -50,21 +50,22 @@ def sample_distorted_box(
     aspect: tuple[float, float] = (0.75, 1.33),
     min_object_covered: float = 0.1,
 ) -> Box:
-    """Draws a random box, in distribution as tf.image.sample_distorted_bounding_box does.
+    """Draws a random box from the distribution of tf.image.sample_distorted_bounding_box.
 
-    The object is the whole image, as in the released code where an image has no annotated box, so
-    with the defaults no box has less than 0.1 of the image, whatever `area` says. Not the area but
-    the height is uniform, between those that the area and the image allow; boxes never touch the
-    last row or column unless they are as high or wide as the image. All this is TensorFlow's
-    kernel, sample_distorted_bounding_box_op.cc.
+    The object is the whole image, as in the released code for images without an annotated box, so
+    with the defaults no box has less than 0.1 of the image, whatever `area` says. The height is
+    uniform, not the area, within what the area and the image allow; boxes never touch the last row
+    or column unless they are as high or wide as the image. All this follows TensorFlow's kernel,
+    sample_distorted_bounding_box_op.cc.
 
     Args:
-      rng: what decides.
-      height: of the image, pixels.
-      width: of the image, pixels.
-      area: the smallest and largest box, as fractions of the image.
-      aspect: width / height, drawn uniformly from this range.
-      min_object_covered: fraction of the image; after 100 boxes that cover less, it is the whole.
+      rng: Random number generator.
+      height: Height of the image, pixels.
+      width: Width of the image, pixels.
+      area: Smallest and largest area of a box, as fractions of the image.
+      aspect: Range of width / height, which is uniform.
+      min_object_covered: Smallest fraction of the image; after 100 boxes that cover less, the box
+        is the whole image.
     """
     smallest, largest = (fraction * height * width for fraction in area)
     for _ in range(100):
@@ -76,7 +77,7 @@ def sample_distorted_box(
         low = min(round(math.sqrt(smallest / ratio)), high)
 
         h = low + _below(rng, high - low + 1)
-        if h * round(h * ratio) < smallest:  # by rounding alone
+        if h * round(h * ratio) < smallest:  # due to rounding
             h += 1
         if h * round(h * ratio) > largest:
             h -= 1
@@ -88,7 +89,7 @@ def sample_distorted_box(
 
 
 def _below(rng: np.random.Generator, limit: int) -> int:
-    """Uniform in [0, limit); 0 where that is empty."""
+    """A uniform integer in [0, limit); 0 if that is empty."""
     return int(limit * rng.random())
 
 
@@ -97,7 +98,7 @@ def resize(
 ) -> np.ndarray:
     """Resizes uint8 [height, width, 3] to [size, size, 3]; the aspect ratio is not kept.
 
-    `method` is a name of RESIZE_METHODS, `out` may be an array for the result.
+    `method` is a name in RESIZE_METHODS; `out`, if given, receives the result.
     """
     if method == "area":
         return cv2.convertScaleAbs(_resize_area(image, size), dst=out)
@@ -105,10 +106,10 @@ def resize(
 
 
 def _resize_area(image: np.ndarray, size: int) -> np.ndarray:
-    """The mean of what each pixel of the result covers, float32, as TensorFlow's "area".
+    """TensorFlow's "area": the mean over what each pixel of the result covers, float32.
 
-    OpenCV's is that where a side shrinks (and twice as fast in float32 as in uint8). As soon as one
-    side grows it is bilinear instead, so that the sides that grow are left to `_grow_area`.
+    OpenCV computes the same if both sides shrink (twice as fast in float32 as in uint8), but
+    switches to bilinear as soon as one side grows; `_grow_area` enlarges such sides.
     """
     height, width = image.shape[:2]
     smaller = min(width, size), min(height, size)
@@ -136,7 +137,7 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def train_box(rng: np.random.Generator, augmentation: str, height: int, width: int) -> Box:
-    """Draws what an augmentation takes of an image of height x width pixels.
+    """Draws the box that an augmentation crops from an image of height x width pixels.
 
     'inception' and 'inception_fast': a distorted box; 'resnet': one of 0.08 to 1 of the area;
     'flip' and 'none': the whole image.
@@ -150,7 +151,7 @@ def train_box(rng: np.random.Generator, augmentation: str, height: int, width: i
 def train_resize(
     rng: np.random.Generator, image: np.ndarray, augmentation: str, out: np.ndarray
 ) -> None:
-    """Resizes what `train_box` took, uint8 [height, width, 3], to `out`, uint8 [size, size, 3].
+    """Resizes the box of `train_box`, uint8 [height, width, 3], to `out`, uint8 [size, size, 3].
 
     'inception': by one of four methods; 'resnet': bilinear, or area where bilinear would skip
     pixels; the others: bilinear.
@@ -159,14 +160,14 @@ def train_resize(
     if augmentation == "inception":
         method = tuple(RESIZE_METHODS)[_below(rng, len(RESIZE_METHODS))]
     elif augmentation == "resnet" and min(image.shape[:2]) >= 2 * size:
-        method = "area"  # bilinear reads two pixels a side, so from a factor of 2 on it skips some
+        method = "area"  # bilinear reads 2x2 pixels, so it skips some from a factor of 2 on
     resize(image, size, method, out)
 
 
 def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) -> np.ndarray:
-    """Maps uint8 [height, width, 3] to what is evaluated, [crops, size, size, 3].
+    """What evaluation sees of an image: uint8 [height, width, 3] -> [crops, size, size, 3].
 
-    `crops` is one of CROPS; of 12 or 144 (see `multi_crop`) preprocessing says only the size.
+    `crops` is one of CROPS; for 12 or 144 only preprocessing's size matters, see `multi_crop`.
     """
     size, interpolation = preprocessing.image_size, preprocessing.interpolation
     if crops > 1:
@@ -187,13 +188,13 @@ def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) 
 
 
 def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
-    """GoogLeNet's crops (section 7 of arXiv 1409.4842), used for tables 4 and 5 of this paper.
+    """GoogLeNet's crops (section 7 of arXiv 1409.4842), which tables 4 and 5 of this paper use.
 
     Maps uint8 [height, width, 3] to [crops, size, size, 3]; `crops` is 12 or 144.
     144 = 4 scales x 3 squares (left, center, right; or top, center, bottom) x 6 (the four corners,
     the center, the whole square resized) x 2 (as is, mirrored), in this order, the last fastest.
-    The shorter side of the image is resized to 256, 288, 320 and 352 for a 224 network; for another
-    size ours are these times size / 224, rounded (342, 384, 427, 470 at 299). No paper says which
+    GoogLeNet's shorter sides, for an input size of 224, are 256, 288, 320 and 352; for another size
+    ours are multiplied by size / 224 and rounded (342, 384, 427, 470 at 299). No paper says which
     12 crops table 4 means: ours are those of the first scale's center square, 6 x 2.
     """
     result = []
@@ -212,19 +213,19 @@ def multi_crop(image: np.ndarray, size: int, crops: int) -> np.ndarray:
 
 
 def _central_crop(image: np.ndarray, fraction: float) -> np.ndarray:
-    """tf.image.central_crop: equal margins, so the result is at least the fraction."""
+    """tf.image.central_crop: equal margins, rounded down, so at least the fraction remains."""
     height, width = image.shape[:2]
     y, x = (int((n - n * fraction) / 2) for n in (height, width))
     return crop(image, (y, x, height - 2 * y, width - 2 * x))
 
 
 def _center(height: int, width: int, size: int) -> Box:
-    """As torchvision's center_crop, of a size that the image has."""
+    """As torchvision's center_crop, for an image that is not smaller than the crop."""
     return round((height - size) / 2), round((width - size) / 2), size, size
 
 
 def _resized_shape(image: np.ndarray, side: int) -> tuple[int, int]:
-    """Height and width with a shorter side of `side`, as torchvision's Resize truncates them."""
+    """Height and width for a shorter side of `side`, truncated as in torchvision's Resize."""
     height, width = image.shape[:2]
     shorter = min(height, width)
     return int(side * height / shorter), int(side * width / shorter)
@@ -233,10 +234,10 @@ def _resized_shape(image: np.ndarray, side: int) -> tuple[int, int]:
 def _crops_of_resized(
     image: np.ndarray, side: int, boxes: Sequence[Box], method: str = "bilinear"
 ) -> list[np.ndarray]:
-    """Boxes of the image that is resized to a shorter side of `side`.
+    """Boxes of the image after resizing it to a shorter side of `side`.
 
-    That image is not made where it is large and little of it is wanted: of a strip of 60,000x1
-    pixels it would take 20 GB.
+    If the resized image would be far larger than the box, only the box is computed: the resized
+    image of a strip of 60,000x1 pixels would take 20 GB.
     """
     height, width = _resized_shape(image, side)
     if height * width <= _MAX_WASTE * boxes[0][2] * boxes[0][3]:
@@ -248,10 +249,10 @@ def _crops_of_resized(
 def _crop_of_resized(
     image: np.ndarray, shape: tuple[int, int], box: Box, method: str
 ) -> np.ndarray:
-    """One box of an image that is resized to `shape`, of which nothing else is computed.
+    """One box of an image after resizing it to `shape`, without computing the rest.
 
-    To rounding what a crop of the whole is: one gray level, in few pixels. Pillow keeps the corners
-    of what it reads in float32, so they are given relative to the part that the filters look at.
+    Equal to a crop of the whole up to rounding: one gray level, in few pixels. Pillow keeps the
+    corners of the source region in float32, so they are relative to what the filters read.
     """
     starts: list[float] = []
     sizes: list[float] = []
@@ -275,9 +276,9 @@ def _antialiased(
     method: str = "bilinear",
     read: tuple[float, float, float, float] | None = None,
 ) -> np.ndarray:
-    """Pillow's resize, whose filters grow with the scale (all but nearest).
+    """Pillow's resize, whose filters widen with the scale (all but nearest).
 
-    `read`: left, top, right and bottom of the part that is resized; None for the whole image.
+    `read`: Left, top, right and bottom of the region that is resized; None for the whole image.
     """
     resampling = Image.Resampling[method.upper()]
     return np.asarray(Image.fromarray(image).resize((width, height), resampling, box=read))

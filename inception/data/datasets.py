@@ -1,4 +1,4 @@
-"""The data that a config names: what it trains on and what it evaluates on."""
+"""The data sets that a config trains and evaluates on."""
 
 from collections.abc import Iterator
 
@@ -25,22 +25,22 @@ def open_train_source(config: ConfigDict) -> Source:
 
 
 def check_trainable(config: ConfigDict, source: Source) -> None:
-    """Refuses data that teach a network nothing.
+    """Refuses data of fewer than two classes, from which nothing can be learned.
 
     Raises:
-      DataError: if they have fewer than two classes.
+      DataError: for such data.
     """
     if source.num_classes > 1:
         return
     name = f" {source.class_names[0]!r}" if source.class_names else ""
     advice = (
         f". config.data_dir={config.data_dir!r} may be one folder too deep or too high: images "
-        f"belong into DATA_DIR/{config.split}/CLASS/"
+        f"belong in DATA_DIR/{config.split}/CLASS/"
         if isinstance(source, FolderSource)
-        else ": name data of two classes or more"
+        else ". Name data of two classes or more"
     )
     raise DataError(
-        f"{config.dataset}:{config.split} has one class{name}, and there is nothing to tell it from"
+        f"{config.dataset}:{config.split} has one class{name} only, so nothing can be learned"
         + advice
     )
 
@@ -78,5 +78,5 @@ def open_eval_source(config: ConfigDict) -> Source:
 
 
 def eval_data(config: ConfigDict) -> tuple[str, str]:
-    """The data set and the directory that the config evaluates on: training's unless it says so."""
+    """The data set to evaluate on and its directory: training's where the config names none."""
     return config.eval.dataset or config.dataset, config.eval.data_dir or config.data_dir

@@ -1,25 +1,25 @@
-"""Files to encoded images, and these to pixels.
+"""From files to encoded images, and from these to pixels.
 
-JPEG goes through libjpeg-turbo (simplejpeg), everything else through Pillow. The EXIF orientation
-is ignored, as TensorFlow and ImageNet pipelines do. Damaged files are errors: most decoders fill
-what is missing with gray and say nothing. What accompanies a PNG's pixels (color profiles, texts,
-their checksums) is not looked at, for it changes none.
+libjpeg-turbo (simplejpeg) decodes JPEG, Pillow everything else. The EXIF orientation is ignored, as
+in TensorFlow and ImageNet pipelines. Damaged files are errors: most decoders silently fill missing
+parts with gray. A PNG's ancillary chunks (color profiles, texts, their checksums) are ignored, as
+they change no pixel.
 
-Black and white of more than 8 bits are taken from the format, and nothing is guessed:
+Where values have more than 8 bits, the format must define black and white; nothing is guessed:
 
     16-bit (or 12-bit TIFF) unsigned    the type's whole range: the high byte
     floats in [0, 1]                    0 is black, 1 is white
     other integers in 0 to 255          as they are
-    all else                            a BadImage that says which values there are
+    anything else                       a BadImage that gives the range of the values
 
 The pixels of a JPEG are those of tf.io.decode_jpeg bit for bit: interpolated chroma, and the fast
-integer DCT, TensorFlow's default and so what the released code trained with. Files are decoded at
-full scale: at half, by libjpeg's DCT scaling, a 500x375 photograph decodes only 12 % faster, and
-what is resized from it differs by 2 to 8 of 255 per pixel.
+integer DCT, TensorFlow's default and so the released code's. Files are decoded at full scale: at
+half, by libjpeg's DCT scaling, a 500x375 photograph decodes only 12 % faster, and pixels resized
+from it differ by 2 to 8 of 255.
 
-Where only a box is wanted and `_jpeg_box.c` was built (`pip install -e .`), a baseline JPEG is
-decoded there alone, to the same pixels; all else is decoded whole. A progressive file, 97 % of
-whose time goes into coefficients that every box needs, gains nothing.
+If only a box is needed and `_jpeg_box.c` was built (`pip install -e .`), only the box of a baseline
+JPEG is decoded, to the same pixels. Other files are decoded whole; a progressive JPEG would gain
+nothing, for 97 % of its time goes into coefficients that every box needs.
 """
 
 import contextlib
@@ -40,15 +40,15 @@ try:
 except ImportError:  # not built: there was no compiler, or no libjpeg-turbo
     _jpeg_box = None  # type: ignore[assignment]
 
-Choose = Callable[[int, int], Box]  # an image's height and width -> what of it is wanted
+ChooseBox = Callable[[int, int], Box]  # an image's height and width -> the box to decode
 
-# What names of images end in; their content decides how they are decoded.
+# Of files that are taken for images; their content decides how they are decoded.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm"),
 )
-# Above it a small file may take all memory: a "decompression bomb", or a damaged header. This is
-# where Pillow refuses to open one, and 537 MB of pixels.
+# A small file may have more, and so take all memory: a "decompression bomb", or a damaged header.
+# This is Pillow's limit too, and 537 MB of pixels.
 MAX_PIXELS = 178_956_970
 
 _JPEG = b"\xff\xd8"
@@ -56,12 +56,12 @@ _JPEG_END = b"\xff\xd9"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ADOBE = b"\xff\xee\x00\x0eAdobe"  # a CMYK file with this marker stores inverted inks
 
-# What TurboJPEG refuses though the pixels are all there, and Pillow reads: stray bytes between two
-# segments, a strange version (both in cats_vs_dogs), rare layouts of the chroma planes.
+# Of files that TurboJPEG refuses although they are complete, and Pillow reads: stray bytes between
+# two segments, an unknown version (both in cats_vs_dogs), rare layouts of the chroma planes.
 _ODDITIES = ("extraneous bytes before marker", "unknown JFIF revision", "subsampling")
 
-_WHITE_IS_ZERO, _BITS, _PHOTOMETRIC = 0, 258, 262  # of TIFF
-_LARGE = MAX_PIXELS // 2  # above, Pillow warns of an image, and then refuses it
+_WHITE_IS_ZERO, _BITS, _PHOTOMETRIC = 0, 258, 262  # TIFF's numbers
+_PILLOW_WARNS = MAX_PIXELS // 2  # pixels; above twice as many Pillow refuses an image
 _LOCK = threading.Lock()
 
 
@@ -70,48 +70,48 @@ class BadImage(DataError):
 
 
 def read_file(path: str) -> bytes:
-    """Reads a file on a disk or, gs://..., in a bucket; what keeps it from that is a BadImage."""
+    """Reads a file on a disk or in a bucket (gs://...); any failure is a BadImage."""
     try:
         if "://" in path:
             return epath.Path(path).read_bytes()
         with open(path, "rb") as file:  # noqa: PTH123 (a Path holds Python's lock thrice as long)
             return file.read()
-    except Exception as error:  # a bucket's client raises all kinds
+    except Exception as error:  # a bucket's client raises many kinds
         raise BadImage(f"the file cannot be read: {error}") from error
 
 
 def decode(
-    image: bytes | np.ndarray, choose: Choose | None = None, max_pixels: int = MAX_PIXELS
+    image: bytes | np.ndarray, choose_box: ChooseBox | None = None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Decodes a JPEG, PNG, WebP, ... file to uint8 [height, width, 3], red first.
 
     Gray, CMYK, palette and 16-bit images become plain 8-bit RGB; an alpha channel is dropped.
     Decoded pixels may be given too, uint8 [height, width] or [height, width, 1 or 3].
-    With `choose`, called once, only the pixels in the box that it returns come back.
+    With `choose_box`, called once, only the pixels in the box that it returns.
 
     Raises:
-      BadImage: when the file is truncated or corrupt, be it outside the box, or not an image, has
-        more than `max_pixels` or values whose black and white are not stated; or when the array is
-        of another kind.
-      MemoryError: when the pixels do not fit into what is free.
+      BadImage: if the file is truncated or corrupt, even outside the box, or not an image, has more
+        than `max_pixels`, or values without defined black and white; or for another kind of array.
+      MemoryError: if the pixels do not fit into memory.
     """
     if isinstance(image, np.ndarray):
         pixels = _rgb(image)
     elif image[:2] != _JPEG:
         pixels = _decode_other(image, max_pixels)
-    elif choose and (size := _baseline_size(image, max_pixels)):
-        box = choose(*size)
+    elif choose_box and (size := _baseline_size(image, max_pixels)):
+        box = choose_box(*size)
         part = _decode_box(image, box)
         return crop(_decode_jpeg(image, max_pixels), box) if part is None else part
     else:
         pixels = _decode_jpeg(image, max_pixels)
-    return crop(pixels, choose(*pixels.shape[:2])) if choose else pixels
+    return crop(pixels, choose_box(*pixels.shape[:2])) if choose_box else pixels
 
 
 def is_whole_jpeg(head: bytes, tail: bytes, max_pixels: int = MAX_PIXELS) -> bool:
-    """Whether a file's beginning and end are those of a JPEG that `decode` takes.
+    """Whether a file's beginning and end are those of a JPEG that `decode` accepts.
 
-    Of all other files, and of a JPEG whose header is longer than `head`, only `decode` can say.
+    False leaves the question open: of other files, and of a JPEG whose header is longer than
+    `head`, only `decode` can tell.
     """
     if not head.startswith(_JPEG) or _JPEG_END not in tail:
         return False
@@ -138,12 +138,12 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise BadImage(
             f"{width}x{height} are {width * height:,} pixels, more than {max_pixels=:,}. Raise "
-            "max_pixels, or make the image smaller"
+            "max_pixels, or shrink the image"
         )
 
 
 def _baseline_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
-    """Height and width of a JPEG file that `_decode_box` may be able to read."""
+    """Height and width of a JPEG file that `_decode_box` may be able to read; None for others."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -153,7 +153,7 @@ def _baseline_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
 
 
 def _decode_box(data: bytes, box: Box) -> np.ndarray | None:
-    """The pixels in a box; None for a file that is damaged or rare, which the rest looks into."""
+    """The pixels in a box; None for a damaged or unusual file, for `_decode_jpeg` to judge."""
     try:
         pixels, columns, left = _jpeg_box.decode_box(data, *box)
     except ValueError:
@@ -184,7 +184,7 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
             image = Image.open(io.BytesIO(_critical_chunks(data)))
         with image:
             _check_size(*image.size, max_pixels)
-            if image.width * image.height > _LARGE:
+            if image.width * image.height > _PILLOW_WARNS:
                 with _unlimited():
                     image.load()
             if image.mode.startswith(("I", "F")):
@@ -194,15 +194,15 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except (BadImage, MemoryError):
         raise
-    except Exception as error:  # Pillow's readers raise a dozen kinds, SyntaxError among them
-        reason = str(error).partition(" <")[0]  # without the address of an object
+    except Exception as error:  # Pillow's readers raise a dozen kinds, even SyntaxError
+        reason = str(error).partition(" <")[0]  # without an object's address
         raise BadImage(f"file of {len(data)} bytes, starting {data[:8]!r}: {reason}") from error
 
 
 @contextlib.contextmanager
 def _unlimited() -> Iterator[None]:
-    """Takes away Pillow's limit of pixels, a global variable: ours is an argument."""
-    with _LOCK:  # so that large images, which need it while they are decoded, are so one by one
+    """Lifts Pillow's limit of pixels, a global variable: ours is an argument."""
+    with _LOCK:  # held while a large image is decoded, so these are decoded one at a time
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield
@@ -211,33 +211,33 @@ def _unlimited() -> Iterator[None]:
 
 
 def _critical_chunks(data: bytes) -> bytes:
-    """A PNG file without its ancillary chunks, whose types begin with a small letter; any other.
+    """A PNG file without its ancillary chunks (lower-case types); any other file as it is.
 
-    Pillow refuses a file for a long text or a wrong checksum there; libpng, and so TensorFlow and
-    OpenCV, read its pixels, which depend on none of them. (Transparency does, and is dropped.)
+    Pillow refuses a file for a long text or a wrong checksum in them; libpng, and so TensorFlow and
+    OpenCV, read the pixels, which do not depend on them. (Transparency does, and is dropped.)
     """
     if not data.startswith(_PNG):
         return data
-    kept, place = [_PNG], len(_PNG)
-    while place + 8 <= len(data):
-        end = place + 12 + int.from_bytes(data[place : place + 4])  # length, type and checksum
-        if not data[place + 4] & 0x20:
-            kept.append(data[place:end])
-        place = end
-    return b"".join(kept)
+    chunks, start = [_PNG], len(_PNG)
+    while start + 8 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4])  # length, type and checksum
+        if not data[start + 4] & 0x20:
+            chunks.append(data[start:end])
+        start = end
+    return b"".join(chunks)
 
 
 def _reduce(image: Image.Image) -> np.ndarray:
-    """Gray of more than 8 bits to 8, where black and white are stated; see the module.
+    """Reduces gray of more than 8 bits to 8 if black and white are defined, see the module.
 
     Raises:
-      BadImage: where they are not, with the range of the values.
+      BadImage: if they are not, with the range of the values.
     """
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     low, high = values.min(), values.max()
     if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
         gray = values >> (tags.get(_BITS, (16,))[0] - 8)
-    elif image.mode == "F" and low >= 0 and high <= 1:  # neither holds of nan
+    elif image.mode == "F" and low >= 0 and high <= 1:  # false for nan
         gray = np.round(values * 255)
     elif image.mode == "I" and low >= 0 and high <= 255:
         gray = values
@@ -245,7 +245,7 @@ def _reduce(image: Image.Image) -> np.ndarray:
         kind = "floats" if image.mode == "F" else "integers"
         right = "between 0 and 1" if image.mode == "F" else "from 0 to 255, or unsigned 16-bit"
         raise BadImage(
-            f"{kind} from {low:g} to {high:g}, of which nothing says what is black and what white. "
+            f"{kind} from {low:g} to {high:g}, whose black and white are not defined. "
             f"Save the image with 8 bits, or with {kind} {right}"
         )
     pixels = gray.astype(np.uint8)

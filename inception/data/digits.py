@@ -34,8 +34,8 @@ class Digits(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, _):
-        # The file goes writer by writer: shuffling puts every writer into both splits. This
-        # permutation is NumPy's legacy generator's, which never changes.
+        # The file is sorted by writer: shuffling puts every writer into both splits. NumPy's
+        # legacy generator is frozen, so this permutation never changes.
         order = np.random.RandomState(0).permutation(1797)
         return {
             "train": self._generate_examples(order[:NUM_TRAIN]),

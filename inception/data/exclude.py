@@ -1,10 +1,10 @@
 """Images that an evaluation leaves out, such as the 1,762 of the challenge's blacklist (section 9).
 
 The list is a text file with one image per line: a file's name, with or without its suffix, and with
-its class's folder where several classes have files of that name; or a number n, which is ImageNet's
-n-th validation image, ILSVRC2012_val_0000000n. That is how the development kit writes its
-blacklist. Empty lines and those that begin with # mean nothing. Accents may be written in either
-Unicode form (macOS's file names differ from others').
+its class's folder where several classes have files of that name; or a number n for ImageNet's n-th
+validation image, ILSVRC2012_val_0000000n, as in the development kit's blacklist. Empty lines and
+lines that begin with # are ignored. Accents may have either Unicode form (macOS's file names differ
+from others').
 """
 
 import unicodedata
@@ -15,13 +15,14 @@ from inception.data.sources import Source
 
 
 class Excluded:
-    """The names on a list; `name in excluded` asks for what a source calls an image.
-
-    Raises:
-      DataError: if the list cannot be read.
-    """
+    """The names on a list; `name in excluded` takes the name that a source gives an image."""
 
     def __init__(self, file: str | Path):
+        """Reads the list.
+
+        Raises:
+          DataError: if it cannot be read.
+        """
         self._file = file
         try:
             text = unicodedata.normalize("NFC", Path(file).expanduser().read_text())
@@ -40,18 +41,18 @@ class Excluded:
 
     def __contains__(self, name: str) -> bool:
         parts = PurePosixPath(unicodedata.normalize("NFC", name)).parts
-        path = PurePosixPath(*parts[-2:])  # in its class's folder, if it has one
+        path = PurePosixPath(*parts[-2:])  # with its class's folder, if any
         forms = (path, path.parent / path.stem, path.name, path.stem)
         return not self._names.isdisjoint(map(str, forms))
 
     def check(self, source: Source) -> None:
-        """Refuses a list that leaves out nothing, rather than evaluate silently on everything.
+        """Refuses a list that excludes nothing, rather than silently evaluate everything.
 
         Raises:
-          DataError: saying what the source's images are called.
+          DataError: with an example of the source's names.
         """
         if not any(source.name(index) in self for index in range(len(source))):
             raise DataError(
-                f"list of excluded images {self._file}: none of its {len(self)} is evaluated. The "
-                f"{len(source)} images of the data set are called as {source.name(0)!r} is"
+                f"list of excluded images {self._file}: none of its {len(self)} is in the data set."
+                f" Images are named like {source.name(0)!r}"
             )

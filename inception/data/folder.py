@@ -1,9 +1,9 @@
 """A folder of images, read in place: `ROOT/train/<class>/*.JPEG` and `ROOT/val/<class>/*`.
 
-The classes are the folders of ROOT/train in sorted order, for every split, so that a class has the
-same number everywhere. Files are what `decode` reads, by their suffixes; hidden files, and those
-that file managers leave behind, are ignored, and so are links to a folder above. ROOT may be in a
-bucket: anything that etils.epath reads, such as gs://bucket/folder.
+For every split the classes are the folders of ROOT/train in sorted order, so that a class has the
+same number everywhere. Suffixes decide which files are images. Hidden files, file managers' own
+files, and links to a folder above are ignored. ROOT may be in a bucket: anything that etils.epath
+reads, such as gs://bucket/folder.
 """
 
 import bisect
@@ -22,9 +22,9 @@ from inception.data import DataError
 from inception.data.decode import MAX_PIXELS, SUFFIXES, decode, is_whole_jpeg, read_file
 
 _THREADS = 32  # listing and checking wait for the disk, not for the processor
-_HEAD = 2**15  # bytes in which a JPEG's header is looked for
-_TAIL = 4096  # bytes in which an image's end is looked for; cameras may write more after it
-# Besides names that begin with a dot: what Windows, macOS, Synology and Linux put into folders.
+_HEAD = 2**15  # bytes that are searched for a JPEG's header
+_TAIL = 4096  # bytes that are searched for an image's end; cameras may append data
+# Besides names that begin with a dot: files of Windows, macOS, Synology and Linux.
 _IGNORED = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),
     *("icon\r", "__macosx", "@eadir", "lost+found"),
@@ -41,15 +41,15 @@ class FolderSource:
         """Lists the files of `root`/`split`; none is opened.
 
         Args:
-            root: The folder that holds the splits' folders.
-            split: A folder's name; "validation" is also looked for as "val".
+            root: Folder with a folder for each split.
+            split: Name of the split's folder; "validation" may also be called "val".
             on_bad_record: "fail", or "skip": leave out, and log, files whose suffix is not an
                 image's.
 
         Raises:
-            DataError: a folder that is not there, no images, images in deeper folders, classes that
-                the training folder lacks (or, in itself, has no images of), one folder under two
-                names, or other files.
+            DataError: for a missing folder, no images, images in deeper folders, classes that are
+                missing from the training folder (or empty there), one folder under two names, or
+                other files.
         """
         self._folder = folder = _split_folder(root, split)
         train, own = folder.parent / "train", _subfolders(folder)
@@ -109,10 +109,10 @@ class FolderSource:
 
 
 def check_files(source: FolderSource, max_pixels: int = MAX_PIXELS) -> list[str]:
-    """Looks at every file: a JPEG's header and end; all others, and doubtful ones, are decoded.
+    """Checks every file: a JPEG by its header and end; others, and doubtful ones, are decoded.
 
     Returns:
-        A line for each that cannot be decoded: its path and what is wrong with it.
+        A line for each that cannot be decoded, with its path and the reason.
     """
     paths = map(source.name, range(len(source)))
     with ThreadPool(_THREADS) as pool:
@@ -121,10 +121,10 @@ def check_files(source: FolderSource, max_pixels: int = MAX_PIXELS) -> list[str]
 
 
 def images_below(folder: str) -> Iterator[str]:
-    """The paths of the images in a folder and, at any depth, below, in sorted order.
+    """The paths of the images in a folder, at any depth, in sorted order.
 
-    Each real folder is looked through once, whatever symbolic links lead to it, and none that
-    contains `folder` itself.
+    Each real folder is searched once, whatever symbolic links lead to it, and none that contains
+    `folder` itself.
     """
     seen: set[str] = set()
 
@@ -141,7 +141,7 @@ def images_below(folder: str) -> Iterator[str]:
 
 
 def printable(class_name: str) -> str:
-    """A class's name as far as it is text: folders may be called anything."""
+    """A class's name with "?" for bytes that are not text: folders may be called anything."""
     return class_name.encode(errors="replace").decode()
 
 
@@ -155,7 +155,7 @@ def _split_folder(root: str | Path, split: str) -> epath.Path:
     try:
         parent = epath.Path(root).expanduser()
         found = _subfolders(parent) if str(root) and parent.is_dir() else ()
-    except Exception as error:  # epath's, of xyz://, and whatever a bucket's package raises
+    except Exception as error:  # epath's, for xyz://, and whatever a bucket's package raises
         raise DataError(
             f"data_dir {root} cannot be opened ({error!r}). Mount it and give the folder"
         ) from error
@@ -173,7 +173,7 @@ def _split_folder(root: str | Path, split: str) -> epath.Path:
 
 
 def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str]) -> None:
-    """Refuses class folders of a split that are not training's, or one folder under two names."""
+    """Refuses classes that training does not have, and one folder under two names."""
     train, real = folder.parent / "train", {_real(f"{folder}/{name}"): name for name in own}
     if len(real) < len(own):
         twice = next(name for name in own if name not in real.values())
@@ -182,7 +182,7 @@ def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str])
             f"{folder}: the class folders {twice!r} and {same!r} are one folder, by a link. "
             "Remove one of them: an image has one class"
         )
-    # Names that look equal: an accent is one character on most systems and two on macOS.
+    # An accented letter is one character on most systems and two on macOS, and looks the same.
     alike = {unicodedata.normalize("NFC", name): name for name in known}
     for name in own:
         other = alike.get(unicodedata.normalize("NFC", name), name)
@@ -201,10 +201,9 @@ def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str])
 
 
 def _no_images(folder: epath.Path, own: Sequence[str]) -> str:
-    """Says what was looked at where no images were found."""
+    """Says what was searched and what was found instead of images."""
     direct = [name for name in _names(str(folder)) if _is_image(name)]
-    looked = f"{len(own)} folders in it" + (f", e.g. {own[0]!r}, are" if own else " are")
-    looked += " empty of them" if own else " there"
+    looked = f"{len(own)} folders in it" + (f", e.g. {own[0]!r}, have none" if own else "")
     outside = f"; {len(direct)} images are in no class folder, e.g. {direct[0]!r}" if direct else ""
     return (
         f"{folder} contains no images ({', '.join(SUFFIXES)}) in class folders: {looked}{outside}. "
@@ -247,7 +246,7 @@ def _leads_up(path: str, folder: str) -> bool:
 
 
 def _names(folder: str) -> list[str]:
-    """Returns what a folder contains, sorted, without what is hidden or a file manager's."""
+    """Returns the names in a folder, sorted, without hidden ones and file managers' own."""
     if "://" in folder:
         names = [path.name for path in epath.Path(folder).iterdir()]
     else:
@@ -258,7 +257,7 @@ def _names(folder: str) -> list[str]:
 
 
 def _problem(path: str, max_pixels: int) -> str:
-    """Says why a file cannot be decoded, or ""."""
+    """Why a file cannot be decoded, or ""."""
     try:
         with epath.Path(path).open("rb") as file:
             head = file.read(_HEAD)

@@ -2,15 +2,17 @@
 
     python -m inception.data.prepare --dataset=imagenet2012 --data_dir=D --manual_dir=M
 
-Not there yet: tfds makes it, from the files in `manual_dir` or a download. There as TFRecord, made
-by somebody else: every file is converted to an ArrayRecord file beside it, compared record by
-record, and the original is left as it is. There already: nothing is done.
+If the data set is missing, tfds makes it, from the files in `manual_dir` or a download. If it is
+there as TFRecord files, made by somebody else, each is converted to an ArrayRecord file next to it
+and compared record by record; the originals stay. If it is there as ArrayRecord, nothing is done.
 
-It can be stopped and started again at any time, and started twice at once: a data set appears
-under its name only when it is complete, a converted file only when it was compared.
+The command can be interrupted and repeated at any time, and run twice at once: a data set gets its
+name only when it is complete, a converted file only after the comparison.
 """
 
+import contextlib
 import fcntl
+import io
 import operator
 import os
 import shutil
@@ -24,7 +26,7 @@ from inception import command_line
 from inception.data import DataError, records
 from inception.ops.platforms import cores
 
-# The archives that image-net.org gives after registration: how many files are in each.
+# The archives from image-net.org (after registration), and the number of files in each.
 ARCHIVES = {
     "imagenet2012": {"ILSVRC2012_img_train.tar": 1000, "ILSVRC2012_img_val.tar": 50_000},
     "imagenet2012_real": {"ILSVRC2012_img_val.tar": 50_000},
@@ -32,23 +34,24 @@ ARCHIVES = {
 
 
 def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bool = False) -> Path:
-    """Makes sure that a tfds data set lies in `data_dir` as ArrayRecord files.
+    """Makes sure that a tfds data set is in `data_dir` as ArrayRecord files.
 
-    tfds may import TensorFlow to make a data set: hide the GPUs from it first, as `main` does,
-    unless this process needs them no more.
+    tfds may import TensorFlow to make a data set, and TensorFlow takes a GPU's memory: hide the
+    GPUs from it first, as `main` does.
 
     Args:
-        name: tfds's name, "imagenet2012" or "imagenet_v2/topimages", or "digits".
-        data_dir: where data sets lie; empty for tfds's default, ~/tensorflow_datasets.
-        manual_dir: where the archives lie that you must download yourself.
-        progress: whether to show bars.
+        name: Name of a tfds data set, such as "imagenet2012" or "imagenet_v2/topimages", or
+            "digits".
+        data_dir: Directory of data sets; empty for tfds's default, ~/tensorflow_datasets.
+        manual_dir: Directory of archives that must be downloaded by hand.
+        progress: Whether to show progress bars and tfds's messages.
 
     Returns:
         The data set's folder.
 
     Raises:
-        DataError: unknown data set, archives that are missing or cut short, a folder that cannot
-            be written or is taken, or a TFRecord copy that is damaged.
+        DataError: for an unknown data set, missing or truncated archives, a folder that cannot be
+            written or exists but is incomplete, or a damaged TFRecord copy.
     """
     if name in ("folder", "fake"):
         raise DataError(f"data set {name!r} needs no preparation")
@@ -59,32 +62,32 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bo
             return folder
         if not os.access(folder, os.W_OK):
             raise DataError(
-                f"{folder} cannot be written. To convert a copy that you may only read, link "
-                "it into a directory of yours, `cp -rs DATA_DIR/NAME MY_DIR/`, and give that"
+                f"{folder} cannot be written. To convert a read-only copy, link it into a "
+                "directory of yours, `cp -rs DATA_DIR/NAME MY_DIR/`, and give that directory"
             )
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"data_dir {root} cannot be made: {error}") from error
+        raise DataError(f"data_dir {root} cannot be created: {error}") from error
     base = name.split("/")[0].split(":")[0]
     with (root / f".{base}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees the lock of a process that dies
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process dies
         info = records.find(name, data_dir)
         if info is None:
             manual = Path(manual_dir or root / "downloads" / "manual").expanduser()
             return _generate(name, root, manual, progress)
-        _convert(info, progress)  # nothing to do if another process was faster
+        _convert(info, progress)  # unless another process has done it by now
         return Path(info.data_dir)
 
 
 def _generate(name: str, root: Path, manual: Path, progress: bool) -> Path:
-    """Lets tfds make a data set, which it moves to its place when it is complete."""
+    """Lets tfds make a data set, which gets its name when it is complete."""
     import tensorflow_datasets as tfds
 
     known = records.builder_class(name)
     try:
         builder = tfds.builder(name, data_dir=root, file_format="array_record")
-    except (AssertionError, ValueError):  # with a page of advice
+    except (AssertionError, ValueError):  # whose messages fill a page
         configs = ", ".join(known.builder_configs) or "none"
         raise DataError(
             f"data set {name!r}: no such config or version; its configs are {configs} and its "
@@ -93,22 +96,24 @@ def _generate(name: str, root: Path, manual: Path, progress: bool) -> Path:
     folder = Path(builder.data_dir)
     if folder.exists():
         raise DataError(
-            f"{folder} is in the way: it holds no complete data set. Move it away and prepare again"
+            f"{folder} exists but is incomplete. Move it away and prepare the data set again"
         )
     _check_archives(builder.name, manual, builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
-    for left in folder.parent.glob("incomplete.*"):  # by a process that was killed
-        shutil.rmtree(left)
+    for leftover in folder.parent.glob("incomplete.*"):  # of a process that was killed
+        shutil.rmtree(leftover)
     (tfds.enable_progress_bar if progress else tfds.disable_progress_bar)()
     config = tfds.download.DownloadConfig(manual_dir=manual)
+    quiet = contextlib.nullcontext() if progress else contextlib.redirect_stdout(io.StringIO())
     try:
-        builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
-    except (AssertionError, ImportError) as error:  # no manual_dir; packages that few sets need
+        with quiet:  # tfds prints download sizes even where it downloads nothing
+            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+    except (AssertionError, ImportError) as error:  # no manual_dir; a package of this data set
         raise DataError(f"data set {name!r} cannot be made: {error}") from error
     return folder
 
 
 def _check_archives(name: str, manual: Path, instructions: str) -> None:
-    """Refuses an archive that is missing or cut short, which tfds may not notice."""
+    """Refuses missing and truncated archives, which tfds may not notice."""
     for file, members in ARCHIVES.get(name, {}).items():
         try:
             with tarfile.open(manual / file, "r:") as archive:
@@ -132,7 +137,7 @@ def _unconverted(info: Any) -> list[tuple[Path, Path, int]]:
 
 
 def _convert(info: Any, progress: bool) -> None:
-    """Writes an ArrayRecord file beside each TFRecord file that has none yet."""
+    """Writes an ArrayRecord file next to each TFRecord file that has none yet."""
     from tqdm.contrib.concurrent import thread_map
 
     files = _unconverted(info)
@@ -144,7 +149,7 @@ def _convert(info: Any, progress: bool) -> None:
 
 
 def _convert_file(source: Path, target: Path, expected: int) -> None:
-    """Writes the records of a TFRecord file to an ArrayRecord file, under its name when equal."""
+    """Converts a TFRecord file; the ArrayRecord file gets its name when its records are equal."""
     from array_record.python.array_record_data_source import ArrayRecordDataSource
     from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
@@ -153,7 +158,7 @@ def _convert_file(source: Path, target: Path, expected: int) -> None:
     with ArrayRecordDataSource(str(part)) as copy:
         found, same = len(copy), all(map(operator.eq, copy, _tfrecords(source)))
     if found != expected:
-        raise DataError(f"{source} holds {found:,} records; dataset_info.json says {expected:,}")
+        raise DataError(f"{source} contains {found:,} records; dataset_info.json says {expected:,}")
     if not same:
         raise OSError(f"{part} differs from {source} after writing: is the disk sound?")
     part.replace(target)
@@ -174,10 +179,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser("python -m inception.data.prepare", __doc__)
     parser.epilog = None  # there is no config
     parser.add_argument("--dataset", required=True, help="tfds's name of the data set, or digits")
-    parser.add_argument("--data_dir", default="", help="without it ~/tensorflow_datasets")
-    parser.add_argument("--manual_dir", default="", help="with archives you downloaded yourself")
+    parser.add_argument("--data_dir", default="", help="default: ~/tensorflow_datasets")
+    parser.add_argument("--manual_dir", default="", help="directory of archives you downloaded")
     args = parser.parse_args(argv)
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow takes the GPU's memory
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow takes the GPUs' memory
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nor its start-up messages
     folder = prepare(args.dataset, args.data_dir, args.manual_dir, progress=True)
     print(f"{args.dataset!r} is ready in {folder}")
 

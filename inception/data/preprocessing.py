@@ -1,6 +1,6 @@
-"""How an image becomes the network's input: plain data that travels with weights.
+"""How an image becomes the network's input: plain data, saved with weights.
 
-The host's half (crop and resize) is data/crops.py, the device's (scaling) is augment.normalize.
+crops.py does the host's half (crop and resize), `augment.normalize` the device's (scaling).
 """
 
 import math
@@ -15,18 +15,18 @@ class Preprocessing:
     """What evaluation and prediction do to an image.
 
     Attributes:
-      image_size: pixels, height and width of the network's input.
+      image_size: Height and width of the network's input, pixels.
       method: "inception", the released code's: the central `crop_fraction` of each side, resized
         without antialiasing, the aspect ratio not kept; "resize_crop", torchvision's and timm's:
-        the shorter side resized, antialiased, to image_size / crop_fraction, and the centre
+        the shorter side resized, antialiased, to image_size / crop_fraction, and the center
         cropped; "resize": the whole image resized to a square without antialiasing.
-      crop_fraction: in (0, 1]; "resize" takes the whole image.
+      crop_fraction: Fraction of each side that is kept, in (0, 1]; without effect for "resize".
       interpolation: "bilinear", "bicubic" or "nearest".
-      mean: of red, green, blue in [0, 1]; the input is (pixel / 255 - mean) / std.
-      std: likewise. The defaults scale to [-1, 1].
+      mean: Mean of red, green and blue in [0, 1]; the input is (pixel / 255 - mean) / std.
+      std: Standard deviation of red, green and blue. The defaults scale to [-1, 1].
 
     Raises:
-      ValueError: naming a field whose value is none of these.
+      ValueError: for another value; it names the field.
     """
 
     image_size: int = 299

@@ -1,4 +1,4 @@
-"""One example, read and decoded; what is wrong with it is said with its name."""
+"""One example, read and decoded; errors name it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,17 +7,18 @@ import cv2
 import numpy as np
 
 from inception.data import DataError
-from inception.data.decode import MAX_PIXELS, BadImage, Choose, decode
+from inception.data.decode import MAX_PIXELS, BadImage, ChooseBox, decode
 from inception.data.sources import Label, Source
 
 
 @contextlib.contextmanager
 def naming(source: Source, example: int) -> Iterator[None]:
-    """Lets errors of decoding and resizing an example name it.
+    """Adds an example's name to the errors of decoding and resizing it.
 
     Raises:
-      BadImage: for one, and for OpenCV's own errors.
-      MemoryError: for one; it may be another image's fault, so it is not a BadImage.
+      BadImage: for a BadImage or an error of OpenCV.
+      MemoryError: for a MemoryError; another image may have taken the memory, so this is not a
+        BadImage.
     """
     try:
         yield
@@ -26,37 +27,37 @@ def naming(source: Source, example: int) -> Iterator[None]:
     except MemoryError as error:
         raise MemoryError(
             f"{source.name(example)}: too little memory to decode and resize it. A smaller "
-            "max_pixels refuses large images before they are decoded"
+            "max_pixels rejects large images before they are decoded"
         ) from error
 
 
 def as_bad_image(error: Exception, name: str) -> BadImage:
-    """An error of one image as a BadImage that names it; what `naming` raises does already."""
+    """An error of one image as a BadImage that names it, as errors from `naming` already do."""
     if isinstance(error, BadImage):
         return error
     return BadImage(str(error) if isinstance(error, MemoryError) else f"{name}: {error!r}")
 
 
 def read_example(
-    source: Source, example: int, choose: Choose | None = None, max_pixels: int = MAX_PIXELS
+    source: Source, example: int, choose_box: ChooseBox | None = None, max_pixels: int = MAX_PIXELS
 ) -> tuple[np.ndarray, Label]:
     """Reads one example: its image, uint8 [height, width, 3], and its label.
 
-    Of the image only the box that `choose` returns, if there is one: see `decode`.
+    With `choose_box`, only the box that it returns: see `decode`.
 
     Raises:
-      BadImage: when the image cannot be decoded.
-      DataError: when it is not there, or its label is outside the source's classes.
-      MemoryError: when its pixels do not fit. All of these name it.
+      BadImage: if the image cannot be decoded.
+      DataError: if the record is missing, or its label is outside the source's classes.
+      MemoryError: if the pixels do not fit into memory. Each of these names the example.
     """
     try:
         with naming(source, example):
             image, label = source[example]
-            pixels = decode(image, choose, max_pixels)
+            pixels = decode(image, choose_box, max_pixels)
     except IndexError as error:
         raise DataError(
-            f"the data set says it has {len(source)} examples, but has no number {example}. An "
-            "epoch would be too short: prepare it again"
+            f"the data set claims {len(source)} examples, but number {example} is missing. Prepare "
+            "it again"
         ) from error
     lowest, labels = (-1, label) if isinstance(label, np.ndarray) else (0, (label,))
     if not all(lowest <= each < source.num_classes for each in labels):

@@ -2,7 +2,7 @@
 
 A record is a serialized `tf.train.Example`; its image stays the encoded file it was made from.
 Reading needs neither TensorFlow nor the code that made the data set: the folder's
-dataset_info.json and features.json say everything. prepare.py makes such folders.
+dataset_info.json and features.json suffice. prepare.py makes such folders.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ import numpy as np
 from inception.data import DataError
 from inception.data.decode import BadImage
 
-MAX_LABELS = 32  # of one image in a multi-label set, because a batch needs a fixed width
-_OPEN_FILES = 8192  # a reader holds every shard open; ImageNet's 1,088 are above the usual limit
+MAX_LABELS = 32  # of an image in a multi-label set: the fixed width of a batch's labels
+_MAX_OPEN_FILES = 8192  # every shard stays open, and ImageNet's 1,088 exceed the usual limit
 
 
 class RecordSource:
     """One split of a prepared tfds data set, with random access from any number of threads.
 
     Items are `(encoded image, label)`; the label is an int or, for a multi-label set such as
-    imagenet2012_real, int32 `[label_width]` padded with -1 (all -1: nobody found a label).
+    imagenet2012_real, int32 `[label_width]` padded with -1 (all -1: no label).
     """
 
     def __init__(self, name: str, split: str, data_dir: str = ""):
         """Opens `split`, any tfds split expression ("train[:90%]"), of the data set `name`.
 
         Raises:
-            DataError: the data set, its ArrayRecord files or the split are not there, or empty; or
+            DataError: if the data set, its ArrayRecord files or the split are missing or empty, or
                 its features are not an `image` and a `label`.
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -45,7 +45,7 @@ class RecordSource:
             command += " --manual_dir=MANUAL_DIR" if manual else ""
             raise DataError(
                 f"data set {name!r} is not in {data_root(data_dir)}. {manual} Run once:\n"
-                f"  {command}\nor name the directory that holds it: --config.data_dir=..."
+                f"  {command}\nor name its directory: --config.data_dir=..."
             )
         self._label, self.class_names = _label_of(info)
         self.num_classes = len(self.class_names)
@@ -57,11 +57,11 @@ class RecordSource:
             raise DataError(
                 f"data set {name!r} in {info.data_dir} ({info.file_format.value}) lacks "
                 f"{len(missing)} of the {len(shards)} ArrayRecord files of split {split!r}, the "
-                f"first {Path(missing[0]).name}. This writes them beside what is there, once:\n"
+                f"first {Path(missing[0]).name}. Run once, to convert the files that are there:\n"
                 f"  {command}"
             )
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _OPEN_FILES)), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _MAX_OPEN_FILES)), hard))
         self._name = f"{name}:{split}"
         self._records = ArrayRecordDataSource(shards)
 
@@ -83,7 +83,7 @@ class RecordSource:
         return np.array(labels + [-1] * (self.label_width - len(labels)), np.int32)
 
     def name(self, index: int) -> str:
-        """Returns the record's file_name, or its place in the split if it has none."""
+        """Returns the record's file_name, or its index in the split if it has none."""
         with contextlib.suppress(BadImage):
             if names := self._features(index)["file_name"].bytes_list.value:
                 return names[0].decode()
@@ -105,7 +105,7 @@ class RecordSource:
 def find(name: str, data_dir: str = "") -> Any:
     """Returns tfds's DatasetInfo of the newest version of a data set; None if there is none.
 
-    The name may say config and version: "imagenet_v2/topimages:3.0.0".
+    The name may include config and version: "imagenet_v2/topimages:3.0.0".
     """
     from google.protobuf.json_format import ParseError
     from tensorflow_datasets.core import read_only_builder, registered
@@ -125,10 +125,10 @@ def find(name: str, data_dir: str = "") -> Any:
 
 
 def builder_class(name: str) -> Any:
-    """Returns the class that can prepare a data set, tfds's own, ours or one you registered.
+    """Returns the class that can prepare a data set: tfds's, ours or one that was registered.
 
     Raises:
-        DataError: nobody knows the name; says which known ones are near.
+        DataError: for an unknown name, with similar known ones.
     """
     import tensorflow_datasets as tfds
 
@@ -139,7 +139,7 @@ def builder_class(name: str) -> Any:
     if base not in known:
         near = " or ".join(difflib.get_close_matches(base, known))
         raise DataError(
-            f"unknown data set {name!r}: neither a name that tfds knows nor 'digits', 'folder' or "
+            f"unknown data set {name!r}: neither one of tfds's nor 'digits', 'folder' or "
             f"'fake'{near and f'; did you mean {near}?'}"
         )
     return tfds.builder_cls(base)
@@ -149,7 +149,7 @@ def file_instructions(name: str, splits: Iterable[Any], split: str) -> list:
     """Returns tfds's file instructions (filename, skip, take, ...) of a split expression.
 
     Raises:
-        DataError: an unknown split, or an empty one; says what the data set `name` has.
+        DataError: for an unknown or empty split, with those of the data set `name`.
     """
     from tensorflow_datasets.core.splits import SplitDict
 
@@ -166,20 +166,20 @@ def file_instructions(name: str, splits: Iterable[Any], split: str) -> list:
 
 
 def as_array_record(split_info: Any) -> Any:
-    """Returns tfds's SplitInfo naming ArrayRecord files, though it may have been made otherwise."""
+    """Returns tfds's SplitInfo with the names of ArrayRecord files, whatever its format is."""
     names = split_info.filename_template.replace(filetype_suffix="array_record")
     return split_info.replace(filename_template=names)
 
 
 def data_root(data_dir: str) -> Path:
-    """Returns the directory that `data_dir` means; if it is empty, tfds's default."""
+    """Returns `data_dir` as a path; tfds's default directory if it is empty."""
     from tensorflow_datasets.core import constants
 
     data_dir = data_dir or str(constants.DATA_DIR)
     if "://" in data_dir:
         raise DataError(
             f"data_dir {data_dir}: ArrayRecord files cannot be read from a bucket. Mount it (with "
-            "gcsfuse, for example) and give the folder it is mounted on"
+            "gcsfuse, for example) and give the mount point"
         )
     try:
         return Path(data_dir).expanduser()

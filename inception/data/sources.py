@@ -1,18 +1,18 @@
-"""What can be read: random access to encoded images and labels, whatever they come from.
+"""Random access to encoded images and labels, wherever they come from.
 
 `open_source` makes a RecordSource (tfds, records.py), a FolderSource (folder.py) or a FakeSource
-(generated images, for benchmarks); ArraySource wraps arrays in memory. What they have in common,
-and all that anything else needs in order to be read, by any number of threads at once:
+(generated images, for benchmarks); ArraySource wraps arrays in memory. Anything with their
+interface, usable from several threads at once, can be read:
 
     len(source)     the number of examples
     source[index]   an encoded file or uint8 [height, width, 1 or 3], and its label: an integer or,
                     if there may be several, int32 [label_width] padded with -1; raises BadImage
-                    where the disk fails
-    name(index)     the path or name of the image's file, or what else an error should call it
+                    if the file cannot be read
+    name(index)     the path or name of the image's file, or another name for error messages
     labels()        the labels of all examples, int32 [n] or [n, label_width]; opens no image
-    num_classes
-    class_names     () when nobody named them
-    label_width     0 where every image has one label
+    num_classes     the number of classes
+    class_names     their names, or ()
+    label_width     0 if every image has one label
 """
 
 import os
@@ -33,7 +33,7 @@ Label = int | np.ndarray
 
 
 class ArraySource:
-    """Images at hand and their labels, for notebooks, tests and prediction."""
+    """Images in memory and their labels, for notebooks, tests and prediction."""
 
     def __init__(
         self,
@@ -45,20 +45,21 @@ class ArraySource:
         """Wraps arrays; nothing is copied.
 
         Args:
-            images: n of them, or pixels uint8 [n, height, width, 1 or 3].
-            labels: integers `[n]`, or `[n, label_width]` padded with -1.
-            class_names: one per class; may be empty.
-            num_classes: 0 for the number of names or, without names, the largest label + 1.
+            images: n images, or pixels uint8 [n, height, width, 1 or 3].
+            labels: Integers `[n]`, or `[n, label_width]` padded with -1.
+            class_names: Names of the classes, or ().
+            num_classes: Number of classes; 0: the number of names or, without names, the largest
+                label + 1.
 
         Raises:
-            DataError: labels that are not as many integers.
+            DataError: for labels of another shape or type.
         """
         self._images, self._labels = images, np.asarray(labels)
         shape, kind = self._labels.shape, self._labels.dtype
         if len(shape) not in (1, 2) or kind.kind not in "iu" or len(images) != shape[0]:
             raise DataError(
-                f"labels of {len(images)} images must be as many integers, [n] or "
-                f"[n, label_width], not {kind} {list(shape)}"
+                f"labels of {len(images)} images are {kind} {list(shape)}, and must be integers "
+                f"[{len(images)}] or [{len(images)}, label_width]"
             )
         self.label_width = shape[1] if len(shape) == 2 else 0
         self.class_names = tuple(class_names)
@@ -86,13 +87,13 @@ class ArraySource:
 class FakeSource(ArraySource):
     """Generated JPEG files of an ImageNet photograph's size, for benchmarks and dry runs.
 
-    A few images are made once and repeated; an example is a function of its index alone.
+    A few images are generated and repeated; an example depends on its index alone.
     """
 
-    _SHAPES = ((3, 4), (4, 3), (2, 3), (1, 1))  # height : width, as cameras have them
+    _SHAPES = ((3, 4), (4, 3), (2, 3), (1, 1))  # height : width, cameras' usual ones
 
     def __init__(self, num_examples: int, num_classes: int = 1000, image_size: int = 500):
-        """Makes images of which the longer side has image_size pixels; labels go round."""
+        """Generates images whose longer side has image_size pixels; labels cycle."""
         rng = np.random.default_rng(0)
         shapes = [np.array(shape) * image_size // max(shape) for shape in self._SHAPES * 4]
         files = [_photograph(rng, *shape) for shape in shapes]
@@ -102,7 +103,7 @@ class FakeSource(ArraySource):
 
     @classmethod
     def of_split(cls, split: str) -> "FakeSource":
-        """A source as long as ImageNet's train or validation split, or a slice of it."""
+        """A source of the size of ImageNet's train or validation split, or of a slice of it."""
         from tensorflow_datasets.core import naming, splits
 
         sizes = {"train": 1_281_167, "validation": 50_000}
@@ -111,12 +112,12 @@ class FakeSource(ArraySource):
         return cls(sum(part.take for part in file_instructions("fake", infos, split)))
 
     def name(self, index: int) -> str:
-        """Returns what ImageNet's validation image of this place is called."""
+        """Returns the name of ImageNet's validation image of this index."""
         return f"ILSVRC2012_val_{index + 1:08d}.JPEG"
 
 
 def _photograph(rng: np.random.Generator, height: int, width: int) -> bytes:
-    """Returns a JPEG file with about a photograph's spectrum and, at 500x375, size (100 kB)."""
+    """Returns a JPEG file with about a photograph's spectrum and size (100 kB at 500x375)."""
     image: np.ndarray = np.zeros((height, width, 3), np.float32)
     for octave in range(1, 10):
         grid = rng.standard_normal((2**octave, 2**octave, 3)).astype(np.float32)
@@ -135,14 +136,14 @@ def open_source(
     """Opens a split of a data set; prepares `digits` on first use.
 
     Args:
-        dataset: tfds's name, "digits", "folder" or "fake".
-        split: any tfds split expression; a folder's name for "folder".
-        data_dir: where the data set lies; empty for tfds's default.
-        on_bad_record: "fail", or "skip": leave out files of a folder that are no images by name.
+        dataset: Name of a tfds data set, "digits", "folder" or "fake".
+        split: A tfds split expression; for "folder" a folder's name.
+        data_dir: Directory of the data set; empty for tfds's default.
+        on_bad_record: "fail", or "skip": leave out a folder's files whose suffix is not an image's.
 
     Raises:
-        DataError: unknown data set or split, an empty one, files that are not images; or data that
-            are not there, and then the message says what to do.
+        DataError: for an unknown data set or split, an empty one, files that are not images, or
+            missing data; then the message says how to get them.
     """
     match dataset:
         case "fake":

@@ -1,1 +1,1 @@
-"""Several devices and several processes: meshes, shardings, agreement, preemption."""
+"""Several devices and several processes: meshes, shardings, coordination, preemption."""

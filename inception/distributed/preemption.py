@@ -1,11 +1,11 @@
 """Ctrl-C and SIGTERM (a machine that is taken back): finish the step, save it, then stop.
 
-An evaluation is left after the batch at hand; its state was saved before it.
+An evaluation is stopped after the current batch; its state was saved before it.
 
-A run that has stopped so exits with status 75, "run me again", or with 130, the shell's, after
-Ctrl-C. Of several processes it is enough that one is told: JAX's coordination service agrees on a
-step, at most a second later, after which all save and stop. Nothing is exchanged at other steps.
-What it counts is how often each process has asked, in steps and in evaluations.
+A run that was stopped exits with status 75, "run me again", or after Ctrl-C with 130, the shell's.
+With several processes it is enough that one gets the signal: through JAX's coordination service
+they agree on a step, at most a second later, after which all save and stop. Nothing is exchanged
+at other steps. What the service counts is how often each process has asked.
 """
 
 import contextlib
@@ -16,25 +16,26 @@ from collections.abc import Callable, Iterator, Sequence
 
 import jax
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from inception.distributed import processes
 from inception.errors import EX_TEMPFAIL
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that was asked to stop and has; the message says how far it came."""
+    """A run that was asked to stop, and has; the message says how far it came."""
 
-    status = EX_TEMPFAIL  # of the command that it ends
+    status = EX_TEMPFAIL  # exit status of the command
 
 
 @contextlib.contextmanager
 def preemption() -> Iterator[Callable[[], bool]]:
-    """Around the steps and evaluations; yields a function that says after each whether to stop.
+    """Context of the steps and evaluations; yields a function that says whether to stop.
 
-    Of several processes all must ask it equally often.
+    With several processes, all must call that function equally often.
 
-    A second signal interrupts at once. Outside of Python's main thread there are no signals: there
-    they do what they did before. When another of several processes is lost, this one ends here.
+    A second signal interrupts at once. Outside of Python's main thread, signals are not handled.
+    If another process is lost, this one ends here.
     """
     several = jax.process_count() > 1
     received: list[int] = []
@@ -44,11 +45,12 @@ def preemption() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         received.append(number)
         if several:
-            signal.raise_signal(signal.SIGTERM)  # JAX passes it on
-        line = "stopping as soon as the state is saved; once more to stop at once"
-        print(f"\n{processes.name()}{line}", flush=True)
+            signal.raise_signal(signal.SIGTERM)  # JAX tells the other processes
+        line = "stopping as soon as the state is saved; press Ctrl-C again to stop at once"
+        with tqdm.external_write_mode():  # clears the line of progress
+            print(f"\n{processes.name()}{line}", flush=True)
 
-    # SIGTERM has been JAX's own since several processes were connected.
+    # With several processes, JAX handles SIGTERM itself.
     asked = itertools.count(1)
     agreed = lambda: multihost_utils.reached_preemption_sync_point(next(asked))  # noqa: E731
     stop = agreed if several else lambda: bool(received)
@@ -66,7 +68,7 @@ def preemption() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def _handling(handler: Callable, numbers: Sequence[int]) -> Iterator[None]:
-    """Handles signals while it lasts."""
+    """Handles signals inside the context."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

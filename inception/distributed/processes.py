@@ -1,12 +1,12 @@
-"""Several processes that run the program together: how they find each other, talk, and end.
+"""Several processes that run one program together: how they connect, exchange texts, and exit.
 
-They meet at JAX's coordination service, which process 0 keeps. What goes through it are short texts
-between hosts; nothing here touches a device, so it works before JAX has started one.
+They connect to JAX's coordination service, which process 0 runs. What goes through it are short
+texts; no device takes part, so this works before JAX has started one, and a process that waits
+learns that another has stopped. (The functions of `jax.experimental.multihost_utils` compute on
+the devices, where such a process would hang.)
 """
 
 import contextlib
-import ctypes
-import gc
 import itertools
 import logging
 import os
@@ -16,17 +16,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import jax
-from jax._src import distributed as service  # no public name; Orbax takes it from here, too
+from jax._src.distributed import global_state  # not public; Orbax uses it, too
 
 from inception.errors import EX_TEMPFAIL, ConfigError, UserError
 
-# Seconds without a sign of life after which a process counts as dead, and JAX ends all others.
-HEARTBEAT_TIMEOUT = 60
+HEARTBEAT_TIMEOUT = 60  # seconds without a heartbeat until JAX ends all other processes
 INIT_TIMEOUT = 300  # seconds for all processes to start
 SHUTDOWN_TIMEOUT = 10  # seconds that a process which ends by an error waits for the others
 _STOPPED = "inception/stopped"
-_agreements = itertools.count()
-# How errors of JAX's begin, of whatever class, when devices or processes do not answer.
+# How the messages of JAX's errors begin, of whatever class, when devices or processes do not
+# answer.
 _UNREACHABLE = (
     "UNKNOWN:",
     "INTERNAL:",
@@ -43,29 +42,38 @@ _HOW = (
 
 
 class ProcessStopped(UserError, RuntimeError):
-    """Another process has stopped, so that this one cannot go on; the same command may."""
+    """Another process has stopped, so this one cannot continue; running the command again may."""
 
     status = EX_TEMPFAIL
 
 
-def tune_host_runtime() -> None:
-    """Lets a CPU's steps work in memory that they have had; call it before JAX starts a device.
+class _CoordinationService:
+    """JAX's coordination service: the one place that needs a private module of JAX."""
 
-    By default glibc gives the gigabyte of a step back, and the system fills page after page with
-    zeros again. Only the memory of the main thread can be kept, so steps run in that. For programs
-    that are a run's alone: nothing that is freed goes back to the system any more.
+    def process_index_and_count(self) -> tuple[int, int]:
+        # Unlike jax.process_index(), this does not start a device.
+        return global_state.process_id, global_state.num_processes
 
-    Python looks for unused objects less often, which takes a third of the time while a step is
-    traced.
-    """
-    gc.set_threshold(50_000, 20, 100)
-    if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        set_option = ctypes.CDLL(None).mallopt
-        # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h; an older glibc refuses the first.
-        if set_option(-3, 2**31 - 1):
-            set_option(-1, 2**31 - 1)
+    def put(self, key: str, text: str) -> None:
+        """Stores a text for all processes; has no effect if the key exists."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # it exists
+            self._client.key_value_set(key, text)
+
+    def get(self, key: str, seconds: float = 0) -> str | None:
+        """The text of a key, which is waited for; None if it does not exist by then."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            if seconds:
+                return self._client.blocking_key_value_get(key, round(1000 * seconds))
+            return self._client.key_value_try_get(key)
+        return None
+
+    @property
+    def _client(self) -> Any:
+        return global_state.client
+
+
+_service = _CoordinationService()
+_rounds = itertools.count()
 
 
 def connect(
@@ -76,23 +84,23 @@ def connect(
     *,
     save_on_sigterm: bool = True,
 ) -> None:
-    """Joins the processes that run this program together; call it before JAX starts a device.
+    """Connects the processes that run this program together. Call it before JAX starts a device.
 
     Args:
-      distributed: whether JAX is to find them, on TPU pods and under Slurm, Open MPI and
+      distributed: Whether JAX finds the processes by itself: on TPU pods, under Slurm, Open MPI and
         Kubernetes, or by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-      coordinator: HOST:PORT of process 0, to say it all instead.
-      num_processes: how many there are.
-      process_id: which of them this one is, from 0.
-      save_on_sigterm: whether SIGTERM is left to `preemption`, or ends the process as usual.
+      coordinator: HOST:PORT of process 0, if JAX does not find it.
+      num_processes: Number of processes, if JAX does not find it.
+      process_id: Index of this process, from 0, if JAX does not find it.
+      save_on_sigterm: Whether SIGTERM is left to `preemption`, or ends the process as usual.
 
     Raises:
-      ConfigError: for flags that do not go together, or if the others are not found.
+      ConfigError: For flags that do not go together, or if the processes cannot connect.
     """
-    said = (coordinator, num_processes, process_id)
-    if not distributed and said == (None, None, None):
+    explicit = (coordinator, num_processes, process_id)
+    if not distributed and explicit == (None, None, None):
         return
-    _check(distributed, *said)
+    _check_flags(distributed, *explicit)
     if distributed:
         num_processes, process_id = map(_from_environment, ("NUM_PROCESSES", "PROCESS_ID"))
     else:
@@ -108,29 +116,29 @@ def connect(
             heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
         )
     except (ValueError, RuntimeError) as error:
-        raise ConfigError(f"the processes do not meet: {error} {_HOW}") from error
+        raise ConfigError(f"could not connect to the other processes: {error} {_HOW}") from error
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(f"{name()}%(levelname)s: %(message)s"))
 
 
-def _check(
-    distributed: bool, coordinator: str | None, count: int | None, number: int | None
+def _check_flags(
+    distributed: bool, coordinator: str | None, count: int | None, index: int | None
 ) -> None:
-    """Refuses flags that leave something open, or say it twice."""
-    flags = {"--coordinator": coordinator, "--num_processes": count, "--process_id": number}
+    """Refuses flags that are incomplete or contradict each other."""
+    flags = {"--coordinator": coordinator, "--num_processes": count, "--process_id": index}
     given = " ".join(f"{name}={value}" for name, value in flags.items() if value is not None)
     if distributed and given:
-        raise ConfigError(f"{given}: leave out --distributed, which finds the processes by itself")
+        raise ConfigError(f"{given} cannot be used with --distributed, which finds the processes")
     if distributed:
         return
-    if coordinator is None or count is None or number is None:
+    if coordinator is None or count is None or index is None:
         raise ConfigError(f"{given} alone is not enough: {_HOW}")
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ConfigError(f"--coordinator={coordinator} must be HOST:PORT of process 0")
-    if not 0 <= number < count:
+    if not 0 <= index < count:
         raise ConfigError(
-            f"--num_processes={count} --process_id={number}: there must be at least one process, "
+            f"--num_processes={count} --process_id={index}: there must be at least one process, "
             "numbered from 0"
         )
 
@@ -143,56 +151,53 @@ def _from_environment(name: str) -> int | None:
 
 
 def process_index_and_count() -> tuple[int, int]:
-    """The number of this process and how many there are, (0, 1) of one alone."""
-    return service.global_state.process_id, service.global_state.num_processes
+    """The index of this process and the number of processes; (0, 1) for a single one."""
+    return _service.process_index_and_count()
 
 
 def name() -> str:
-    """Tells this process apart in its log lines: "[process 3/4] ", "" of one alone."""
-    number, count = process_index_and_count()
-    return f"[process {number}/{count}] " if count > 1 else ""
-
-
-def _client() -> Any:
-    return service.global_state.client
+    """The prefix of this process's log lines: "[process 3/4] "; "" for a single process."""
+    index, count = process_index_and_count()
+    return f"[process {index}/{count}] " if count > 1 else ""
 
 
 def publish(key: str, text: str) -> None:
-    """Lets all processes know a text; only the first text of a key counts."""
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # it is there
-        _client().key_value_set(key, text)
+    """Sends a text to all processes; only the first text of a key counts."""
+    _service.put(key, text)
 
 
 def wait_for(key: str) -> str:
-    """The text that some process tells under this key; waits for it.
+    """Waits for the text that some process publishes under `key`.
 
     Raises:
-      ProcessStopped: if a process has stopped instead.
+      ProcessStopped: If a process has stopped instead.
     """
-    client = _client()
     while True:
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # not yet
-            return client.blocking_key_value_get(key, 2000)
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            raise ProcessStopped(client.key_value_try_get(_STOPPED))
+        if (text := _service.get(key, seconds=2)) is not None:
+            return text
+        if reason := _service.get(_STOPPED):
+            raise ProcessStopped(reason)
 
 
 def gather_and_reduce(text: str, combine: Callable[[Sequence[str]], str]) -> str:
-    """What process 0 makes of the texts of all processes; waits until all have told theirs.
+    """Combines one text from each process; waits for all. Every process must call it.
 
     Args:
-      text: of this process. All must come here equally often.
-      combine: makes one of all, which are in the processes' order.
+      text: The text of this process.
+      combine: Function of the texts of all processes, in their order; runs in process 0.
+
+    Returns:
+      The result of `combine`, the same in every process.
 
     Raises:
-      ProcessStopped: if a process has stopped instead.
+      ProcessStopped: If a process has stopped instead.
     """
-    number, count = process_index_and_count()
+    index, count = process_index_and_count()
     if count == 1:
         return combine([text])
-    key = f"inception/agreements/{next(_agreements)}"
-    publish(f"{key}/{number}", text)
-    if number == 0:
+    key = f"inception/agreements/{next(_rounds)}"
+    publish(f"{key}/{index}", text)
+    if index == 0:
         publish(f"{key}/result", combine([wait_for(f"{key}/{other}") for other in range(count)]))
     return wait_for(f"{key}/result")
 
@@ -200,8 +205,8 @@ def gather_and_reduce(text: str, combine: Callable[[Sequence[str]], str]) -> str
 def exit_if_peer_lost(error: BaseException) -> None:
     """Ends this process, one of several, at once if the error means that another one is gone.
 
-    It cannot be left by an exception: what is on the way out, such as a checkpoint that is being
-    saved, would wait for the process that is gone.
+    An exception would not do: what it passes on its way, such as a checkpoint that is being saved,
+    would wait for the process that is gone.
     """
     reason: BaseException | None = error
     while reason and not str(reason).startswith(_UNREACHABLE):
@@ -217,17 +222,17 @@ def exit_if_peer_lost(error: BaseException) -> None:
 
 
 def exit_together(status: int) -> None:
-    """Ends this process, one of several, by an error: in order if all end now, else without them.
+    """Ends this process, one of several, after an error; waits up to 10 s for the others to end.
 
-    Left to itself, Python would wait for the others at its end, while they wait for this one in a
-    sum over devices. One process alone just goes on to its own end.
+    Python's own exit would wait for the others, while they wait for this process in a sum over the
+    devices. A single process just returns.
     """
     if process_index_and_count()[1] == 1:
         return
     publish(_STOPPED, f"{name()}has stopped with status {status}; its log says why")
-    orderly = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-    orderly.start()
-    orderly.join(SHUTDOWN_TIMEOUT)
+    shutdown = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    shutdown.start()
+    shutdown.join(SHUTDOWN_TIMEOUT)
     _exit(status)
 
 

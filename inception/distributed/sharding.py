@@ -1,15 +1,12 @@
-"""Devices: the only file that knows about meshes.
+"""Devices: the mesh, and how states and batches are placed on it.
 
 Training is data parallel: one mesh axis "data", the state on every device, the batch split.
 Several processes run the same program, each feeding its slice of the global batch.
 """
 
-import contextlib
-import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,45 +17,36 @@ from inception.errors import ConfigError
 
 
 def make_mesh(local: bool = False) -> Mesh:
-    """Gathers all devices, and keeps compiled programs on disk for the next start.
+    """A mesh of all devices with one axis, "data".
 
-    They are kept in ~/.cache/inception, or where JAX_COMPILATION_CACHE_DIR says; nowhere if there
-    is no home directory, as in a container whose user has none.
+    Devices are ordered by process, so that the rows of a batch are in the order in which a single
+    process has them. (`jax.make_mesh` follows the wires of a TPU slice, which cross hosts.) The
+    axis is of type Auto, because flax's dropout fails on JAX's default, Explicit.
 
     Args:
-      local: gathers only the devices of this process, one of several.
-
-    Returns:
-      A mesh of all devices with the one axis "data", process after process, so that the rows of a
-      batch stand in the order in which one process alone has them. (`jax.make_mesh` follows the
-      wires of a TPU slice, which cross hosts.) Auto axes: flax's dropout fails on JAX's default,
-      Explicit.
+      local: Whether to take only the devices of this process, one of several.
 
     Raises:
-      ConfigError: if processes have different numbers of devices.
+      ConfigError: If the processes have different numbers of devices.
     """
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        with contextlib.suppress(RuntimeError):
-            cache = Path.home() / ".cache" / "inception"
-            jax.config.update("jax_compilation_cache_dir", str(cache))
     devices = jax.local_devices() if local else jax.devices()
     counts = Counter(device.process_index for device in devices)
     if len(set(counts.values())) > 1:
         raise ConfigError(
-            f"the processes have different numbers of devices, {dict(counts)}. Each has an equal "
-            "part of every batch: start them with as many devices each"
+            f"the processes have different numbers of devices, {dict(counts)}. Each gets an equal "
+            "part of every batch: start all with the same number of devices"
         )
     ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(ordered), ("data",), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The state's sharding: the whole of it on every device."""
+    """The sharding of a training state: a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def split(mesh: Mesh) -> NamedSharding:
-    """A batch's sharding: its first axis divided over the devices."""
+    """The sharding of a batch: its first axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
@@ -68,7 +56,7 @@ def is_main_process() -> bool:
 
 
 def to_devices(mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int = 2) -> Iterator:
-    """Puts this process's slices of batches on the devices, `ahead` of their use.
+    """Copies this process's slices of batches to the devices, `ahead` batches before their use.
 
     Yields:
       The same dictionaries with global arrays, split over the mesh.
@@ -83,7 +71,7 @@ def to_devices(mesh: Mesh, batches: Iterable[dict[str, np.ndarray]], ahead: int 
 
 
 def abstract(mesh: Mesh, shapes: Any) -> Any:
-    """Shapes and types of a tree, with the sharding of arrays that are on every device."""
+    """Shapes and types of a tree, with the sharding of `replicated`."""
     sharding = replicated(mesh)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes

@@ -1,1 +1,1 @@
-"""Examines a machine, its data and a config before a long run: checks.py, speed.py."""
+"""Examines a machine, its data and a config before a long run."""

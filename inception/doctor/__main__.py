@@ -1,33 +1,31 @@
-"""Examines a machine, its data and a config before a run of days is started.
+"""Examines a machine, its data and a config before a long run.
 
     python -m inception.doctor --config=configs/v3.py [--config.FIELD=VALUE ...] [--workdir=DIR]
 
-Prints a row per check: PASS, WARN (it would run, but look at this) or FAIL (it could not start),
-with what to do below it; exits with status 1 after a FAIL. Nothing is measured before all that it
-needs has passed. The input is measured on the run's own data, the step on made-up batches that lie
-on the devices: without data, --config.dataset=fake examines all the rest.
+Prints a row for each check: PASS, WARN (the run could start, but look at this) or FAIL (it could
+not), with what to do about it, and exits with status 1 after a FAIL. Speeds are measured last, if
+nothing has failed: the input's on the run's own data, the training step's on synthetic batches
+(--config.dataset=fake examines everything else without data). On a CPU the step is measured with a
+smaller batch where necessary, and the rows say so.
 
-On a CPU a step of a large batch takes minutes and more memory than there is: there the step is
-measured with a smaller one and its memory is scaled, and the rows say so. Nothing is left in the
-workdir. One process is examined, its devices against its own input.
+Nothing is left in the workdir. One process is examined, with its own devices and input.
 """
 
 import sys
 from collections.abc import Sequence
 
-from inception import command_line
+from inception import command_line, runtime
 from inception.config import load
-from inception.distributed import processes
 from inception.doctor.checks import STAGES, PlannedRun, attempt
 from inception.doctor.findings import Finding, show
 from inception.workdir.logbook import log
 
 
 def examine(run: PlannedRun) -> bool:
-    """Makes the checks, stage by stage, and prints a row for each as soon as it is known.
+    """Runs the checks, stage by stage, and prints a row for each as soon as it is known.
 
     Returns:
-      Whether none failed. What comes after a stage with a failure is left out.
+      Whether no check failed. Stages after a failure are skipped.
     """
     failures: list[Finding] = []
     for stage in STAGES:
@@ -42,12 +40,12 @@ def examine(run: PlannedRun) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table of the config that the command line names."""
+    """Examines the run that the command line describes."""
     parser = command_line.parser("python -m inception.doctor", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
-    parser.add_argument("--workdir", help="where the run will be kept; it may be in a bucket")
+    parser.add_argument("--workdir", help="the run's workdir, perhaps in a bucket")
     args, overrides = command_line.parse(parser, argv)
-    processes.tune_host_runtime()  # as main.py, whose step is measured
+    runtime.tune_host_runtime()  # as main.py does
     good = examine(PlannedRun(load(args.config, overrides), args.workdir))
     log("\nThe run can start." if good else "\nThe run could not start.")
     return 0 if good else 1

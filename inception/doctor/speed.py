@@ -1,4 +1,4 @@
-"""What this machine has, and how fast it makes the two halves of a run: its input and its step."""
+"""Measures the two halves of a run, its input and its training step, and this machine's memory."""
 
 import math
 import os
@@ -18,21 +18,29 @@ from inception.ops.platforms import cores
 from inception.training.state import build
 from inception.training.step import TrainStep
 
-SECONDS = 5.0  # that a measurement takes at least
-CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass on a CPU: 8 images of the full network
+MIN_SECONDS = 5.0  # of a measurement
+MAX_CPU_MULTIPLY_ADDS = 50e9  # of a step's forward pass: 8 images of the full network
 
 
 class StepSpeed(NamedTuple):
-    """What `measure_step` found."""
+    """Speed and memory of a training step.
 
-    images_per_second: float  # of all devices together
-    batch_size: int  # that it was measured with, over all devices
-    micro_batch: int  # images that a device holds at a time
-    constant_bytes: int  # of a device: the state and the batch
-    temporary_bytes: int  # of a device: all that grows with the micro-batch, and the gradients
+    Attributes:
+      images_per_second: Images/s of all devices together.
+      batch_size: Images of the measured step, over all devices.
+      micro_batch: Images that a device holds at a time.
+      constant_bytes: Memory of a device for the state and the batch.
+      temporary_bytes: Memory of a device for everything else, which grows with the micro-batch.
+    """
+
+    images_per_second: float
+    batch_size: int
+    micro_batch: int
+    constant_bytes: int
+    temporary_bytes: int
 
     def peak_bytes(self, micro_batch: float) -> float:
-        """Memory of a device that holds so many images at a time, scaled from those measured."""
+        """Memory of a device that holds `micro_batch` images at a time, scaled."""
         return self.constant_bytes + self.temporary_bytes * micro_batch / self.micro_batch
 
 
@@ -40,9 +48,9 @@ def measure_input(config: ConfigDict, source: Source) -> float:
     """Images/s of the training stream on this host, while nothing else runs.
 
     Raises:
-      DataError: as `train_stream`.
+      DataError: See `train_stream`.
     """
-    batch_size = 32 * threads(config)  # work for every thread, whatever the batch
+    batch_size = 32 * threads(config)  # keeps every thread busy, whatever the config's batch
     batches = train_stream(
         source,
         seed=config.seed,
@@ -57,13 +65,13 @@ def measure_input(config: ConfigDict, source: Source) -> float:
 
 
 def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
-    """Compiles the run's own training step and feeds it one made-up batch again and again.
+    """Compiles the run's own training step and runs it on a synthetic batch.
 
-    The run will find the compiled program in the cache. On a CPU, where a step of a large batch
-    takes minutes, the batch is made smaller. Of `source` only the sizes are looked at.
+    The run finds the compiled program in the cache. On a CPU, where a step of a large batch takes
+    minutes, the batch may be smaller. Only the sizes of `source` matter.
 
     Raises:
-      jax.errors.JaxRuntimeError: when the devices' memory does not suffice.
+      jax.errors.JaxRuntimeError: If the devices' memory does not suffice.
     """
     config = measurable(config, source.num_classes)
     size, mesh = config.batch_size, sharding.make_mesh()
@@ -72,19 +80,19 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
         (size, config.image_size, config.image_size, 3),
         np.arange(size, dtype=np.int32),
     )
-    made_up = {
+    synthetic = {
         "image": np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8),
         "label": numbers % source.num_classes,
         "epoch": np.zeros_like(numbers),
         "example": numbers,
     }
-    batch = next(sharding.to_devices(mesh, [made_up]))
+    batch = next(sharding.to_devices(mesh, [synthetic]))
     compiled = TrainStep(recipe, mesh)
     state = compiled.pack(recipe.create_state(mesh))
     step = compiled.jitted.lower(state, batch).compile()
 
     def run() -> None:
-        nonlocal state  # each step is given the state that the last one returned
+        nonlocal state  # the step donates its state
         state, metrics = step(state, batch)
         jax.block_until_ready(metrics)
 
@@ -100,12 +108,12 @@ def measure_step(config: ConfigDict, source: Source) -> StepSpeed:
 
 
 def threads(config: ConfigDict) -> int:
-    """Cores that the input can use."""
+    """Number of cores that the input can use."""
     return min(config.data_threads or cores(), cores())
 
 
 def on_cpu() -> bool:
-    """Whether the step runs on the cores that the input needs."""
+    """Whether the step runs on the cores that the input needs, too."""
     return jax.default_backend() == "cpu"
 
 
@@ -121,18 +129,18 @@ def device_memory() -> int:
 
 
 def _per_second(call: Callable[[], object]) -> float:
-    """How often `call` runs in a second, after once to warm up."""
+    """Calls per second, after one to warm up."""
     call()
     count, start = 0, time.perf_counter()
-    while count < 2 or time.perf_counter() - start < SECONDS:
+    while count < 2 or time.perf_counter() - start < MIN_SECONDS:
         call()
         count += 1
     return count / (time.perf_counter() - start)
 
 
 def measurable(config: ConfigDict, num_classes: int) -> ConfigDict:
-    """The config, on a CPU with a batch whose step takes seconds, in whole groups."""
-    most = int(CPU_MULTIPLY_ADDS / count_network(config, num_classes).total.multiply_adds)
+    """The config; on a CPU with a batch whose step takes seconds, in whole groups."""
+    most = int(MAX_CPU_MULTIPLY_ADDS / count_network(config, num_classes).total.multiply_adds)
     if not on_cpu() or config.batch_size <= most:
         return config
     devices, group = jax.device_count(), config.model.batch_norm_group or most

@@ -1,1 +1,1 @@
-"""How good is a network? Evaluation of runs and of anyone's weights."""
+"""How good is a network? Evaluation of runs and of imported weights."""

@@ -1,6 +1,6 @@
-"""Evaluates checkpoints of runs and anybody's weights, alone or together, and writes the results.
+"""Evaluates checkpoints and imported weights, alone or as an ensemble, and writes the results.
 
-What is counted, and how, is evaluator.py.
+Which members there are is members.py, and what is counted is evaluator.py.
 """
 
 import dataclasses
@@ -28,29 +28,30 @@ def evaluate_run(
     step: int | None = None,
     source: Source | None = None,
 ) -> dict:
-    """Evaluates the newest checkpoint of a workdir, or that of `step`, raw and EMA weights.
+    """Evaluates a checkpoint of the run in `workdir`, its raw and its EMA weights.
 
-    Prints a line and writes the results to WORKDIR/eval_SPLIT_STEP.json, with a picture of the
-    confusion matrix for up to 50 classes. With config.eval.ensemble, what it names is evaluated
-    together instead, runs, checkpoints or anybody's weights, and the workdir only receives the
-    results; so it does of config.init_from where it has no run.
+    Prints a line and writes the results to WORKDIR/eval_SPLIT_STEP.json, with a plot of the
+    confusion matrix for up to 50 classes. With config.eval.ensemble, the runs, checkpoints or
+    imported weights that it names are evaluated together instead, and the workdir only receives the
+    results. The same holds for config.init_from if there is no run in the workdir.
 
     Args:
-      config: as in training; eval.* may be others.
-      workdir: of a run.
-      step: which checkpoint; None for the newest.
-      source: the images; None for the config's evaluation split.
+      config: Config as in training; the fields eval.* may differ.
+      workdir: Workdir of the run.
+      step: Step of the checkpoint; None for the newest.
+      source: Images to evaluate on; None for the config's evaluation split.
 
     Returns:
-      The results, see `Evaluator`, with the settings: "members" (the checkpoints), "dataset",
-      "data_dir", "image_size", "dtype" and "eval" (of the config); with imported weights, the
-      members' "preprocessing" in place of "image_size".
+      The results, see `Evaluator`, with the settings: "members" (paths of checkpoints or weights),
+      "dataset", "data_dir", "image_size", "dtype" and "eval" (of the config); with imported weights
+      the members' "preprocessing" in place of "image_size".
 
     Raises:
-      CheckpointError: if there is no such checkpoint, it holds another network, or its classes
-        are not the data's.
-      WeightsError: if there are no such weights.
-      ConfigError: for a config that makes no sense.
+      CheckpointError: If there is no such checkpoint, or its network or classes differ from the
+        config's or the data's.
+      WeightsError: If the weights cannot be found.
+      ConfigError: If the config is not valid.
+      DataError: If no image is left to count.
     """
     validate(config)
     workdir = resolve_workdir(workdir)
@@ -73,15 +74,17 @@ def evaluate_run(
             log(f"{member.path}: {member.preprocessing}")
     log(f"step {last}  {summary(results)}")
     if evaluator.listed > results["excluded"]:
-        listed = f"of {evaluator.listed:,} images in {config.eval.exclude}"
-        log(f"warning: {listed} some are not in the split")
+        log(
+            f"warning: of {evaluator.listed:,} images in {config.eval.exclude} some are not in the "
+            "split"
+        )
     name = _free_name(workdir, _results_name(config, members), settings)
     write_results(workdir, name, results, source.class_names)
     return results
 
 
 def _settings(config: ConfigDict, members: Sequence[Member]) -> dict:
-    """What a file of results is of."""
+    """The settings that a file of results belongs to."""
     dataset, data_dir = eval_data(config)
     settings = {
         "members": [member.path for member in members],
@@ -99,7 +102,7 @@ def _settings(config: ConfigDict, members: Sequence[Member]) -> dict:
 
 
 def _results_name(config: ConfigDict, members: Sequence[Member]) -> str:
-    """What a file of results is called: by data set, split, step or number of members, crops."""
+    """Name of a file of results, by data set, split, step or number of members, and crops."""
     dataset, _ = eval_data(config)
     other = [dataset] if dataset != members[0].dataset else []
     which = members[0].name if len(members) == 1 else f"ensemble_of_{len(members)}"
@@ -109,11 +112,11 @@ def _results_name(config: ConfigDict, members: Sequence[Member]) -> str:
 
 
 def _free_name(workdir: epath.Path, name: str, settings: dict) -> str:
-    """NAME, or NAME_2 and so on, where no evaluation of other settings has left its results."""
+    """NAME, NAME_2, ...: the first without results of other settings."""
 
     def is_free(name: str) -> bool:
-        there = read_json(workdir / f"{name}.json")
-        return there is None or all(there.get(key) == value for key, value in settings.items())
+        stored = read_json(workdir / f"{name}.json")
+        return stored is None or all(stored.get(key) == value for key, value in settings.items())
 
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
     return next(filter(is_free, names))
@@ -122,11 +125,11 @@ def _free_name(workdir: epath.Path, name: str, settings: dict) -> str:
 def write_results(
     workdir: epath.PathLike, name: str, results: dict, class_names: Sequence[str]
 ) -> None:
-    """Writes NAME.json and, for up to 50 classes, the picture NAME_confusion.png."""
+    """Writes NAME.json and, for up to 50 classes, the plot NAME_confusion.png."""
     workdir = epath.Path(workdir)
     write_json(workdir / f"{name}.json", results)
     if sharding.is_main_process() and "confusion" in results["ema"]:
-        from inception.evaluation import confusion_plot  # matplotlib takes a second
+        from inception.evaluation import confusion_plot  # its libraries take seconds to import
 
         with (workdir / f"{name}_confusion.png").open("wb") as file:
             confusion_plot.draw(results, class_names).savefig(file)

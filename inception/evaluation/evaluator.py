@@ -1,9 +1,9 @@
-"""Counts answers: every image once, its crops' probabilities averaged, then the models'.
+"""Evaluates networks: every image once, averaged over its crops and then over the networks.
 
-The same code serves the training loop, `--mode=eval` and notebooks.
+The training loop, `--mode=eval` and notebooks use the same code.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -27,7 +27,7 @@ from inception.predict.predictor import Predictor
 
 
 class HasVariables(Protocol):
-    """A `state.TrainState`, a `workdir.TrainedRun` or a `members.Member`."""
+    """A `state.TrainState`, a `restore.TrainedRun` or a `members.Member`."""
 
     def variables(self, weights: str) -> dict:
         """Returns the model's variables with the "ema" or the "raw" weights."""
@@ -35,20 +35,20 @@ class HasVariables(Protocol):
 
 
 class Evaluator:
-    """Evaluates models on a source, again and again with other weights.
+    """Evaluates models on a source; called again and again, with different weights.
 
     Args:
-      config: of the evaluation: image_size, eval.*.
-      source: the images and labels.
-      models: one, or several whose probabilities are averaged (section 9, table 5).
-      mesh: the devices.
-      preprocessings: each model's, of the images; None: the config's. Those that crop or resize
-        otherwise read every image once more.
-      classes: for each model, which of its classes each of the data's is, int32 [classes]; None
-        where they are the same.
+      config: Config of the evaluation: image_size and eval.*.
+      source: Images and labels.
+      models: One model, or several whose probabilities are averaged (section 9, table 5).
+      mesh: Devices to evaluate on.
+      preprocessings: Preprocessing for each model; None for the config's. Every image is read once
+        for each different way to crop and resize it.
+      classes: For each model, the classes of the network that the data's classes are, int32
+        [classes of the data], or None if they are the same; None if they are for all models.
 
     Raises:
-      DataError: if config.eval.exclude names none of the images; when called, if nothing is left
+      DataError: If config.eval.exclude names none of the images; when called, if no image is left
         to count.
     """
 
@@ -61,14 +61,14 @@ class Evaluator:
         preprocessings: Sequence[Preprocessing] | None = None,
         classes: Sequence[np.ndarray | None] | None = None,
     ):
-        self._preprocessings = preprocessings or [settings.preprocessing(config)] * len(models)
-        self._crops = list(dict.fromkeys(map(_geometry, self._preprocessings)))
         self._config, self._source, self._mesh = config, source, mesh
         self._models, self._classes_of = tuple(models), classes or [None] * len(models)
+        self._preprocessings = preprocessings or [settings.preprocessing(config)] * len(models)
+        self._geometries = list(dict.fromkeys(map(_geometry, self._preprocessings)))
         self._excluded = Excluded(config.eval.exclude) if config.eval.exclude else None
         if self._excluded is not None:
             self._excluded.check(source)
-        self._classes = present_classes(source) if config.eval.classes == "present" else None
+        self._present = present_classes(source) if config.eval.classes == "present" else None
         self._count = jax.jit(_count, out_shardings=sharding.replicated(mesh))
 
     @property
@@ -85,49 +85,53 @@ class Evaluator:
         """Counts every example of the source once.
 
         Args:
-          members: what holds the weights, one per model.
-          step: that the results are said to be of.
-          after_batch: is called after every batch; what it raises ends the evaluation.
+          members: Holders of the weights, one per model.
+          step: Step that the results belong to.
+          after_batch: Called after every batch; an exception from it ends the evaluation.
 
         Returns:
-          {"step", "split", "examples" (those counted), "excluded" (the others: on the list of
+          {"step", "split", "examples" (those counted), "excluded" (the others: named by
           config.eval.exclude, or without a label), "ema": {...}, "raw": {...}}, see
           `metrics.summarize`.
         """
         same = all(member.variables("ema") is member.variables("raw") for member in members)
-        kinds = WEIGHTS[:1] if same else WEIGHTS
-        predictors = {weights: self._predictors(members, weights) for weights in kinds}
-        totals: dict[str, dict] = {weights: {} for weights in kinds}
-        streams = [sharding.to_devices(self._mesh, self._batches(crop)) for crop in self._crops]
-        for batches in zip(*streams, strict=True):
-            images = {
-                crop: batch["image"] for crop, batch in zip(self._crops, batches, strict=True)
-            }
-            for weights in kinds:
-                parts = self._parts(predictors[weights], images)
-                totals[weights] = metrics.add(totals[weights], self._count(parts, batches[0]))
+        kinds = ("ema",) if same else WEIGHTS
+        predictors = {kind: self._predictors(members, kind) for kind in kinds}
+        totals: dict[str, dict] = {kind: {} for kind in kinds}
+        for images, batch in self._batches():
+            for kind in kinds:
+                parts = self._parts(predictors[kind], images)
+                totals[kind] = metrics.add(totals[kind], self._count(parts, batch))
             after_batch()
-        if not totals["ema"]["examples"]:
+        return self._results(step, {kind: totals.get(kind, totals["ema"]) for kind in WEIGHTS})
+
+    def _results(self, step: int, totals: dict[str, dict]) -> dict:
+        config, examples = self._config.eval, int(totals["ema"]["examples"])
+        if not examples:
             raise DataError(
-                f"{self._config.eval.split}: none of {len(self._source):,} images is left to "
-                f"count; config.eval.exclude={self._config.eval.exclude!r}"
+                f"{config.split}: none of {len(self._source):,} images is left to count; "
+                f"config.eval.exclude={config.exclude!r}"
             )
         return {
             "step": step,
-            "split": self._config.eval.split,
-            "examples": int(totals["ema"]["examples"]),
-            "excluded": int(totals["ema"]["seen"] - totals["ema"]["examples"]),
-            **{
-                weights: metrics.summarize(totals.get(weights, totals["ema"]))
-                for weights in WEIGHTS
-            },
+            "split": config.split,
+            "examples": examples,
+            "excluded": int(totals["ema"]["seen"]) - examples,
+            **{kind: metrics.summarize(total) for kind, total in totals.items()},
         }
 
-    def _batches(self, crop: Preprocessing):
+    def _batches(self) -> Iterator[tuple[dict[Preprocessing, jax.Array], dict]]:
+        """Batches on the devices: the images by geometry, and the labels and masks."""
+        streams = [sharding.to_devices(self._mesh, self._stream(g)) for g in self._geometries]
+        for batches in zip(*streams, strict=True):
+            images = [batch["image"] for batch in batches]
+            yield dict(zip(self._geometries, images, strict=True)), batches[0]
+
+    def _stream(self, geometry: Preprocessing) -> Iterator[dict]:
         config = self._config
         return eval_stream(
             self._source,
-            crop,
+            geometry,
             batch_size=config.eval.batch_size,
             crops=config.eval.crops,
             exclude=self._excluded,
@@ -149,8 +153,8 @@ class Evaluator:
     def _parts(
         self, predictors: Sequence[Predictor], images: dict[Preprocessing, jax.Array]
     ) -> list[jax.Array]:
-        """Every model's log-probabilities, for as many crops at a time as eval.batch_size says."""
-        batch, crops = images[self._crops[0]].shape[:2]
+        """Log-probabilities [batch, classes] of each model and each pass over some of the crops."""
+        batch, crops = images[self._geometries[0]].shape[:2]
         size = crops_per_pass(batch, crops, self._config.eval.batch_size)
         return [
             _log_probabilities(
@@ -158,7 +162,7 @@ class Evaluator:
                     _some_crops(images[_geometry(predict.preprocessing)], first, size)
                 ),
                 classes,
-                self._classes,
+                self._present,
                 size,
             )
             for predict, classes in zip(predictors, self._classes_of, strict=True)
@@ -167,19 +171,19 @@ class Evaluator:
 
 
 def crops_per_pass(images: int, crops: int, limit: int) -> int:
-    """How many crops of each image go through the network at once.
+    """Number of crops of each image that go through the network at once.
 
     Args:
-      images: in a batch.
-      crops: of each image.
-      limit: crops in a pass, over all images; at least one of each image goes through.
+      images: Images in a batch.
+      crops: Crops of each image.
+      limit: Crops of all images in a pass; at least one crop of each image is allowed.
     """
     fits = (n for n in range(crops, 1, -1) if crops % n == 0 and images * n <= limit)
     return next(fits, 1)
 
 
 def _geometry(preprocessing: Preprocessing) -> Preprocessing:
-    """What the host does of it: all but the scaling."""
+    """The part of the preprocessing that the host does, which is all but the scaling."""
     return replace(preprocessing, mean=Preprocessing.mean, std=Preprocessing.std)
 
 
@@ -199,13 +203,14 @@ def _log_probabilities(
 ) -> jax.Array:
     """Log of the class probabilities averaged over an image's crops, float32 [batch, classes].
 
-    A crop whose logits are not all finite makes all its image's NaN.
+    If the logits of a crop are not all finite, those of its image are NaN.
 
     Args:
-      outputs: of the network, its "logits" [batch * crops, classes of the network].
-      classes: which of the network's each of the data's is, int32 [classes]; None: the same.
-      present: bool [classes], False for those that cannot be the answer; None: all can.
-      crops: of each image.
+      outputs: Outputs of the network, with "logits" [batch * crops, classes of the network].
+      classes: For each class of the data the class of the network, int32 [classes]; None if they
+        are the same.
+      present: False for classes that cannot be the answer, bool [classes]; None if all can.
+      crops: Number of crops of each image.
     """
     logits = outputs["logits"]
     logits = jnp.where(jnp.isfinite(logits).all(axis=-1, keepdims=True), logits, jnp.nan)
@@ -218,7 +223,7 @@ def _log_probabilities(
 
 
 def _count(parts: Sequence[jax.Array], batch: dict) -> dict:
-    """Sums over a batch, of the mean of equally large parts [batch, classes] of the answer."""
+    """Sums over a batch; the answer is the mean of equally large parts, each [batch, classes]."""
     sums = metrics.count(_log_mean(jnp.stack(parts)), batch["label"], batch["mask"])
     return sums | {"seen": (batch["example"] >= 0).sum()}
 
@@ -231,7 +236,7 @@ def _log_mean(log_p: jax.Array) -> jax.Array:
 def present_classes(source: Source) -> np.ndarray:
     """Which classes have an example, bool [classes].
 
-    ImageNet-A and -R hold 200 of ImageNet's 1,000 classes, and their authors let a network choose
-    among those alone.
+    ImageNet-A and ImageNet-R have 200 of ImageNet's 1,000 classes, and their authors let a network
+    choose among those only.
     """
     return np.isin(np.arange(source.num_classes), source.labels())

@@ -1,4 +1,4 @@
-"""What is evaluated: checkpoints of runs, and weights of anybody, one or several together."""
+"""The networks that are evaluated: checkpoints of runs and imported weights, one or several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from inception.weights.labels import imagenet_names
 from inception.workdir.identity import check_classes, check_model, has_checkpoint, is_run
 from inception.workdir.restore import TrainedRun, restore_run
 
-# What the config may say of an image's way into a network, by the fields of `Preprocessing`.
+# The fields of `Preprocessing` that the config may set, and the config's names for them.
 _GEOMETRY = {
     "image_size": "image_size",
     "method": "eval.preprocessing",
@@ -34,15 +34,16 @@ class Member:
     """A network that is evaluated, alone or in an ensemble.
 
     Attributes:
-      path: WORKDIR/checkpoints/STEP, or that of the weights, or their name or address.
-      name: what a file of results calls it.
-      step: of the checkpoint; 0 of weights.
-      dataset: that it was trained on; "" where that is not known.
-      model: the network.
-      weights: the "raw" and the "ema" variables; the same ones of weights.
-      preprocessing: of the images.
-      has_own_preprocessing: whether that came with weights instead of the config.
-      classes: which of the network's classes each of the data's is; None where they are the same.
+      path: WORKDIR/checkpoints/STEP, or the path, name or address of the weights.
+      name: Name in that of the file of results.
+      step: Step of the checkpoint; 0 for imported weights.
+      dataset: Data set that it was trained on; "" if that is not known.
+      model: The network.
+      weights: The "raw" and the "ema" variables; imported weights are both.
+      preprocessing: Preprocessing of the images.
+      has_own_preprocessing: Whether the preprocessing came with the weights.
+      classes: For each class of the data, the class of the network, int32 [classes of the data];
+        None if they are the same.
     """
 
     path: str
@@ -63,23 +64,24 @@ class Member:
 def find(
     config: ConfigDict, workdir: epath.Path, step: int | None, source: Source, mesh: Mesh
 ) -> list[Member]:
-    """Those of config.eval.ensemble, or the run in `workdir`; without one, config.init_from.
+    """The members of config.eval.ensemble; without it the run in `workdir`, or config.init_from.
 
     Args:
-      config: of the evaluation.
-      workdir: of the run.
-      step: which of its checkpoints; None for the newest.
-      source: the data, whose classes they must know.
-      mesh: the devices.
+      config: Config of the evaluation.
+      workdir: Workdir of the run.
+      step: Step of the checkpoint; None for the newest.
+      source: Data to evaluate on, whose classes the members must have.
+      mesh: Devices to evaluate on.
 
     Raises:
-      CheckpointError, WeightsError: if one cannot be read, or has other classes.
-      ConfigError: if the ensemble makes no sense.
+      CheckpointError, WeightsError: If a member cannot be read, or has other classes.
+      ConfigError: If the ensemble is not valid.
     """
     paths = [name.strip() for name in config.eval.ensemble.split(",") if config.eval.ensemble]
     if not all(paths):
         raise ConfigError(
-            f"config.eval.ensemble={config.eval.ensemble!r}; it must be PATH1,PATH2 without gaps"
+            f"config.eval.ensemble={config.eval.ensemble!r}; it must be PATH1,PATH2 without empty "
+            "paths"
         )
     if paths and step is not None:
         raise ConfigError(
@@ -102,7 +104,7 @@ def find(
 
 
 def _of_run(config: ConfigDict, run: TrainedRun, source: Source) -> Member:
-    """A run sees the images as the config says, scaled as in its training."""
+    """A run: the config decides how images are cropped, and its training how they are scaled."""
     if run.model.num_classes != source.num_classes:
         raise CheckpointError(
             f"the run in {run.workdir} has {run.model.num_classes} classes and the data has "
@@ -124,10 +126,10 @@ def _of_run(config: ConfigDict, run: TrainedRun, source: Source) -> Member:
 
 
 def _of_weights(config: ConfigDict, path: str, pretrained: Pretrained, source: Source) -> Member:
-    """Weights have a preprocessing of their own; what the config sets beside its default counts."""
+    """Imported weights, with their own preprocessing where the config has its default values."""
     fields, known = settings.flatten(config), settings.flatten(defaults.get_config())
     changed: dict[str, Any] = {
-        ours: fields[name] for ours, name in _GEOMETRY.items() if fields[name] != known[name]
+        field: fields[name] for field, name in _GEOMETRY.items() if fields[name] != known[name]
     }
     return Member(
         path=path,
@@ -145,47 +147,44 @@ def _of_weights(config: ConfigDict, path: str, pretrained: Pretrained, source: S
 def classes_of(
     path: str, labels: Sequence[str], num_classes: int, source: Source
 ) -> np.ndarray | None:
-    """Which of a network's classes each of the data's is, by their names where both have them.
+    """For each class of the data the class of a network, by name if both have names.
 
-    ImageNet's classes are found by their WordNet ids, too. Classes that the data lack, such as the
-    background, cannot be the answer. Without names, equal numbers of classes are taken for the
-    same; other names are warned of.
+    ImageNet's classes are also found by their WordNet ids. Classes that the data does not have,
+    such as the background, cannot be the answer. If names do not match and there are equally many
+    classes, they are taken to be the same, with a warning if both have names.
 
     Args:
-      path: of the weights.
-      labels: the names of the network's classes, () if nobody named them.
-      num_classes: of the network.
-      source: the data.
+      path: Path of the weights.
+      labels: Class names of the network; () if it has none.
+      num_classes: Number of classes of the network.
+      source: Data to evaluate on.
 
     Returns:
-      int32 [classes of the data], or None where all classes are the same.
+      Int32 [classes of the data], or None if all classes are the same.
 
     Raises:
-      CheckpointError: naming what the network has no class for.
+      CheckpointError: Naming the classes that the network does not have.
     """
-    place = {label: number for number, label in enumerate(labels)}
-    called = [
-        name if name in place else imagenet_names().get(name, name) for name in source.class_names
+    numbers = {label: number for number, label in enumerate(labels)}
+    names = [
+        name if name in numbers else imagenet_names().get(name, name) for name in source.class_names
     ]
-    missing = [name for name in called if name not in place]
-    if place and called and not missing:
-        numbers = [place[name] for name in called]
-        return None if numbers == [*range(num_classes)] else np.array(numbers, np.int32)
+    missing = [name for name in names if name not in numbers]
+    if numbers and names and not missing:
+        found = [numbers[name] for name in names]
+        return None if found == [*range(num_classes)] else np.array(found, np.int32)
     if num_classes == source.num_classes:
         check_classes(path, labels, source)
         return None
-    if (
-        tuple(labels[:1]) == ("background",)
-        and not called
-        and num_classes - 1 == source.num_classes
-    ):
+    has_background = tuple(labels[:1]) == ("background",)
+    if has_background and not names and num_classes - 1 == source.num_classes:
         return np.arange(1, num_classes, dtype=np.int32)
     reason = (
-        f"the first has none called {missing[:5]}"
-        if place and called
-        else "not both have names to match them by"
+        f"the weights have no classes {missing[:5]}"
+        if numbers and names
+        else "they cannot be matched by name, since not both have names"
     )
     raise CheckpointError(
         f"{path} has {num_classes} classes, the data has {source.num_classes}, and {reason}. "
-        "Evaluate it on data of its classes, or import it with their names"
+        "Evaluate it on data of its classes, or import it with class names"
     )

@@ -1,4 +1,4 @@
-"""What an evaluation counts: sums that add up exactly over batches, and what they come to."""
+"""What an evaluation counts: sums, which are exact over batches, and the metrics made of them."""
 
 import jax
 import jax.numpy as jnp
@@ -8,26 +8,26 @@ from inception.predict.predictor import has_answer
 
 MEANS = ("top1", "top5", "loss", "confidence")
 CALIBRATION_BINS = 15
-MAX_CONFUSED = 50  # classes up to which the confusion matrix is counted
+MAX_CONFUSED = 50  # classes up to which there is a confusion matrix
 
 
 def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> dict:
     """Sums over the images of a batch.
 
-    A row without an answer (`predictor.has_answer`) is an image that is classified wrongly.
+    An image without an answer (`predictor.has_answer`) counts as classified wrongly.
 
     Args:
-      log_probabilities: float32 [batch, classes]; -inf for a class that cannot be the answer.
-      labels: int32 [batch], or [batch, n] where an image has several right answers, -1 for none;
+      log_probabilities: Float32 [batch, classes]; -inf for a class that cannot be the answer.
+      labels: Int32 [batch], or [batch, n] where an image has several right answers, -1 for none;
         images without any are not counted.
-      mask: bool [batch], False for the padding of the last batch.
+      mask: Bool [batch], False for the padding of the last batch.
 
     Returns:
       "examples", "top1", "top5" (counts), "not_finite" (images without an answer, whose loss is not
       finite either), "loss" (cross entropy against the uniform distribution over an image's
-      labels), "confidence" (probability of the predicted class); the calibration's
-      "bin_examples", "bin_correct", "bin_confidence" [15]; "class_examples", "class_correct"
-      [classes], and for up to 50 classes "confusion" [true, predicted]. For these, an image with
+      labels), "confidence" (probability of the predicted class); for the calibration
+      "bin_examples", "bin_correct" and "bin_confidence" [15]; "class_examples" and "class_correct"
+      [classes] and, for up to 50 classes, "confusion" [true, predicted], in which an image with
       several labels belongs to the first.
     """
     batch, classes = log_probabilities.shape
@@ -70,7 +70,7 @@ def add(total: dict, sums: dict) -> dict:
 
 
 def summarize(total: dict) -> dict:
-    """Fractions between 0 and 1 out of the sums of all batches.
+    """The metrics, from the sums over all batches; fractions are between 0 and 1.
 
     Returns:
       "top1", "top5", "loss" (nats), "confidence" (mean probability of the predicted class), "ece"

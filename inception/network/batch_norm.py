@@ -10,7 +10,7 @@ from jax import lax
 from inception.ops.normalize import Pool, affine, normalize, pooled, scale_and_shift
 
 
-class Weights(NamedTuple):
+class Coefficients(NamedTuple):
     """What a normalization is made of, each float32 [channels]."""
 
     scale: jax.Array
@@ -47,32 +47,32 @@ class BatchNorm(nn.Module):
 
     def __call__(self, x: jax.Array, relu: bool = False) -> jax.Array:
         """Normalizes `x` [batch, height, width, channels]; with `relu` a ReLU follows."""
-        y, statistics = self.normalize(x, self.weights(x.shape[-1]), relu)
+        y, statistics = self.normalize(x, self.coefficients(x.shape[-1]), relu)
         self.update(statistics)
         return y
 
     @nn.compact
-    def weights(self, channels: int) -> Weights:
-        """Declares the weights, under the names that checkpoints have."""
+    def coefficients(self, channels: int) -> Coefficients:
+        """Declares them, under the names that checkpoints have."""
         mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         ones = nn.initializers.ones
         scale = jnp.ones(channels, jnp.float32)
         scale = self.param("scale", ones, (channels,), jnp.float32) if self.scale else scale
-        return Weights(scale, bias, mean.value, var.value)
+        return Coefficients(scale, bias, mean.value, var.value)
 
     @nn.nowrap
     def normalize(
-        self, x: jax.Array, weights: Weights, relu: bool, pool: Pool | None = None
+        self, x: jax.Array, coefficients: Coefficients, relu: bool, pool: Pool | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Normalizes by given weights; `pool` is a maximum of the result, for `scale=False` only.
+        """Normalizes by given coefficients; `pool`, a maximum of the result, needs `scale=False`.
 
         Returns:
           The result [batch, height, width, channels], pooled if asked for, and in training the
           batch's statistics: mean and variance, float32 [2, channels].
         """
-        scale, bias, mean, var = weights
+        scale, bias, mean, var = coefficients
         if not self.train or self.is_initializing():
             factor, offset = scale_and_shift(mean, lax.rsqrt(var + self.epsilon), scale, bias)
             return affine(pooled(pool, x), factor, offset, relu).astype(x.dtype), None

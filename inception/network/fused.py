@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from inception.network import layers
-from inception.network.batch_norm import Weights
+from inception.network.batch_norm import Coefficients
 from inception.network.layers import Branch, ConvBN, activation, add_bias, sequence
 from inception.network.pools import AvgPool, Pool
 from inception.ops.convolution import conv
@@ -60,7 +60,9 @@ def _together(x: jax.Array, heads: Sequence[Head]) -> list[jax.Array]:
     for pool, head in heads:
         groups[pool, head.relu].append(head)
     ordered = [head for group in groups.values() for head in group]
-    kernels, biases = zip(*(head.conv.weights(x.shape[-1]) for head in ordered), strict=True)
+    kernels, biases = zip(
+        *(head.conv.kernel_and_bias(x.shape[-1]) for head in ordered), strict=True
+    )
     bias_of = dict(zip((head.name for head in ordered), biases, strict=True))
     y = conv(x, jnp.concatenate(kernels, axis=-1))
     outputs: dict[str | None, jax.Array] = {}
@@ -83,8 +85,8 @@ def _normalize(
 ) -> list[jax.Array]:
     """Normalizations and ReLUs of channels side by side, as one: the result under each pool."""
     norms, widths = [conv.bn for conv in convs], [conv.width for conv in convs]
-    weights = [norm.weights(width) for norm, width in zip(norms, widths, strict=True)]
-    joined = Weights(*map(jnp.concatenate, zip(*weights, strict=True)))
+    coefficients = [norm.coefficients(width) for norm, width in zip(norms, widths, strict=True)]
+    joined = Coefficients(*map(jnp.concatenate, zip(*coefficients, strict=True)))
     results = [norms[0].normalize(y, joined, convs[0].relu, pool) for pool in pools]
     _, statistics = results[0]
     if statistics is not None:
@@ -124,7 +126,7 @@ def fold_batch_norm(variables: dict, epsilon: float) -> dict:
 
     Args:
       variables: "params" and "batch_stats" of a network of `ConvBN`.
-      epsilon: That of its batch normalization.
+      epsilon: Epsilon of its batch normalization.
 
     Returns:
       "params" alone.

@@ -21,11 +21,11 @@ class Conv(nn.Module):
     Attributes:
       features: Number of output channels.
       kernel: (height, width) of the filter.
-      stride: In both directions.
+      stride: Stride in both directions.
       padding: "SAME" keeps the grid, "VALID" adds no zeros.
-      stddev: Of the truncated normal that the filter is initialized from.
+      stddev: Standard deviation of the truncated normal that the filter is initialized from.
       use_bias: Whether there is a bias.
-      dtype: Of the computation; parameters stay float32.
+      dtype: Type of the computation; parameters stay float32.
     """
 
     features: int
@@ -38,12 +38,12 @@ class Conv(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [batch, height, width, channels] to [batch, height', width', features]."""
-        kernel, bias = self.weights(x.shape[-1])
+        kernel, bias = self.kernel_and_bias(x.shape[-1])
         y = conv(x, kernel, self.stride, self.padding)
         return y if bias is None else add_bias(y, bias)
 
     @nn.compact
-    def weights(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
+    def kernel_and_bias(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
         """The kernel [height, width, inputs, features], and the bias [features] if there is one."""
         shape = (*self.kernel, inputs, self.features)
         kernel = self.param("kernel", _truncated_normal(self.stddev), shape).astype(self.dtype)
@@ -70,16 +70,16 @@ class ConvBN(nn.Module):
     Attributes:
       features: Number of output channels of the full-width network.
       kernel: (height, width) of the filter.
-      stride: In both directions.
+      stride: Stride in both directions.
       padding: "SAME" keeps the grid, "VALID" adds no zeros.
       relu: False leaves the unit linear (section 3.1, figure 2).
-      stddev: Of the truncated normal that the filter is initialized from (released code: 0.1).
-      norm: Makes the normalization; None puts a bias in its place, for a side head whose fully
-        connected layer is not batch normalized, and where the normalization is folded into the
-        filter.
+      stddev: Standard deviation of the truncated normal that the filter is initialized from; 0.1 in
+        the released code.
+      norm: Makes the normalization; None puts a bias in its place, for an auxiliary head whose
+        fully connected layer is not batch normalized, and where it is folded into the filter.
       width_multiplier: Factor of `features`, rounded down but not below 16 (slim's
         depth_multiplier).
-      dtype: Of the computation; parameters stay float32.
+      dtype: Type of the computation; parameters stay float32.
     """
 
     features: int

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from inception.network import fused, layers, modules
+from inception.network import fused, layers, stems
 from inception.network.batch_norm import BatchNorm
 from inception.network.layers import ConvBN
 from inception.network.modules import (
@@ -39,13 +39,13 @@ FIGURE6_TABLE1 = {
 
 # What the first layers may be, and the smallest input that leaves the 7x7 grid of 35x35's stage.
 STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
-    "factorized": (modules.stem_factorized, 75),
-    "7x7": (modules.stem_7x7, 75),
-    "factorized_stride1": (partial(modules.stem_factorized, stride=1), 39),
-    "factorized_stride1_no_pool": (partial(modules.stem_factorized, stride=1, pool=False), 21),
+    "factorized": (stems.factorized, 75),
+    "7x7": (stems.conv_7x7, 75),
+    "factorized_stride1": (partial(stems.factorized, stride=1), 39),
+    "factorized_stride1_no_pool": (partial(stems.factorized, stride=1, pool=False), 21),
 }
 
-HEADS = ("Logits", "AuxLogits")  # what follows the stages
+HEADS = ("AuxLogits", "Logits")  # what follows the stages, in order
 WEIGHTS = ("ema", "raw")  # the running averages of a run's weights, and the weights themselves
 
 NETWORK_CHOICES = {
@@ -74,7 +74,7 @@ class Inception(nn.Module):
         16 channels.
       dropout_rate: Rate of the dropout before the logits.
       relu_between_3x3: A ReLU between figure 5's two 3x3, or a linear unit (section 3.1, figure 2).
-      factorization: Of figure 6's 7x7: "asymmetric", "full" or "3x3" (section 3.2).
+      factorization: How figure 6's 7x7 is factorized: "asymmetric", "full" or "3x3" (section 3.2).
       expanded_filter_bank: Figure 7 on the 8x8 grid, or figure 5's module with its channels.
       reduction: "parallel" (figure 10), "pool_first" or "convolve_first" (figure 9).
       avg_pool_counts_padding: Whether average pools count the padding (torchvision, timm) or not
@@ -87,7 +87,7 @@ class Inception(nn.Module):
       batch_norm_folded: The network for inference, of the variables of `fused.fold_batch_norm`.
       fuse: Compute some layers together or in another order, to the same result but faster
         (fused.py); False computes every box of the figures by itself and in its place.
-      dtype: Of activations; parameters and statistics stay float32.
+      dtype: Type of activations; parameters and statistics stay float32.
 
     Raises:
       ValueError: For a choice that is not listed above or does not go with another.
@@ -152,19 +152,19 @@ class Inception(nn.Module):
         """Classifies `images` [batch, height, width, 3], float, in [-1, 1].
 
         Args:
-          images: at least 75x75 (39x39 and 21x21 with the stems of table 2), not always square.
-          train: batch statistics and dropout (which needs an rng named "dropout").
-          aux_head: whether the side head runs; None: in training only, so that weights trained at
-            one input size can be evaluated at any other.
-          frozen: stages that are not trained: they normalize by their running averages, and no
+          images: At least 75x75 pixels (39x39 and 21x21 with the stems of table 2); any shape.
+          train: Use batch statistics and dropout (which needs an rng named "dropout").
+          aux_head: Whether the auxiliary head runs; None: in training only, so that weights trained
+            at one input size can be evaluated at any other.
+          frozen: Stages that are not trained: they normalize by their running averages, and no
             gradient passes their outputs.
 
         Returns:
           Float32 logits [batch, num_classes], and the endpoints: the output of every stage by
-          slim's name, "pooled" [batch, 2048] and, if the side head ran, "aux_logits".
+          slim's name, "pooled" [batch, 2048] and, if the auxiliary head ran, "aux_logits".
 
         Raises:
-          ValueError: when the images are too small or not RGB.
+          ValueError: If the images are too small or not RGB.
         """
         self._check_images(images)
         endpoints = {}
@@ -235,7 +235,7 @@ class Inception(nn.Module):
             "convolve_first": partial(Figure9, pool_first=False),
         }
         reduction = partial(figure, reductions[self.reduction])
-        stem = modules.stem_table1 if literal else STEMS[self.stem][0]
+        stem = stems.table1 if literal else STEMS[self.stem][0]
         widths = FIGURE6_TABLE1 if literal else FIGURE6
         return [
             *stem(conv),  # 35x35x192 or 288

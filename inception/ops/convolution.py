@@ -36,7 +36,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: str = "SAME"
     Args:
       x: [batch, height, width, channels]; cast to the kernel's type.
       kernel: [height, width, channels, features].
-      stride: In both directions.
+      stride: Stride in both directions.
       padding: "SAME" or "VALID".
 
     Returns:

@@ -1,1 +1,1 @@
-"""What would a run do on chips that are not here?"""
+"""What would a run do on chips that this machine does not have?"""

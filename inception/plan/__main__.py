@@ -1,11 +1,13 @@
-"""Plans a run on TPUs or GPUs that are not here; this machine is not examined.
+"""Plans a run on TPUs or GPUs that this machine does not have.
 
     python -m inception.plan --config=configs/v3.py --topology=v5e:4x4 [--table=docs/scaling.md]
 
-The topology is one of v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4 (needs `pip install "jax[tpu]"`), h100,
-h100:8, h200, a100, l4, b200 (needs `pip install "jax[cuda13]"`). The run's own step is compiled for
-it, which takes minutes. --table writes what the same step does on 1 to 256 such chips into a
-Markdown file. Nothing of a plan is measured.
+Topologies: v4:2x2x1, v5e:4x4, v5p:2x2x1, v6e:4x4 and the like (they need `pip install "jax[tpu]"`);
+a100, h100, h200, l4, b200, and several of one host, such as h100:8 (`pip install "jax[cuda13]"`).
+
+The run's training step is compiled for the topology, which takes minutes; everything else is
+computed from the program and from the chips' published speeds. Nothing is measured on them. --table
+writes what the same step does on 1 to 256 such chips into a Markdown file.
 """
 
 import sys
@@ -14,18 +16,18 @@ from collections.abc import Sequence
 from inception import command_line
 from inception.config import load
 from inception.doctor.findings import show
-from inception.plan.absent import check_installed, parse_topology
+from inception.plan.rows import Plan, rows
 from inception.plan.table import write_table
-from inception.plan.topology import Plan, rows
+from inception.plan.topology import check_installed, parse_topology
 from inception.workdir.files import local_path
 from inception.workdir.logbook import log
 
 
 def examine(run: Plan, table: str | None = None) -> bool:
-    """Prints the rows of a plan, and writes its table into a file if there is one to write.
+    """Prints the rows of a plan, and writes its table into the file `table`, if given.
 
     Returns:
-      Whether the run fits on the topology.
+      Whether the run fits into the chips' memory.
     """
     fits = True
     for name, finding in rows(run):
@@ -41,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Plans the run that the command line names."""
     parser = command_line.parser("python -m inception.plan", __doc__, config=True)
     parser.add_argument("--config", required=True, help="a file such as configs/v3.py")
-    parser.add_argument("--topology", required=True, help="absent chips, such as v5e:4x4 or h100")
-    parser.add_argument("--table", type=local_path, help="a Markdown file for the plan's table")
+    parser.add_argument("--topology", required=True, help="chips, such as v5e:4x4 or h100")
+    parser.add_argument("--table", type=local_path, help="a Markdown file with marks for the table")
     args, overrides = command_line.parse(parser, argv)
     config, topology = load(args.config, overrides), parse_topology(args.topology)
     check_installed(topology)

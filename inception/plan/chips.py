@@ -1,8 +1,4 @@
-"""What accelerators are, from their makers' pages: the numbers that a plan for an absent one needs.
-
-Bandwidths are bytes/s, and those of interconnects both directions together, as they are published.
-Arithmetic is that of bfloat16 with float32 sums, without sparsity.
-"""
+"""Published specifications of accelerators."""
 
 import re
 from typing import NamedTuple
@@ -12,40 +8,53 @@ GIB = 2**30
 
 
 class Gpu(NamedTuple):
-    """What XLA asks of a GPU: multiprocessors, their limits, caches (CUDA's device properties)."""
+    """Properties of a GPU that XLA compiles for, as CUDA reports them.
+
+    Attributes:
+      title: CUDA's name of the device.
+      capability: Major and minor compute capability.
+      cores: Number of multiprocessors.
+      clock: Clock rate in GHz.
+      level2_cache: Bytes of the L2 cache.
+      shared_memory: Bytes of shared memory of a multiprocessor; a block may use 1 KiB less.
+      threads: Maximum number of threads of a multiprocessor.
+      units: Number of float32 units of a multiprocessor.
+    """
 
     title: str
     capability: tuple[int, int]
     cores: int
-    clock: float  # GHz
+    clock: float
     level2_cache: int
-    shared_memory: int  # bytes of a multiprocessor; a block may have 1 KiB less
-    threads: int = 2048  # of a multiprocessor
-    units: int = 128  # that multiply float32, of a multiprocessor
+    shared_memory: int
+    threads: int = 2048
+    units: int = 128
 
 
 class Chip(NamedTuple):
     """A kind of accelerator.
 
     Attributes:
-      arithmetic: operations/s, two to a multiply-add.
-      memory: bytes.
-      traffic: bytes/s of its memory.
-      interconnect: bytes/s between chips, both directions together; of one chip, all its links.
-      link: what that is called.
-      most: chips that it connects.
-      per_host: chips that a host feeds.
-      source: where all this was read.
-      gpu: what XLA needs besides; None for a TPU.
+      name: Name as in --topology.
+      flops: Operations/s in bfloat16 with float32 sums, two to a multiply-add, without sparsity.
+      memory: Bytes of main memory.
+      bandwidth: Bytes/s of main memory.
+      interconnect: Bytes/s from one chip to the others, over all its links, both directions added
+        up, as published.
+      link: Name of the interconnect.
+      max_chips: Maximum number of connected chips.
+      per_host: Number of chips that a host feeds.
+      source: Page that these numbers come from.
+      gpu: Further properties for XLA; None for a TPU.
     """
 
     name: str
-    arithmetic: float
+    flops: float
     memory: float
-    traffic: float
+    bandwidth: float
     interconnect: float
     link: str
-    most: int
+    max_chips: int
     per_host: int
     source: str
     gpu: Gpu | None = None
@@ -90,18 +99,18 @@ CHIPS = {
 }
 
 
-# As JAX names the devices whose names are not the chips'.
+# JAX's names of devices that do not contain the chip's.
 _KINDS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
 
 
 def find_chip(device_kind: str) -> Chip | None:
-    """The chip that JAX calls `device_kind`, "TPU v5 lite" or "NVIDIA H100 80GB HBM3"; or None."""
+    """The chip by `jax.Device.device_kind`, e.g. "NVIDIA H100 80GB HBM3"; None if unknown."""
     kind = _KINDS.get(device_kind, device_kind).lower()
     return next((chip for chip in CHIPS.values() if re.search(rf"\b{chip.name}\b", kind)), None)
 
 
 def target_config(chip: Chip) -> str:
-    """The description by which XLA compiles for a GPU, its GpuTargetConfigProto as text.
+    """XLA's description of a GPU: a GpuTargetConfigProto as text.
 
     https://github.com/openxla/xla/blob/main/xla/stream_executor/device_description.proto
     """
@@ -120,7 +129,7 @@ def target_config(chip: Chip) -> str:
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  memory_bandwidth: {chip.traffic:.0f}
+  memory_bandwidth: {chip.bandwidth:.0f}
   l2_cache_size: {gpu.level2_cache}
   clock_rate_ghz: {gpu.clock}
   device_memory_size: {chip.memory:.0f}

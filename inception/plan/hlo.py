@@ -1,6 +1,5 @@
-"""Reads the text of a program that XLA has compiled, `compiled.as_text()`.
+"""Parses the text of a compiled program, `compiled.as_text()`, as far as traffic.py needs it.
 
-Only what counting needs: computations, their instructions, and the shapes with their layouts.
 https://openxla.org/xla/operation_semantics and https://openxla.org/xla/tiled_layout.
 """
 
@@ -11,7 +10,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-ON_CHIP = 1  # the memory space of a TPU's vector memory, S(1); 0 is its HBM, others are scalars'
+# Memory spaces of a TPU: S(1) is its on-chip vector memory, 0 its HBM; the others hold scalars.
+ON_CHIP = 1
 
 _BITS = re.compile(r"[a-z]+(\d+)")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](?:\{([\d,]*)(?::([^}]*))?\})?")
@@ -26,22 +26,22 @@ _CALLED = re.compile(
 
 
 class Array(NamedTuple):
-    """An array of a program and where it lies."""
+    """An array of a program with its layout."""
 
     dtype: str
     dims: tuple[int, ...]
     order: tuple[int, ...]  # dimensions from the fastest to the slowest
-    tile: tuple[int, ...]  # of the fastest dimensions, which are padded to multiples of it
-    space: int  # 0 is the main memory
+    tile: tuple[int, ...]  # sizes that the fastest dimensions are padded to multiples of
+    space: int  # memory space; 0 is the main memory
 
     @property
     def logical_bytes(self) -> int:
-        """Bytes of its elements."""
+        """Bytes of the elements, without padding."""
         return math.ceil(math.prod(self.dims) * _bits(self.dtype) / 8)
 
     @property
     def bytes(self) -> int:
-        """Bytes that it takes in memory: tiles are whole, so 64 channels may take 128 lanes."""
+        """Bytes in memory, with padding: 64 channels may take 128 lanes."""
         physical = [self.dims[axis] for axis in self.order] or [1]
         for number, size in enumerate(reversed(self.tile)):
             padded = math.ceil(physical[number] / size) * size if number < len(physical) else size
@@ -53,22 +53,22 @@ class Instruction(NamedTuple):
     """An operation of a computation."""
 
     name: str
-    arrays: tuple[Array, ...]  # its result's, of a tuple one by one
+    arrays: tuple[Array, ...]  # the results; those of a tuple one by one
     opcode: str
-    operands: tuple[str, ...]  # names, in the same computation
-    called: dict[str, list[str]]  # the computations it calls, by "calls", "body", ...
-    text: str  # all behind the opcode: operands, attributes, metadata
+    operands: tuple[str, ...]  # names of instructions of the same computation
+    called: dict[str, list[str]]  # names of computations, by "calls", "body", ...
+    text: str  # from the opcode on: operands, attributes, metadata
 
     @property
     def op_name(self) -> str:
-        """Where it comes from, "jit(train_step)/.../Mixed_5b/branch1x1/conv/..."; or nothing."""
+        """Origin such as "jit(train_step)/.../Mixed_5b/branch1x1/conv/..."; "" if unknown."""
         found = re.search(r'op_name="([^"]*)"', self.text)
         return found[1] if found else ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Computation:
-    """Instructions in their order, by their names; `root` is the result."""
+    """Instructions by name, in execution order; `root` names the result."""
 
     name: str
     instructions: dict[str, Instruction]
@@ -76,7 +76,7 @@ class Computation:
 
     @cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """The instructions that have an instruction's result as an operand, by its name."""
+        """Users of each instruction's result, by the name of the instruction."""
         found: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
         for each in self.instructions.values():
             for name in dict.fromkeys(each.operands):
@@ -85,7 +85,7 @@ class Computation:
 
     @cached_property
     def parameters(self) -> dict[int, Instruction]:
-        """The parameters by their numbers."""
+        """Parameters by number."""
         return {
             int(each.text.split("(", 1)[1].split(")", 1)[0]): each
             for each in self.instructions.values()
@@ -97,8 +97,8 @@ class Program:
     """A compiled program.
 
     Attributes:
-      computations: by their names.
-      entry: the one that runs.
+      computations: Computations by name.
+      entry: The computation that the program starts with.
     """
 
     def __init__(self, text: str):
@@ -119,10 +119,11 @@ class Program:
 
     @cached_property
     def executed(self) -> dict[str, float]:
-        """How often each computation runs by itself in a run of the program, by its name.
+        """Number of executions of each computation in a run of the program, by name.
 
-        What is fused into an instruction, or applied to elements, does not run by itself. Loops
-        count as often as their condition or XLA's notes say; of branches each counts whole.
+        Computations that are fused into an instruction or applied to elements are left out. Loops
+        count by XLA's trip count or the constant in their condition; every branch of a conditional
+        counts.
         """
         times: dict[str, float] = {}
 
@@ -139,7 +140,7 @@ class Program:
         return times
 
     def instructions(self) -> Iterator[tuple[Computation, Instruction, float]]:
-        """All that run by themselves: (computation, instruction, how often)."""
+        """Yields (computation, instruction, number of executions) of what `executed` has."""
         for name, count in self.executed.items():
             for instruction in self.computations[name].instructions.values():
                 yield self.computations[name], instruction, count
@@ -158,7 +159,7 @@ class Program:
 
 
 def arrays(shape: str) -> tuple[Array, ...]:
-    """The arrays of a shape such as "(f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)})"."""
+    """Parses a shape such as "(f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)})"."""
     found = []
     for dtype, dims, order, layout in _ARRAY.findall(shape):
         if dtype == "token" or not (_BITS.match(dtype) or dtype == "pred"):
@@ -205,7 +206,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str) -> int:
-    """The index behind the bracket that closes the first one."""
+    """The index after the bracket that closes the first one."""
     depth = 0
     for index, character in enumerate(text):
         depth += (character == "(") - (character == ")")

@@ -1,16 +1,15 @@
-"""Counts what a compiled program reads from and writes to an accelerator's main memory (HBM).
+"""Counts the bytes that a compiled program moves from and to an accelerator's main memory (HBM).
 
-XLA's own "bytes accessed" counts a TPU's on-chip memory too. Here an instruction that runs by
-itself reads each of its operands once and writes its results once, if they lie in main memory, with
-the padding that a TPU's tiles add. Finer than that:
-* of an operand that is only sliced inside a fusion, also after elementwise operations, the slices
-  are read;
-* an update in place reads and writes the update, not the whole array;
-* an asynchronous copy or slice is counted where it starts, and only at the end that lies in main
-  memory; what waits for it, and views such as bitcasts, cost nothing;
-* loops count as often as they run.
-This is a lower bound: windows of a convolution that overlap may be read more than once, a cuDNN
-algorithm may use scratch space, and a GPU's second-level cache may spare some.
+XLA's own "bytes accessed" includes a TPU's on-chip memory. Here an instruction that is not fused
+into another reads each operand once and writes each result once, with the padding of a TPU's tiles,
+unless it is in on-chip memory. In detail:
+* If a fusion only slices an operand, perhaps after elementwise operations, the slices count.
+* An update in place reads and writes the update, not the whole array.
+* An asynchronous copy or slice counts where it starts. Waiting for it, and views such as bitcasts,
+  cost nothing.
+* A loop's body counts once for each iteration.
+This is an estimate: overlapping windows of a convolution may be read more than once, a cuDNN
+algorithm may use scratch space, and a GPU's L2 cache may save some reads.
 """
 
 import re
@@ -20,50 +19,50 @@ from typing import NamedTuple
 from inception.plan.hlo import ON_CHIP, Array, Computation, Instruction, Program
 
 VIEWS = ("bitcast", "get-tuple-element", "tuple", "parameter", "constant", "after-all")
-# They wait, name devices, or run other computations, whose instructions are counted.
+# They wait, name devices, or run other computations, whose instructions count themselves.
 FREE_OPS = (
     *("partition-id", "replica-id", "iota", "rng-get-and-update-state"),
     *("call", "conditional", "while", "async-start", "opt-barrier", "add-dependency"),
 )
 NO_WORK_TARGETS = ("ConcatBitcast", "AllocateBuffer", "SliceBitcast")
 SLICES = ("slice", "dynamic-slice", "gather")
-# Views, and operations whose slice is the same operation on its operands' slices.
+# A slice of their result needs only the same slice of each operand.
 ELEMENTWISE = (
     *("bitcast", "convert", "add", "subtract", "multiply", "divide", "maximum", "minimum"),
     *("negate", "select", "compare"),
 )
-MAX_HOPS = 6  # instructions between a copy and what it is made for
+MAX_HOPS = 6  # instructions between a copy and the operation that it serves
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
 class Transfer(NamedTuple):
-    """What an instruction that runs by itself moves."""
+    """Traffic of an instruction."""
 
     name: str
     kind: str  # see `kind_of`
     op_name: str
-    times: float  # that it runs
-    read: float  # bytes of main memory, of one run
-    written: float
-    padding: float  # of these, bytes that hold nothing
+    times: float  # number of executions
+    read: float  # bytes from main memory, of one execution
+    written: float  # bytes to main memory
+    padding: float  # bytes of both that are padding
 
     @property
     def total(self) -> float:
-        """Bytes of all its runs."""
+        """Bytes of all executions."""
         return self.times * (self.read + self.written)
 
 
 class Collective(NamedTuple):
-    """A message between devices."""
+    """Communication between devices."""
 
-    kind: str  # of COLLECTIVES
-    bytes: int  # of its result
+    kind: str  # one of COLLECTIVES
+    bytes: int  # of the result
     arrays: int
     op_name: str
 
 
 def transfers(program: Program) -> list[Transfer]:
-    """All that a program's instructions move, in the order in which they run."""
+    """Traffic of a program's instructions, in execution order."""
     found = []
     for computation, instruction, times in program.instructions():
         opcode = instruction.opcode
@@ -72,7 +71,7 @@ def transfers(program: Program) -> list[Transfer]:
             continue
         if target and target[1] in NO_WORK_TARGETS:
             continue
-        read, written = _moved(program, computation, instruction)
+        read, written = _hbm_bytes(program, computation, instruction)
         padding = sum(_padding(array, used) for array, used in (*read, *written))
         cause = _cause(computation, instruction)
         found.append(
@@ -90,7 +89,7 @@ def transfers(program: Program) -> list[Transfer]:
 
 
 def collectives(program: Program) -> list[Collective]:
-    """What is sent between devices, also by computations that others run."""
+    """All communication of a program."""
     return [
         Collective(
             kind, sum(array.logical_bytes for array in arrays), len(arrays), instruction.op_name
@@ -104,7 +103,7 @@ def collectives(program: Program) -> list[Collective]:
 
 
 def kernels(program: Program) -> int:
-    """Launches of a GPU: fusions, library calls and copies, as often as they run."""
+    """Number of kernels that a GPU launches: fusions, library calls and copies."""
     return sum(
         round(times)
         for _, instruction, times in program.instructions()
@@ -112,27 +111,27 @@ def kernels(program: Program) -> int:
     )
 
 
-def by_stage(moved: list[Transfer], stages: tuple[str, ...]) -> Counter[tuple[str, str]]:
-    """Bytes by (stage, "forward" or "backward"); what belongs to none is ("step", "")."""
+def by_stage(found: list[Transfer], stages: tuple[str, ...]) -> Counter[tuple[str, str]]:
+    """Bytes by (stage, "forward" or "backward"); the rest of the step is ("step", "")."""
     pattern = re.compile(rf"/({'|'.join(map(re.escape, stages))})(?=[./]|$)")
     sums: Counter[tuple[str, str]] = Counter()
-    for each in moved:
+    for each in found:
         stage = pattern.search(each.op_name)
-        way = "backward" if "transpose(" in each.op_name else "forward"
-        sums[(stage[1], way) if stage else ("step", "")] += each.total  # type: ignore[assignment]
+        direction = "backward" if "transpose(" in each.op_name else "forward"
+        sums[(stage[1], direction) if stage else ("step", "")] += each.total  # type: ignore[assignment]
     return sums
 
 
-def by_kind(moved: list[Transfer]) -> Counter[str]:
+def by_kind(found: list[Transfer]) -> Counter[str]:
     """Bytes by `kind_of`."""
     sums: Counter[str] = Counter()
-    for each in moved:
+    for each in found:
         sums[each.kind] += each.total  # type: ignore[assignment]
     return sums
 
 
 def kind_of(program: Program, instruction: Instruction) -> str:
-    """What an instruction mainly does, by the operations that are fused into it."""
+    """Main kind of work of an instruction, by the operations that are fused into it."""
     opcodes = _opcodes(program, instruction)
     if any(opcode.removesuffix("-start") in COLLECTIVES for opcode in opcodes):
         return "between devices"
@@ -151,7 +150,7 @@ def kind_of(program: Program, instruction: Instruction) -> str:
 
 
 def _cause(computation: Computation, instruction: Instruction) -> Instruction:
-    """What a copy onto the chip is made for, or what made that which is copied; or itself."""
+    """The consumer of a copy onto the chip or the producer of another copy; else itself."""
     if instruction.opcode not in ("copy-start", "slice-start", "copy"):
         return instruction
     onto = any(array.space == ON_CHIP for array in instruction.arrays[:2])
@@ -175,8 +174,8 @@ def _opcodes(program: Program, instruction: Instruction) -> set[str]:
     return found
 
 
-def _moved(program: Program, computation: Computation, instruction: Instruction):
-    """What it reads and writes of main memory: lists of (array, bytes)."""
+def _hbm_bytes(program: Program, computation: Computation, instruction: Instruction):
+    """What it reads from and writes to main memory: lists of (array, bytes)."""
     operands = [
         computation.instructions[name]
         for name in dict.fromkeys(instruction.operands)
@@ -216,7 +215,8 @@ def _used(
 ) -> float:
     """Bytes that a fused computation reads of its parameter; infinite for all of it.
 
-    `known` is what has been found already: ways through elementwise operations meet again.
+    `known` has results by name: elementwise operations may join again, which would otherwise make
+    the number of paths grow exponentially.
     """
     known = {} if known is None else known
     if name not in known:
@@ -251,7 +251,7 @@ def _in_place(computation: Computation, update: Instruction, name: str) -> bool:
 
 
 def _written(computation: Computation, results: tuple[Array, ...]) -> list[float]:
-    """Bytes that a fused computation writes of each of its results."""
+    """Bytes that a fused computation writes of each result."""
     roots = _roots(computation)
     if len(roots) != len(results):
         return [array.bytes for array in results]
@@ -264,7 +264,7 @@ def _written(computation: Computation, results: tuple[Array, ...]) -> list[float
 
 
 def _roots(computation: Computation) -> list[Instruction]:
-    """The instructions that make the results, behind tuples and bitcasts."""
+    """The instructions that produce the results, through tuples and bitcasts."""
     root = computation.instructions[computation.root]
     names = root.operands if root.opcode == "tuple" else (root.name,)
     found = []
@@ -280,8 +280,8 @@ def _whole(arrays) -> list[tuple[Array, float]]:
     return [(array, array.bytes) for array in arrays]
 
 
-def _in_hbm(moved) -> list[tuple[Array, float]]:
-    return [(array, used) for array, used in moved if array.space not in (ON_CHIP, 2, 6)]
+def _in_hbm(sizes) -> list[tuple[Array, float]]:
+    return [(array, used) for array, used in sizes if array.space not in (ON_CHIP, 2, 6)]
 
 
 def _padding(array: Array, used: float) -> float:

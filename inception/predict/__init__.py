@@ -1,1 +1,1 @@
-"""The command that says what is in images: answers.py, picture.py; files.py reads the images."""
+"""What is in images: the Predictor, and the command for classes and features of files."""

@@ -33,15 +33,15 @@ def find_answers(
 ) -> list[Answer]:
     """The answers for all files that have one, in order; the others are reported.
 
-    A file that can be read has none where the network's logits are not finite.
+    A file has none if it cannot be read or the network's logits are not finite.
 
     Args:
-      predictor: the network.
-      labels: the classes' names, () where they are not known.
-      files: of images.
-      topk: classes of an answer, or as many as there are.
-      activation: What makes probabilities of logits, see `Pretrained.activation`.
-      max_pixels: of an image as it is stored, above which it cannot be read.
+      predictor: The network.
+      labels: Names of the classes, or ().
+      files: Paths of images.
+      topk: Number of classes in an answer; at most all classes.
+      activation: "softmax" or "sigmoid", which turns logits into probabilities.
+      max_pixels: Largest number of pixels of an image as it is stored.
     """
     answers = []
     probability_of = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[activation]
@@ -58,11 +58,11 @@ def find_answers(
 
 
 def table(answers: Sequence[Answer]) -> str:
-    """One line per class of each image."""
+    """A table with one line per class of each image."""
     rows = [
-        (printable(answer.file) if place == 0 else "", name, f"{probability:.2%}")
+        (printable(answer.file) if rank == 0 else "", name, f"{probability:.2%}")
         for answer in answers
-        for place, (name, probability) in enumerate(
+        for rank, (name, probability) in enumerate(
             zip(answer.classes, answer.probabilities, strict=True)
         )
     ]

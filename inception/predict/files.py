@@ -1,4 +1,4 @@
-"""Images that a command names, files and folders, through a network in batches, with progress."""
+"""The images of a command line (files and folders), and their way through a network."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,19 +11,17 @@ from inception.data.folder import images_below
 from inception.errors import UserError
 from inception.predict.predictor import Outputs, Predictor
 
-# Of the commands that read images, about the two flags that decide how much memory they need.
 MEMORY_ADVICE = "A smaller --batch_size or --max_pixels needs less"
-PIXELS_HELP = "of an image; a larger one is reported, not decoded (%(default)s)"
 
 
 def find_images(paths: Sequence[str]) -> list[str]:
-    """The files that are named, and those below the folders that are, on a disk or in a bucket.
+    """The named files, and the images in the named folders at any depth, on a disk or in a bucket.
 
-    In a folder the suffix decides what is an image, and what begins with a dot is left out. Each
-    real folder is looked through once, see `images_below`.
+    In a folder the suffix decides what is an image, and hidden files are left out. Each real folder
+    is searched once, see `images_below`.
 
     Raises:
-      UserError: if a folder contains none.
+      UserError: if a folder contains no images.
     """
     found = []
     for path in paths:
@@ -38,20 +36,20 @@ def find_images(paths: Sequence[str]) -> list[str]:
 def outputs(
     predictor: Predictor, files: Sequence[str], max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[list[str], Outputs]]:
-    """Reads the files batch by batch and shows images per second and the time left.
+    """Reads the files batch by batch, and shows images per second and the time left.
 
-    A file that cannot be read, or has more than `max_pixels`, is reported, and the others go on.
+    A file that cannot be read, or has more than `max_pixels`, is reported and left out.
 
     Yields:
       The files of a batch that could be read, in order, and their outputs.
     """
     terminal = sys.stderr.isatty()
-    pause = 1 if terminal else 60  # seconds; a log is not filled with it
+    pause = 1 if terminal else 60  # seconds; a log gets few lines
     bar = tqdm(total=len(files), unit=" images", delay=pause, mininterval=pause, leave=False)
     with bar as progress:
 
         def report(index: int, error: Exception) -> None:
-            # write() draws the bar again below the line.
+            # tqdm's write() redraws the bar below the line.
             (progress.write if terminal else print)(f"error: {error}", file=sys.stderr)
             progress.update()
 

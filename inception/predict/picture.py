@@ -1,4 +1,4 @@
-"""The picture of answers: every image beside its most probable classes as bars."""
+"""A picture of answers: every image next to its most probable classes as bars."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from inception.data.decode import MAX_PIXELS, decode, read_file
 from inception.data.folder import printable
 from inception.predict.answers import Answer
 
-_LARGEST = 400  # pixels of a side that are drawn
-# A dollar in a class's name is no mathematics.
+_MAX_SIDE = 400  # pixels of a drawn image
+# A dollar in a class's name does not mean mathematics.
 _STYLE: Any = {"font.size": 9, "axes.titlesize": 9, "text.parse_math": False}
 
 
 @mpl.rc_context(_STYLE)
 def draw(answers: Sequence[Answer], max_pixels: int = MAX_PIXELS) -> Figure:
-    """Draws a row per answer; the images are read again, those of up to `max_pixels`.
+    """Draws a row per answer. The images are read again, hence `max_pixels`.
 
     Returns:
-      A figure of its own, not pyplot's.
+      A figure that pyplot does not manage.
     """
     height = 0.9 + 0.2 * max(len(answer.classes) for answer in answers)
     figure = Figure(figsize=(8, height * len(answers)), dpi=100, layout="constrained")
@@ -36,7 +36,7 @@ def draw(answers: Sequence[Answer], max_pixels: int = MAX_PIXELS) -> Figure:
 
 def _show_image(axes: Axes, file: str, max_pixels: int) -> None:
     pixels = decode(read_file(file), max_pixels=max_pixels)
-    step = -(-max(pixels.shape) // _LARGEST)
+    step = -(-max(pixels.shape) // _MAX_SIDE)
     axes.imshow(pixels[::step, ::step])
     axes.set_axis_off()
     axes.set_title(textwrap.shorten(printable(PurePath(file).name), 30, placeholder=" ..."))
@@ -44,10 +44,10 @@ def _show_image(axes: Axes, file: str, max_pixels: int) -> None:
 
 def _show_bars(axes: Axes, answer: Answer) -> None:
     names = [textwrap.shorten(name, 30, placeholder=" ...") for name in answer.classes]
-    places = range(len(names))
-    bars = axes.barh(places, answer.probabilities, color="tab:blue")
+    rows = range(len(names))
+    bars = axes.barh(rows, answer.probabilities, color="tab:blue")
     axes.bar_label(bars, [f"{p:.1%}" for p in answer.probabilities], padding=3)
-    axes.set_yticks(places, names)
+    axes.set_yticks(rows, names)
     axes.set_xlim(0, 1.15)  # room for the numbers
     axes.invert_yaxis()
     axes.set_xticks([])

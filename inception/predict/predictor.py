@@ -1,8 +1,7 @@
-"""One seam for inference: images of any count through a network, to logits and endpoints.
+"""Inference: any number of images through a network, to logits and endpoints.
 
-All it needs is (model, variables, preprocessing), from a run, a checkpoint or anybody's weights; no
-labels, no class folders, no optimizer. The evaluator stands on it, and so does whatever else looks
-at images.
+A Predictor needs only (model, variables, preprocessing), from a run, a checkpoint or anyone's
+weights. Evaluation uses it too.
 
 predict = inception.Predictor(*inception.load_pretrained("runs/v3"), endpoints=["pooled"])
 outputs = predict(images)                             # uint8 [n, size, size, 3], any n
@@ -32,16 +31,16 @@ class Predictor:
     """A network with its weights, compiled for images of its preprocessing's size.
 
     Args:
-      model: the network.
-      variables: its "params" and "batch_stats"; batch normalization is folded into them, once.
-      preprocessing: that the weights were trained for.
-      endpoints: names of the model's endpoints that are wanted beside "logits": a stage such as
-        "Mixed_6e", "pooled" or "aux_logits". What is not asked for is not computed.
-      batch_size: images that go through the devices at once, over all of them.
-      mesh: the devices; None for all of this process.
+      model: The network.
+      variables: Its "params" and "batch_stats"; batch normalization is folded into them, once.
+      preprocessing: Preprocessing that the weights were trained for.
+      endpoints: Names of the model's endpoints to return besides "logits": a stage such as
+        "Mixed_6e", "pooled" or "aux_logits". Others are not computed.
+      batch_size: Number of images that go through all devices at once.
+      mesh: The devices; None for all of this process.
 
     Raises:
-      ValueError: for an endpoint that the network does not have, or a batch_size below 1.
+      ValueError: for an unknown endpoint, or a batch_size below 1.
     """
 
     def __init__(
@@ -72,13 +71,13 @@ class Predictor:
                 raise ValueError(f"endpoint {name!r} is unknown; the network has {known}")
 
     def on_devices(self, images: jax.Array) -> dict[str, jax.Array]:
-        """Logits and endpoints of a batch that lies on the devices already.
+        """Logits and endpoints of a batch that is on the devices already.
 
         Args:
           images: uint8 [batch, size, size, 3].
 
         Returns:
-          "logits" [batch, classes] and every endpoint asked for, on the devices.
+          "logits" [batch, classes] and the endpoints, on the devices.
         """
         outputs = _forward(
             self.variables,
@@ -98,7 +97,7 @@ class Predictor:
           images: uint8 [n, size, size, 3], any n.
 
         Returns:
-          "logits" float32 [n, classes] and every endpoint asked for, [n, ...].
+          "logits" float32 [n, classes] and the endpoints, [n, ...].
 
         Raises:
           ValueError: for images of another type or shape.
@@ -126,11 +125,11 @@ class Predictor:
         """Reads, decodes and preprocesses images, and yields batch after batch of their outputs.
 
         Args:
-          images: paths, encoded files (bytes) or pixels, uint8 [height, width, 3].
-          threads: that decode; 0: one for each core that this process may use.
-          max_pixels: of an image as it is stored, above which it cannot be read; None: 178,956,970,
+          images: Paths, encoded files (bytes) or pixels, uint8 [height, width, 3].
+          threads: Number of decoding threads; 0: one for each core that this process may use.
+          max_pixels: Largest number of pixels of an image as it is stored; None: 178,956,970,
             Pillow's limit.
-          on_error: called with the index of an image that cannot be read and the reason; None
+          on_error: Called with the index of an image that cannot be read and the reason; None
             raises it.
 
         Yields:
@@ -139,7 +138,7 @@ class Predictor:
 
         Raises:
           BadImage: for an image that cannot be read, without `on_error`.
-          MemoryError: for one whose pixels do not fit, likewise.
+          MemoryError: for one whose pixels do not fit into memory, without `on_error`.
         """
         from inception.data.decode import MAX_PIXELS  # OpenCV and Grain serve only this
         from inception.data.stream import predict_stream
@@ -158,14 +157,14 @@ class Predictor:
                 yield batch["index"][good], self._batch(batch["image"][good, 0])
 
     def _batch(self, images: np.ndarray) -> Outputs:
-        """At most `_limit` images, padded to one of few sizes, for each is compiled on its own."""
+        """At most `_limit` images, padded to one of few sizes, as each size is compiled."""
         size = self.mesh.size
         while size < len(images):
             size = min(2 * size, self._limit)
         padded = np.zeros((size, *images.shape[1:]), np.uint8)
         padded[: len(images)] = images
         outputs = self.on_devices(jax.device_put(padded, sharding.split(self.mesh)))
-        # Copies: what is taken from a device is read-only.
+        # Copies, because arrays from a device are read-only.
         return {name: np.array(value)[: len(images)] for name, value in outputs.items()}
 
     def _known_endpoints(self) -> list[str]:
@@ -180,9 +179,9 @@ class Predictor:
 def _prepare(
     variables: dict, *, model: Inception, size: int, aux_head: bool
 ) -> tuple[dict, list[jax.Array]]:
-    """The variables with batch normalization folded, and the kernels as convolutions want them.
+    """The variables with batch normalization folded, and the kernels prepared for convolutions.
 
-    The network itself is not computed, for nothing of its output is returned.
+    The network itself is not computed, because its output is not returned.
     """
     folded = fold_batch_norm(variables, model.batch_norm_epsilon)
     with prepare_kernels() as kernels:
@@ -207,7 +206,7 @@ def _apply(variables: dict, images: jax.Array, *, model: Inception, mean, std, a
 
 
 def has_answer(logits: jax.Array) -> jax.Array:
-    """Whether a row of logits or log-probabilities says which class is the most probable.
+    """Whether a row of logits or log-probabilities has a most probable class.
 
     Args:
       logits: float [..., classes].

@@ -2,8 +2,8 @@
 
     python -m inception.show --config=configs/v3.py [--config.FIELD=VALUE ...] [--output=FILE]
 
-Above: some training images, one per row, as they are stored and as several epochs see them, cropped
-and augmented. Below: evaluation images as the network sees them, with their classes.
+At the top: some training images, one per row, as they are stored, and cropped and augmented as in
+several epochs. Below: evaluation images as the network sees them, with their classes.
 """
 
 import sys
@@ -23,7 +23,7 @@ def picture(config: ConfigDict, title: str) -> Figure:
     """Draws a config's training and evaluation data.
 
     Raises:
-      DataError: what `open_source` and the streams raise.
+      DataError: see `open_source` and the streams.
     """
     crops = config.eval.crops
     training = images.training_rows(
@@ -57,9 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args, overrides = command_line.parse(parser, argv)
     figure = picture(load(args.config, overrides), args.config)
-    small = {"optimize": True}
     figure.savefig(
-        args.output, format="png", bbox_inches="tight", pad_inches=0.15, pil_kwargs=small
+        args.output,
+        format="png",
+        bbox_inches="tight",
+        pad_inches=0.15,
+        pil_kwargs={"optimize": True},
     )
     print(f"{args.output}: look at it before you train.")
 

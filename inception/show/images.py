@@ -1,8 +1,8 @@
-"""Which images are shown, as they are stored and as the network sees them.
+"""Images as they are stored and as the network sees them.
 
-They are spread evenly over the split (a folder is sorted by class). They go through the same stream
-and augmentation as in a run, as a small data set of their own: what is drawn for an image is drawn
-from the same distributions, but is not what a run with this seed draws for it.
+They are spread evenly over the split (a folder is sorted by class), and go through a run's stream
+and augmentation as a small data set of their own. So the random choices have a run's distributions,
+but are not those of a run with this seed.
 """
 
 from itertools import islice
@@ -35,7 +35,7 @@ def training_rows(
       DataError: for data that cannot be read, as `train_stream` does.
     """
     few = _few(source, EXAMPLES, max_pixels)
-    size = len(few)  # a batch is an epoch, and holds every example
+    size = len(few)  # a batch is an epoch, with every example
     stream = train_stream(
         few, seed=seed, image_size=image_size, batch_size=size, augmentation=augmentation
     )
@@ -54,7 +54,7 @@ def training_rows(
 def evaluation_rows(
     source: Source, preprocessing: Preprocessing, crops: int, max_pixels: int = MAX_PIXELS
 ) -> list[Row]:
-    """A few examples: the crop of each, or of two examples, one per row, some of the many crops.
+    """A few examples with their single crops, or two, one per row, with some of their many crops.
 
     Raises:
       DataError: for data that cannot be read, as `eval_stream` does.

@@ -1,4 +1,4 @@
-"""The picture: parts below each other, each of rows of images."""
+"""The layout: parts, one below the other, of rows of images."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ COLUMNS = 6  # images in a row
 _CELL, _GAP, _CAPTION = 1.05, 0.06, 0.26
 _LEFT, _HEADING = 1.1, 0.62
 _WIDTH = _LEFT + COLUMNS * (_CELL + _GAP)
-# A dollar in a class's name is no mathematics.
+# A dollar in a class's name does not mean mathematics.
 _STYLE: Any = {"font.size": 8, "axes.titlesize": 8, "axes.titlepad": 4, "text.parse_math": False}
 
 
@@ -40,7 +40,7 @@ class Part(NamedTuple):
 
 @mpl.rc_context(_STYLE)
 def draw(*parts: Part) -> Figure:
-    """Draws the parts from the top down, on a figure of its own, not pyplot's."""
+    """Draws the parts from the top down, on a figure that pyplot does not manage."""
     height = _GAP + sum(_HEADING + sum(row.height for row in part.rows) for part in parts)
     figure = Figure(figsize=(_WIDTH, height), dpi=100)
     bottom = height

@@ -1,7 +1,7 @@
-"""Before several processes train together: do they have the same program, libraries and data?
+"""Checks that all processes of a run have the same config, code, libraries and data.
 
-Each computes its part of every step from what it has itself. Where that differs, a run would go
-on with wrong results, or hang. So each process tells what it has and process 0 compares.
+Every process computes its part of each step with its own program and data. If they differ, a run
+gives wrong results or hangs. So every process publishes what it has, and process 0 compares.
 """
 
 import hashlib
@@ -22,41 +22,41 @@ from inception.distributed import processes
 from inception.errors import UserError
 from inception.workdir.digests import by_name
 
-_MAY_DIFFER = ("data_dir", "data_threads")  # fields, also of `eval`: a host's own disks and cores
-# What decides the order, the pixels or the arithmetic.
+_MAY_DIFFER = ("data_dir", "data_threads")  # fields, also of `eval`: disks and cores of a host
+# Libraries that determine the order of examples, the pixels or the arithmetic.
 _LIBRARIES = (
     *("jax", "jaxlib", "jax-cuda13-plugin", "libtpu", "flax", "optax", "orbax-checkpoint"),
     *("numpy", "grain", "tensorflow-datasets", "array_record"),
     *("simplejpeg", "opencv-python-headless", "pillow"),
 )
-_MOST_NAMED = 5  # differences in a message
+_MAX_NAMED = 5  # differences in a message
 _ROOT = Path(__file__).parents[1]
 
 
 class DisagreementError(UserError, RuntimeError):
-    """Processes that cannot run together; the message names what differs, and where."""
+    """Processes that cannot train together; the message says what differs."""
 
 
 def check(
     config: ConfigDict, workdir: epath.Path, sources: dict[str, Source], variables: Any = None
 ) -> None:
-    """Compares this process with all others, when they all have come here; alone, does nothing.
+    """Compares all processes; waits for them. Does nothing if there is only one.
 
     Args:
-      config: of the run.
-      workdir: of the run, which all processes must see.
-      sources: the data by what it is for.
-      variables: of the network that the run starts from, NumPy arrays; None if it does not.
+      config: Config of the run.
+      workdir: Workdir of the run, which all processes must share.
+      sources: Data by purpose, such as "training".
+      variables: Variables that the run starts from, NumPy arrays; None for a fresh start.
 
     Raises:
-      DisagreementError: in every process, naming what differs.
-      ProcessStopped: if another one has stopped before.
+      DisagreementError: In every process, naming what differs.
+      ProcessStopped: If another process has stopped.
     """
     if processes.process_index_and_count()[1] == 1:
         return
     mine = json.dumps(facts(config, workdir, sources, variables))
     if verdict := processes.gather_and_reduce(
-        mine, lambda told: compare([json.loads(each) for each in told])
+        mine, lambda texts: compare([json.loads(text) for text in texts])
     ):
         raise DisagreementError(verdict)
 
@@ -64,10 +64,10 @@ def check(
 def facts(
     config: ConfigDict, workdir: epath.Path, sources: dict[str, Source], variables: Any = None
 ) -> dict[str, Any]:
-    """What must be the same everywhere, by name.
+    """What must be equal in all processes, by name.
 
-    Fields, versions, data, digests of the code, and of the weights that the run starts from:
-    the same path or name may hold others on another host.
+    Config, versions, data, digests of the code and of the weights that the run starts from: one
+    path or name may hold other weights on another host.
     """
     fields = settings.flatten(config)
     code = sorted(_ROOT.rglob("*.py"))
@@ -94,19 +94,19 @@ def facts(
     }
 
 
-def compare(told: list[dict[str, Any]]) -> str:
-    """What differs between processes, told in their order, as a sentence; "" if nothing does."""
+def compare(facts: list[dict[str, Any]]) -> str:
+    """A sentence on what differs between the facts of processes 0, 1, ...; "" if nothing does."""
     differences = [
         f"{name} is {first!r} in process 0 and {value!r} in process {number}"
-        for name in dict.fromkeys(itertools.chain(*told))
-        for number, other in enumerate(told)
-        if (value := other.get(name)) != (first := told[0].get(name))
+        for name in dict.fromkeys(itertools.chain(*facts))
+        for number, other in enumerate(facts)
+        if (value := other.get(name)) != (first := facts[0].get(name))
     ]
     if not differences:
         return ""
-    more = f", and {len(differences) - _MOST_NAMED} more" if len(differences) > _MOST_NAMED else ""
+    more = f", and {len(differences) - _MAX_NAMED} more" if len(differences) > _MAX_NAMED else ""
     return (
-        f"{'; '.join(differences[:_MOST_NAMED])}{more}. All processes need the same command, code, "
+        f"{'; '.join(differences[:_MAX_NAMED])}{more}. All processes need the same command, code, "
         "libraries and data"
     )
 

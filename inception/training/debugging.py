@@ -1,7 +1,7 @@
-"""What is watched while a step is dispatched: transfers always, NaNs where config.debug.nans asks.
+"""Checks while a step is dispatched: of transfers always, of NaNs with config.debug.nans.
 
-A step's state and batch are on the devices, so a transfer from the host would be an accident, paid
-for at every step: JAX refuses it.
+The state and the batch of a step are on the devices. A transfer from the host would be a mistake
+that costs time in every step, so JAX is told to refuse it.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ _ROOT = Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def guarded(step: int, nans: bool) -> Iterator[None]:
-    """Around the call of a step.
+    """Guards the call of a step.
 
     Args:
-      step: its number.
-      nans: wait for it, and compute it again, operation by operation, if it makes a NaN. (Which
-        moves constants to the devices, so transfers are not guarded then.)
+      step: Number of the step.
+      nans: Whether to wait for the step and, if it makes a NaN, to compute it again operation by
+        operation. This moves constants to the devices, so transfers are allowed then.
 
     Raises:
-      TrainingError: if it has made a NaN, naming the operation and the line that made it.
-      JaxRuntimeError: for a transfer.
+      TrainingError: If the step makes a NaN, naming the operation and the line.
+      JaxRuntimeError: If the step transfers an array from the host.
     """
     if not nans:
         with jax.transfer_guard("disallow"):

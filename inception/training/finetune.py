@@ -1,8 +1,8 @@
-"""Fine-tuning: a run that starts from weights instead of noise, `config.init_from`.
+"""Fine-tuning: a run that starts from weights instead of random values, `config.init_from`.
 
-What the weights were trained with, without which they mean something else (defaults.FROM_WEIGHTS),
-becomes the run's config and stands in its config.json: to continue it, to evaluate it and to
-predict with it, the weights that it started from need not be there any more.
+The fields that belong to the weights (defaults.FROM_WEIGHTS), without which they would compute
+something else, are copied into the run's config and its config.json. So the weights are no longer
+needed to continue the run, to evaluate it or to predict with it.
 """
 
 import dataclasses
@@ -26,25 +26,25 @@ from inception.weights import Pretrained, describe, load_any
 from inception.workdir.identity import has_checkpoint, read_config
 from inception.workdir.logbook import log
 
-_HEAD = re.compile(r"\w+/(Logits|AuxLogits/\w+)/")  # a part of a head, in a variable's name
+_HEAD = re.compile(r"\w+/(Logits|AuxLogits/\w+)/")  # the part of a head that a variable belongs to
 
 
 def prepare(
     config: ConfigDict, workdir: epath.PathLike | None
 ) -> tuple[ConfigDict, Pretrained | None]:
-    """What a run is trained with: the config with the weights' fields, and the weights.
+    """The config of a run with the fields of its weights, and the weights.
 
     Args:
-      config: of the command.
-      workdir: of the run, None where it has none yet. If it has a checkpoint, its config.json has
-        the weights' fields, and the weights are not read.
+      config: Config as given by the user.
+      workdir: Workdir of the run; None if there is none yet. If it has a checkpoint, the fields are
+        read from its config.json, and the weights are not read.
 
     Returns:
       The config, unchanged without `init_from`; and the weights to start from, if any.
 
     Raises:
-      WeightsError, CheckpointError: if they cannot be loaded.
-      ConfigError: if the config makes no sense with their fields.
+      WeightsError, CheckpointError: If the weights cannot be loaded.
+      ConfigError: If the config is not valid with their fields.
     """
     if not config.init_from:
         return config, None
@@ -63,7 +63,7 @@ def prepare(
 
 
 def _adopt(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
-    """The config with the fields that the weights decide."""
+    """A copy of the config with the fields that the weights determine."""
     adopted = config.copy_and_resolve_references()
     for name in FROM_WEIGHTS:
         if name != "model.aux_head" or config.model.aux_head != "none":
@@ -76,17 +76,16 @@ def _adopt(config: ConfigDict, fields: Mapping[str, Any]) -> ConfigDict:
 def start(
     state: TrainState, weights: Pretrained, class_names: Sequence[str], mesh: Mesh
 ) -> TrainState:
-    """The first state of a run that starts from weights; its running averages are these, too.
+    """The first state of a run that starts from weights, which are its running averages too.
 
-    Of the heads, a part of another shape stays as it is in `state`, random: the last layers where
-    the number of classes is another, and the side head's fully connected layer where the images
-    are of another size.
+    The parts of the heads whose shapes differ keep the random values of `state`: the last layers if
+    the number of classes differs, the auxiliary head's fully connected one if the image size does.
 
     Args:
-      state: a first state of the same network.
-      weights: to start from.
-      class_names: of the data, () if it has none.
-      mesh: that the state lies on.
+      state: A first state of the same network.
+      weights: Weights to start from.
+      class_names: Class names of the data, () if it has none.
+      mesh: Devices of the state.
     """
     fresh = flatten_dict(state.variables("raw"), sep="/")
     loaded = flatten_dict(weights.variables, sep="/")
@@ -97,7 +96,7 @@ def start(
         for name, leaf in fresh.items()
     }
     _log_start(sorted(random), weights, class_names)
-    # Two copies: a step gives its state's memory away.
+    # Two copies, since a step gives its state's memory away.
     twice = jax.jit(
         lambda tree: (jax.tree.map(jnp.copy, tree), jax.tree.map(jnp.copy, tree)),
         out_shardings=sharding.replicated(mesh),
@@ -113,12 +112,17 @@ def start(
 
 
 def _log_start(random: Sequence[str], weights: Pretrained, class_names: Sequence[str]) -> None:
-    anew = f"; random: {', '.join(random)}" if random else ""
-    log(f"starting from {weights.source}, {weights.model.num_classes} classes{anew}")
+    random_parts = f"; random: {', '.join(random)}" if random else ""
+    log(f"starting from {weights.source}, {weights.model.num_classes} classes{random_parts}")
+    if "Logits" not in random and weights.activation != "softmax":
+        log(
+            f"warning: the head of the weights was trained with a {weights.activation} of each "
+            "class; here it is trained, evaluated and used with a softmax over the classes"
+        )
     pairs = zip(weights.labels, class_names, strict=False)
     other = next(((old, new) for old, new in pairs if old != new), None)
     if "Logits" not in random and other:
         log(
-            f"warning: what is {other[0]!r} in the weights is {other[1]!r} in the data; the heads "
-            "are kept, for the number of classes is the same"
+            f"warning: class {other[0]!r} of the weights is {other[1]!r} in the data; the heads "
+            "are kept, since the number of classes is the same"
         )

@@ -9,9 +9,9 @@ def smooth_targets(labels: jax.Array, num_classes: int, smoothing: float) -> jax
     """q'(k) = (1 - epsilon) delta(k, y) + epsilon / K of section 7.
 
     Args:
-      labels: int32 [batch].
-      num_classes: K.
-      smoothing: epsilon, 0.1 in the paper.
+      labels: Right classes, int32 [batch].
+      num_classes: Number of classes K.
+      smoothing: Epsilon, 0.1 in the paper.
 
     Returns:
       float32 [batch, num_classes], every row sums to 1.
@@ -22,17 +22,17 @@ def smooth_targets(labels: jax.Array, num_classes: int, smoothing: float) -> jax
 def heads_loss(
     logits: jax.Array, endpoints: dict, targets: jax.Array, aux_weight: float
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Mean cross entropy of the main head plus `aux_weight` times that of the side head.
+    """Mean cross entropy of the main head plus `aux_weight` times that of the auxiliary head.
 
     Args:
-      logits: float32 [batch, num_classes].
-      endpoints: of the model; its "aux_logits", if there, are the side head's.
-      targets: probabilities, [batch, num_classes].
-      aux_weight: 0.4 in the released code.
+      logits: Logits of the main head, float32 [batch, num_classes].
+      endpoints: Endpoints of the network, with "aux_logits" if the auxiliary head ran.
+      targets: Probabilities, float32 [batch, num_classes].
+      aux_weight: Weight of the auxiliary head, 0.4 in the released code.
 
     Returns:
-      The loss, and its parts "main_loss" and (with a side head) "aux_loss", unweighted. Weight
-      decay is not in it: the optimizer adds its gradient.
+      The loss, and its parts "main_loss" and (with an auxiliary head) "aux_loss", unweighted.
+      Weight decay is not part of it: the optimizer adds its gradient.
     """
     parts = {"main_loss": optax.softmax_cross_entropy(logits, targets).mean()}
     if "aux_logits" not in endpoints:

@@ -1,9 +1,9 @@
 """The paper's optimizer (section 8): gradient clipping, weight decay, RMSProp, staircase decay.
 
-The order is a decision, for the paper names clipping but no weight decay and the released code has
-weight decay but no clipping: the gradient of the classification loss is clipped, then the gradient
-of the L2 penalty is added. So the threshold means what the paper says it means, and the pull
-towards zero does not fade when gradients are large.
+The order of the first two is our decision: the paper has clipping but no weight decay, and the
+released code has weight decay but no clipping. Here the gradient of the classification loss is
+clipped, and then the gradient of the L2 penalty is added. So the threshold means what it means in
+the paper, and weight decay does not weaken when gradients are large.
 """
 
 import jax
@@ -19,8 +19,8 @@ def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     """The learning rate of a step (0, 1, ...), float32.
 
     Its peak is config.learning_rate for a batch of config.learning_rate_batch images and grows
-    linearly with the batch. "staircase" multiplies it by decay_rate every decay_epochs; "cosine"
-    lets it fall to 0 at the end of the run. A warm-up, if any, rises linearly from 0 before that.
+    linearly with the batch size. "staircase" multiplies it by decay_rate every decay_epochs;
+    "cosine" decreases it to 0 at the end of the run. A warm-up, if any, rises linearly from 0.
     """
     peak = config.learning_rate * config.batch_size / config.learning_rate_batch
     warmup_steps = int(config.warmup_epochs * steps_per_epoch)
@@ -34,15 +34,15 @@ def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     if warmup_steps:
         warmup = optax.linear_schedule(0.0, peak, warmup_steps)
         main = optax.join_schedules([warmup, main], [warmup_steps])
-    # Optax divides the step by numbers of steps: of integers that is float64 with JAX_ENABLE_X64.
+    # Optax divides the step by numbers of steps; with JAX_ENABLE_X64 integers would give float64.
     return lambda step: jnp.asarray(main(jnp.asarray(step, jnp.float32)), jnp.float32)
 
 
 def num_steps(config: ConfigDict, steps_per_epoch: float) -> int:
-    """Steps of the whole run: num_epochs in batches, at least one.
+    """Number of steps of the whole run: num_epochs in batches, at least one.
 
     Raises:
-      ConfigError: if they are more than the state can count.
+      ConfigError: If it is more than the state can count.
     """
     steps = max(1, round(config.num_epochs * steps_per_epoch))
     if steps >= 2**31:
@@ -57,8 +57,9 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
     """Clipping, then weight decay on kernels, then RMSProp as TensorFlow 1 has it, or momentum.
 
     TensorFlow's RMSProp starts its mean square at 1, adds epsilon inside the root, and applies
-    the learning rate before the momentum. What is updated is scaled last for all but the heads, by
-    config.body_learning_rate_factor: that is another learning rate, for all before is linear in it.
+    the learning rate before the momentum. Last, config.body_learning_rate_factor scales the updates
+    of all weights but those of the heads. That is another learning rate for them, since updates are
+    linear in it.
     """
     if config.optimizer == "rmsprop":
         update = optax.rmsprop(
@@ -81,10 +82,10 @@ def make_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradie
 
 
 def kernels(params: dict) -> dict:
-    """True for the convolution and linear kernels, which alone are decayed in the released code."""
+    """True for the kernels, convolutional and linear, which the released code decays."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def body(params: dict) -> dict:
-    """True for all weights but those of the heads."""
+    """True for all weights except those of the heads."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[0].key not in HEADS, params)

@@ -1,39 +1,29 @@
-"""What a network is made of, a line per stage: the table at the start of a run."""
+"""The stages of a network and their weights: the table at the start of a run."""
 
-import dataclasses
-from collections.abc import Sequence
+from typing import Any
 
 import jax
-from clu import parameter_overview
+from tabulate import tabulate
+
+from inception.training.state import Recipe
 
 
-@dataclasses.dataclass(frozen=True)
-class _Line:
-    stage: str
-    arrays: int
-    parameters: int
-    share: str
-    trained: str
-
-
-def table(params: dict, frozen: Sequence[str] = ()) -> str:
-    """The number of parameters of every stage and head, in the order of their names.
+def table(params: dict[str, Any], recipe: Recipe) -> str:
+    """The number of parameters of every stage and head, in the network's order.
 
     Args:
-      params: arrays, or their shapes.
-      frozen: stages that are not trained.
+      params: The network's weights, or their shapes.
+      recipe: The network, and which of its stages are trained.
     """
-    leaves = {stage: jax.tree.leaves(params[stage]) for stage in sorted(params)}
-    counts = {stage: sum(leaf.size for leaf in arrays) for stage, arrays in leaves.items()}
-    total = sum(counts.values())
-    lines = [
-        _Line(
-            stage,
-            len(arrays),
-            counts[stage],
-            f"{counts[stage] / total:.1%}",
-            "no" if stage in frozen else "yes",
-        )
-        for stage, arrays in leaves.items()
+    sizes = {
+        block: sum(leaf.size for leaf in jax.tree.leaves(params[block]))
+        for block in recipe.blocks(params)
+    }
+    total = sum(sizes.values())
+    rows = [
+        (block, f"{size:,}", f"{size / total:.1%}", "no" if block in recipe.frozen else "yes")
+        for block, size in sizes.items()
     ]
-    return parameter_overview.make_table(lines)
+    align = ("left", "right", "right", "left")
+    headers = ("stage", "parameters", "share", "trained")
+    return tabulate(rows, headers, "simple", colalign=align, disable_numparse=True)

@@ -1,8 +1,8 @@
-"""Weights and statistics as a few vectors, which a GPU updates in a few kernels.
+"""Weights and statistics as a few vectors, which a GPU updates in a few kernel launches.
 
-Of each stage the kernels are one vector, because they alone are decayed, and all else is another:
-{"Mixed_5b": {"kernel": [N], "rest": [M]}}. What works on a tree by its stages and by the name
-"kernel" works on that, too.
+The kernels of each stage are one vector, because weight decay applies to them alone, and its other
+leaves are another: {"Mixed_5b": {"kernel": [N], "rest": [M]}}. A function that looks only at a
+tree's stages and at the name "kernel" accepts the packed tree too.
 """
 
 from typing import Any
@@ -18,10 +18,13 @@ def pack_state(state: TrainState) -> TrainState:
     return jax.tree.map(lambda x: pack(x) if _is_tree(x) else x, state, is_leaf=_is_tree)
 
 
-def unpack_state(state: TrainState, like: TrainState) -> TrainState:
-    """What `pack_state` packed; `like` has the shapes."""
+def unpack_state(state: TrainState, abstract_state: TrainState) -> TrainState:
+    """The inverse of `pack_state`; `abstract_state` has the shapes."""
     return jax.tree.map(
-        lambda x, shapes: unpack(x, shapes) if _is_tree(x) else x, state, like, is_leaf=_is_tree
+        lambda x, abstract: unpack(x, abstract) if _is_tree(x) else x,
+        state,
+        abstract_state,
+        is_leaf=_is_tree,
     )
 
 
@@ -37,10 +40,10 @@ def pack(tree: dict) -> dict[str, dict[str, jax.Array]]:
     return {name: stage(leaves) for name, leaves in tree.items()}
 
 
-def unpack(packed: dict[str, dict[str, jax.Array]], like: dict) -> dict:
-    """The tree that `pack` packed; `like` has the shapes."""
+def unpack(packed: dict[str, dict[str, jax.Array]], abstract: dict) -> dict:
+    """The inverse of `pack`; `abstract` is a tree of shapes."""
 
-    def stage(vectors: dict[str, jax.Array], like: dict) -> dict:
+    def stage(vectors: dict[str, jax.Array], abstract: dict) -> dict:
         position = dict.fromkeys(vectors, 0)
 
         def leaf(path: tuple, shape: jax.ShapeDtypeStruct) -> jax.Array:
@@ -49,9 +52,9 @@ def unpack(packed: dict[str, dict[str, jax.Array]], like: dict) -> dict:
             position[name] = end = start + shape.size
             return _shaped(vectors[name][start:end], shape.shape)
 
-        return jax.tree.map_with_path(leaf, like)
+        return jax.tree.map_with_path(leaf, abstract)
 
-    return {name: stage(packed[name], leaves) for name, leaves in like.items()}
+    return {name: stage(packed[name], leaves) for name, leaves in abstract.items()}
 
 
 def _is_tree(x: Any) -> bool:
@@ -62,8 +65,8 @@ def _name(path: tuple) -> str:
     return "kernel" if path[-1].key == "kernel" else "rest"
 
 
-# A convolution's kernel lies in a vector as cuDNN wants it, output channel by output channel, so
-# that neither it nor its gradient is transposed in each step.
+# A convolution kernel is stored in cuDNN's layout, with the output channels first, so that neither
+# the kernel nor its gradient is transposed in every step.
 def _flat(leaf: jax.Array) -> jax.Array:
     return (leaf.transpose(3, 0, 1, 2) if leaf.ndim == 4 else leaf).reshape(-1)
 

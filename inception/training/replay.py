@@ -1,61 +1,58 @@
-"""One step of a run again: python main.py --mode=replay --step=N --config=... --workdir=...
+"""Computes one step of a run again: main.py --mode=replay --step=N --config=... --workdir=...
 
-The newest checkpoint before the step is restored and the steps between are computed again. A batch
-is a pure function of (seed, step), so the same machine computes the same step: its metrics, bit for
-bit, and its images are there to look at. Nothing of the run is changed.
+The newest checkpoint before the step is restored, and the steps after it are computed again. A
+batch is a pure function of (seed, step), so the same machine gets the same metrics, bit for bit,
+and the step's images can be looked at. The run itself is not changed.
 """
 
 import io
 import textwrap
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from inception import config as settings
 from inception.data import augment
-from inception.data.datasets import open_train_source, train_batches
+from inception.data.datasets import open_train_source
 from inception.data.folder import printable
 from inception.data.sources import Source
 from inception.distributed import sharding
 from inception.errors import CheckpointError
 from inception.show import page
 from inception.training import finetune
-from inception.training.debugging import guarded
-from inception.training.state import Recipe, TrainState, build
-from inception.training.step import TrainStep, blocks
-from inception.weights import Pretrained
+from inception.training.run import TrainingRun
+from inception.training.state import TrainState
 from inception.workdir.checkpoints import Checkpoints
 from inception.workdir.identity import check_resumable, has_checkpoint, read_config, resolve_workdir
 from inception.workdir.logbook import log
 
-_ROWS = 16  # of the picture
+_MAX_ROWS = 16  # of the picture
 
 
 def replay_step(
     config: ConfigDict, workdir: epath.PathLike, step: int, source: Source | None = None
 ) -> dict[str, Any]:
-    """Computes a step of the run in `workdir` again, tells what it did and draws its images.
+    """Computes a step of the run in `workdir` again, prints its metrics and draws its images.
 
     Args:
-      config: of the run.
-      workdir: of the run; receives replay_STEP.png, the images as the network sees them.
-      step: 1 for the first.
-      source: that the run trains on; None for the config's.
+      config: Config of the run.
+      workdir: Workdir of the run; receives replay_STEP.png, the images as the network sees them.
+      step: Number of the step, 1 for the first.
+      source: Data that the run trains on; None for the config's.
 
     Returns:
       The step's metrics by name, "finite" (whether it was applied), "block_grad_norms" by block,
       and for every example of the batch its "epoch", "example" (index) and "label", as lists.
 
     Raises:
-      CheckpointError: if the workdir holds no run of this config and data, or none so long.
-      TrainingError: with config.debug.nans, naming the operation that makes a NaN.
+      CheckpointError: If there is no run of this config and data in the workdir, or it has no such
+        step.
+      TrainingError: With config.debug.nans, naming the operation that makes a NaN.
     """
     settings.validate(config)
     workdir = resolve_workdir(workdir)
@@ -64,16 +61,15 @@ def replay_step(
     config, weights = finetune.prepare(config, workdir if before else None)
     source = source or open_train_source(config)
     check_resumable(workdir, config, source)
-    recipe = build(config, source.num_classes, len(source) / config.batch_size)
-    if not 1 <= step <= recipe.num_steps:
-        raise CheckpointError(f"--step={step}: the run in {workdir} has {recipe.num_steps} steps")
-    mesh = sharding.make_mesh()
-    state = _state(workdir, before, recipe, mesh, weights, source.class_names)
+    run = TrainingRun(config, workdir, source, weights)
+    if not 1 <= step <= run.num_steps:
+        raise CheckpointError(f"--step={step}: the run in {workdir} has {run.num_steps} steps")
+    state = _state_after(run, before)
     log(f"from step {before}, {step - before} to compute")
-    metrics, batch = _compute(recipe, mesh, source, state, step)
+    metrics, batch = _compute(run, state, step)
     images = _as_seen(config, batch)
     labels = [_name(source.class_names, label) for label in batch["label"].tolist()]
-    _tell(step, metrics, batch, labels)
+    _print(step, metrics, batch, labels)
     _draw(workdir, step, batch, images, labels)
     return {**metrics, **{name: batch[name].tolist() for name in ("epoch", "example", "label")}}
 
@@ -82,43 +78,32 @@ def _newest_before(workdir: epath.Path, step: int) -> int:
     """The newest checkpoint before `step`, 0 if there is none."""
     if not has_checkpoint(workdir):
         return 0
-    with Checkpoints(workdir) as saved:
-        return max((there for there in saved.steps() if there < step), default=0)
+    with Checkpoints(workdir) as checkpoints:
+        return max((saved for saved in checkpoints.steps() if saved < step), default=0)
 
 
-def _state(
-    workdir: epath.Path,
-    step: int,
-    recipe: Recipe,
-    mesh: Mesh,
-    weights: Pretrained | None,
-    class_names: Sequence[str],
-) -> TrainState:
-    """The run's state after `step`, which is 0 or a checkpoint."""
-    create = partial(recipe.create_state, mesh)
-    if step:
-        with Checkpoints(workdir) as saved:
-            return saved.restore(recipe.abstract_state(mesh), step, fresh=create)[1]
-    return finetune.start(create(), weights, class_names, mesh) if weights else create()
+def _state_after(run: TrainingRun, step: int) -> TrainState:
+    """The state after `step`, which is 0 or has a checkpoint."""
+    if not step:
+        return run.first_state()
+    with Checkpoints(run.workdir) as checkpoints:
+        return run.restore(checkpoints, step)
 
 
 def _compute(
-    recipe: Recipe, mesh: Mesh, source: Source, state: TrainState, step: int
+    run: TrainingRun, state: TrainState, step: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The metrics of `step` as numbers, and its batch."""
-    first, names = int(state.step), blocks(state.params)
-    run_step = TrainStep(recipe, mesh)
-    state = run_step.pack(state)
-    batches = train_batches(recipe.config, source, mesh, first)
-    for number, batch in zip(range(first + 1, step + 1), batches, strict=False):
-        with guarded(number, recipe.config.debug.nans):
-            state, metrics = run_step(state, batch)
+    first, blocks = int(state.step), run.recipe.blocks(state.params)
+    state = run.step.pack(state)
+    for number, batch in zip(range(first + 1, step + 1), run.batches(first), strict=False):
+        state, metrics = run.compute(number, state, batch)
     fetched = jax.device_get(metrics)
     norms = map(float, fetched.pop("block_grad_norms"))
     numbers = {name: float(value) for name, value in fetched.items()}
     numbers |= {"finite": bool(fetched["finite"])}
     batch = multihost_utils.process_allgather(batch, tiled=True)
-    return {**numbers, "block_grad_norms": dict(zip(names, norms, strict=True))}, batch
+    return {**numbers, "block_grad_norms": dict(zip(blocks, norms, strict=True))}, batch
 
 
 def _as_seen(config: ConfigDict, batch: dict[str, np.ndarray]) -> np.ndarray:
@@ -133,11 +118,11 @@ def _name(class_names: Sequence[str], label: int) -> str:
     return printable(class_names[label]) if class_names else f"class {label}"
 
 
-def _tell(
+def _print(
     step: int, metrics: dict[str, Any], batch: dict[str, np.ndarray], labels: Sequence[str]
 ) -> None:
     """Prints the step's numbers and examples."""
-    log(f"step {step}: {'applied' if metrics['finite'] else 'not finite, left out'}")
+    log(f"step {step}: {'applied' if metrics['finite'] else 'not finite, skipped'}")
     for name, value in metrics.items():
         if isinstance(value, float):
             log(f"  {name:<16} {value:.6g}")
@@ -160,7 +145,7 @@ def _draw(
     """Writes WORKDIR/replay_STEP.png, the first images of the batch."""
     if not sharding.is_main_process():
         return
-    width, shown = page.COLUMNS, images[: _ROWS * page.COLUMNS]
+    width, shown = page.COLUMNS, images[: _MAX_ROWS * page.COLUMNS]
     captions = [f"{n} {label}" for n, label in zip(batch["example"], labels, strict=True)]
     rows = [
         page.Row("", shown[i : i + width], captions[i : i + width])

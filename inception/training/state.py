@@ -1,4 +1,4 @@
-"""All that a run is: its weights, statistics, optimizer state and their running averages."""
+"""The state of a run: weights, statistics, optimizer state and their running averages."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from inception.distributed import sharding
-from inception.network.model import Inception, blank_image, make_model, variables_of
+from inception.network.model import HEADS, Inception, blank_image, make_model, variables_of
 from inception.training import optimizers
 
 
@@ -22,13 +22,14 @@ class TrainState:
     """The whole state of a run; a checkpoint is this and the config.
 
     Attributes:
-      seed: of all random choices, uint32 []; here, so that runs of other seeds share a program.
-      step: completed steps, int32 [].
-      params: float32 weights.
-      batch_stats: running averages of batch normalization.
-      opt_state: of the optax chain.
-      ema_params: running average of `params`, which is what the paper evaluates.
-      ema_batch_stats: running average of `batch_stats`, as in the released code.
+      seed: Seed of all random choices, uint32 []; in the state so that runs with different seeds
+        share a compiled program.
+      step: Number of completed steps, int32 [].
+      params: Weights, float32.
+      batch_stats: Running averages of batch normalization.
+      opt_state: State of the optax chain.
+      ema_params: Running average of `params`, which the paper evaluates.
+      ema_batch_stats: Running average of `batch_stats`, as in the released code.
     """
 
     seed: jax.Array
@@ -54,11 +55,11 @@ class TrainState:
         """The next state: an optimizer step, then a step of the running averages.
 
         Args:
-          grads: like params.
-          batch_stats: after this step.
-          optimizer: whose state this one holds.
-          decay: of the running averages, ramped as min(decay, (1 + n) / (10 + n)) at step n.
-          frozen: stages that stay as they are, bit for bit.
+          grads: Gradients of `params`.
+          batch_stats: Batch statistics after this step.
+          optimizer: Optimizer that `opt_state` belongs to.
+          decay: Decay of the running averages, at step n min(decay, (1 + n) / (10 + n)).
+          frozen: Stages that do not change, bit for bit.
         """
         keep = partial(_keep, frozen)
         updates, opt_state = optimizer.update(grads, self.opt_state, self.params)
@@ -81,9 +82,9 @@ class TrainState:
         )
 
     def skip(self) -> "TrainState":
-        """The next state after a step that is left out: it counts, and changes nothing else.
+        """The next state after a step that is skipped: only the number of steps changes.
 
-        The optimizer's own counts go on, for its learning rate is that of the step.
+        The optimizer's own counts too, since its learning rate depends on them.
         """
 
         def count(leaf: jax.Array) -> jax.Array:
@@ -95,15 +96,15 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a run is made of, see `build`.
+    """The network, optimizer and schedule of a run, see `build`.
 
     Attributes:
-      config: of the run.
-      model: the network.
-      schedule: the learning rate by step.
-      optimizer: see `optimizers.make_optimizer`.
-      num_steps: of the whole run.
-      frozen: the stages that are not trained.
+      config: Config of the run.
+      model: The network.
+      schedule: Learning rate by step.
+      optimizer: See `optimizers.make_optimizer`.
+      num_steps: Number of steps of the whole run.
+      frozen: Stages that are not trained.
     """
 
     config: ConfigDict
@@ -113,22 +114,26 @@ class Recipe:
     num_steps: int
     frozen: tuple[str, ...]
 
+    def blocks(self, params: dict[str, Any]) -> list[str]:
+        """The stages and heads that have weights, in the network's order."""
+        return [name for name in (*self.model.stages(), *HEADS) if name in params]
+
     def create_state(self, mesh: Mesh) -> TrainState:
         """The first state, on every device of `mesh`; a pure function of config.seed."""
         init = jax.jit(self._init, out_shardings=sharding.replicated(mesh))
         return init(jnp.uint32(self.config.seed))
 
     def abstract_state(self, mesh: Mesh) -> TrainState:
-        """Shapes, types and shardings of the state, to restore into; computes nothing."""
+        """Shapes, types and shardings of the state, to restore into. Computes nothing."""
         return sharding.abstract(mesh, jax.eval_shape(self._init, jnp.uint32(self.config.seed)))
 
     @cached_property
     def _init(self) -> Callable[[jax.Array], TrainState]:
-        return jax.jit(self._first_state)  # which JAX traces once, whoever asks for it
+        return jax.jit(self._first_state)  # JAX traces it once for all callers
 
     def _first_state(self, seed: jax.Array) -> TrainState:
-        # On JAX 0.12 the partitionable generator makes this program compile for minutes; the state
-        # is not split, so the plain one gives the same weights on any number of devices.
+        # On JAX 0.12 this program compiles for minutes with the partitionable generator. The state
+        # is not split, so the other one gives the same weights on any number of devices.
         with jax.threefry_partitionable(False):
             variables = self.model.init(jax.random.key(seed), blank_image(self.config.image_size))
         params, batch_stats = variables["params"], variables["batch_stats"]
@@ -144,12 +149,12 @@ class Recipe:
 
 
 def build(config: ConfigDict, num_classes: int, steps_per_epoch: float) -> Recipe:
-    """Puts a run together from its config and its data's sizes.
+    """Builds the network and the optimizer of a run from its config and the size of its data.
 
     Args:
-      config: of the run.
-      num_classes: of the data set.
-      steps_per_epoch: training images over the batch size.
+      config: Config of the run.
+      num_classes: Number of classes of the data set.
+      steps_per_epoch: Training images divided by the batch size.
     """
     schedule = optimizers.learning_rate(config, steps_per_epoch)
     model = make_model(config, num_classes)

@@ -1,8 +1,8 @@
 """The data-parallel training step (section 8).
 
-A step whose loss, gradient or batch statistics are not finite changes no weights, statistics,
-optimizer state or running averages; only its number counts. Which it was is known on the devices,
-so nothing waits for it. (Weights stay finite then: the gradient's norm bounds their change.)
+A step whose loss, gradient or batch statistics are not finite is skipped: it changes no weights,
+statistics, optimizer state or running averages, and only its number counts. The devices decide, so
+the host does not wait. (Weights then stay finite, since the gradient's norm bounds their change.)
 """
 
 from collections.abc import Callable, Sequence
@@ -30,22 +30,23 @@ def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
     recipe: Recipe,
-    like: TrainState | None = None,
+    abstract_state: TrainState | None = None,
     unroll: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step of section 8 on a global batch.
 
     Args:
-      state: before the step.
-      batch: "image" uint8 [batch, size, size, 3], "label", "epoch" and "example" int32 [batch].
-      recipe: the network, the optimizer and the config.
-      like: the shapes of a state that is packed (packing.py); None for one that is not.
-      unroll: whether micro-batches are written out one after the other instead of as a loop.
+      state: State before the step.
+      batch: Its "image" is uint8 [batch, size, size, 3]; its "label", "epoch" and "example" are
+        int32 [batch].
+      recipe: The network, the optimizer and the config.
+      abstract_state: Shapes of the unpacked state if `state` is packed (packing.py), else None.
+      unroll: Whether micro-batches are unrolled instead of computed in a loop.
 
     Returns:
       The state after it and the metrics: "loss", "main_loss", "aux_loss", "top1", "grad_norm"
       (before clipping), "learning_rate", "weight_norm" (after the step), "finite" (bool: whether
-      the step was applied) and "block_grad_norms" [blocks], of the stages and heads by name.
+      the step was applied) and "block_grad_norms" [blocks], see `Recipe.blocks`.
     """
     config, model = recipe.config, recipe.model
     images = augment.augment(
@@ -65,11 +66,11 @@ def train_step(
     steps = config.accumulation_steps
     split = partial(_micro_batches, steps=steps, group=model.batch_norm_group)
     grads, (batch_stats, metrics) = _mean_over(
-        partial(_gradients, state, recipe, like, dropout_key),
+        partial(_gradients, state, recipe, abstract_state, dropout_key),
         (jnp.arange(steps), split(images), split(targets), split(batch["label"])),
         unroll,
     )
-    norms = jnp.stack([optax.tree.norm(grads[block]) for block in blocks(grads)])
+    norms = jnp.stack([optax.tree.norm(grads[block]) for block in recipe.blocks(grads)])
     metrics["block_grad_norms"], metrics["grad_norm"] = norms, jnp.linalg.norm(norms)
     metrics["learning_rate"] = recipe.schedule(state.step)
     totals = (metrics["loss"], metrics["grad_norm"], optax.tree.norm(batch_stats))
@@ -86,13 +87,13 @@ def train_step(
 
 
 def check_normalization(recipe: Recipe) -> None:
-    """Refuses a run whose batch normalization would make every image the same.
+    """Refuses a run whose batch normalization would make all images the same.
 
-    A mean over one value is that value: one image in a group and one pixel in a grid are normalized
-    to 0 whatever the image, so no layer before is trained and the running variances go to 0.
+    The mean of one value is that value. So a group of one image on a grid of one pixel becomes 0
+    whatever the image is: no layer before it is trained, and the running variances go to 0.
 
     Raises:
-      ConfigError: naming the layers, and the field to raise.
+      ConfigError: Naming the layers and the field to increase.
     """
     config, model = recipe.config, recipe.model
     share = config.batch_size // config.accumulation_steps
@@ -115,7 +116,7 @@ def check_normalization(recipe: Recipe) -> None:
 
 
 def _normalized_pixels(model: Inception, frozen: Sequence[str], size: int) -> dict[str, int]:
-    """The pixels of each grid that is normalized by its batch, by the convolution's name."""
+    """Pixels of each grid that is normalized by batch statistics, by the convolution's name."""
     pixels = {}
 
     def note(call: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext):
@@ -131,43 +132,39 @@ def _normalized_pixels(model: Inception, frozen: Sequence[str], size: int) -> di
     return pixels
 
 
-def blocks(params: dict) -> list[str]:
-    """The names of the stages and heads that have weights, in the order of "block_grad_norms"."""
-    return sorted(params)
-
-
 def _apply_if(finite: jax.Array, apply: Callable, state: TrainState, *arguments) -> TrainState:
-    """apply(state, *arguments), or `state.skip()`.
+    """apply(state, *arguments) if `finite`, else `state.skip()`.
 
-    A branch costs a CPU next to nothing, where a choice leaf by leaf takes as long again as the
-    update (v3.py's weights: 134 ms without, 169 with a branch, 250 with a choice). On a GPU a
-    branch would make the host wait for its device; there the compiler may fuse the choice.
+    There are two ways because neither is good everywhere. On a CPU, selecting leaf by leaf costs as
+    much as the update itself (v3.py: 134 ms for the update alone, 169 with a branch, 250 with
+    selection). On a GPU, a branch makes the host wait for the device, and XLA fuses the selection
+    into the update.
     """
     apply = jax.jit(apply)  # traced once for both ways
 
     def branch(finite: jax.Array, state: TrainState, *arguments) -> TrainState:
         return jax.lax.cond(finite, apply, lambda state, *_: state.skip(), state, *arguments)
 
-    def choose(finite: jax.Array, state: TrainState, *arguments) -> TrainState:
+    def select(finite: jax.Array, state: TrainState, *arguments) -> TrainState:
         applied, skipped = apply(state, *arguments), state.skip()
         return jax.tree.map(partial(jnp.where, finite), applied, skipped)
 
-    return platforms.by_platform(finite, state, *arguments, cpu=branch, default=choose)
+    return platforms.by_platform(finite, state, *arguments, cpu=branch, default=select)
 
 
 def _gradients(
     state: TrainState,
     recipe: Recipe,
-    like: TrainState | None,
+    abstract_state: TrainState | None,
     key: jax.Array,
     micro_batch: tuple,
 ):
     """Gradients, batch statistics and metrics of one micro-batch."""
     number, images, targets, labels = micro_batch
     params, statistics = state.params, state.batch_stats
-    if like:
-        params = packing.unpack(params, like.params)
-        statistics = packing.unpack(statistics, like.batch_stats)
+    if abstract_state:
+        params = packing.unpack(params, abstract_state.params)
+        statistics = packing.unpack(statistics, abstract_state.batch_stats)
 
     def loss_function(params):
         (logits, endpoints), updates = recipe.model.apply(
@@ -184,7 +181,7 @@ def _gradients(
         return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": hits.mean()})
 
     grads, (new_statistics, metrics) = jax.grad(loss_function, has_aux=True)(params)
-    if like:
+    if abstract_state:
         grads, new_statistics = packing.pack(grads), packing.pack(new_statistics)
     return grads, (new_statistics, metrics)
 
@@ -192,8 +189,8 @@ def _gradients(
 def _micro_batches(array: jax.Array, steps: int, group: int) -> jax.Array:
     """Splits a batch into micro-batches of whole groups, [steps, batch / steps, ...].
 
-    The groups go round robin, so that every device keeps its own images and a group is normalized
-    together whatever the number of micro-batches.
+    The groups are dealt out in turn, so that every device keeps its own images, and a group is
+    normalized together whatever the number of micro-batches is.
     """
     size = array.shape[0] // steps
     group = group if group and size % group == 0 else size
@@ -222,31 +219,34 @@ def _mean_over(function: Callable, micro_batches: Any, unroll: bool):
 class TrainStep:
     """`train_step` under jit: state replicated and donated, batch split over the mesh.
 
-    On a GPU the state is packed between steps (packing.py): updated leaf by leaf, v3.py's takes
-    1,500 kernels more. With config.debug.nans it is not donated, for a failed step is computed
-    again. With config.deterministic a GPU computes equal bits in every run; others do anyway.
+    On a GPU the state is packed between steps (packing.py): updating v3.py's leaf by leaf takes
+    1,500 more kernel launches. With config.debug.nans the state is not donated, because a failed
+    step is computed again. With config.deterministic a GPU computes the same bits in every run;
+    other devices always do.
 
     Args:
-      recipe: the network, the optimizer and the config.
-      mesh: of the devices that it is compiled for.
-      packed: whether the state is packed; None: on a GPU.
+      recipe: The network, the optimizer and the config.
+      mesh: Devices to compile for.
+      packed: Whether the state is packed; None: only on a GPU.
 
     Attributes:
-      jitted: the function under jit, of a packed state and a batch.
+      jitted: The function under jit, of a packed state and a batch.
     """
 
     def __init__(self, recipe: Recipe, mesh: Mesh, packed: bool | None = None):
         config, platform = recipe.config, mesh.devices.flat[0].platform
         self._packed = platform == "gpu" if packed is None else packed
-        like = recipe.abstract_state(mesh)
+        abstract_state = recipe.abstract_state(mesh)
         replicated = sharding.replicated(mesh)
         self._pack = jax.jit(packing.pack_state, out_shardings=replicated)
-        self._unpack = jax.jit(partial(packing.unpack_state, like=like), out_shardings=replicated)
+        self._unpack = jax.jit(
+            partial(packing.unpack_state, abstract_state=abstract_state), out_shardings=replicated
+        )
         self.jitted: Any = jax.jit(
             partial(
                 platforms.compiled_for(platform)(train_step),
                 recipe=recipe,
-                like=like if self._packed else None,
+                abstract_state=abstract_state if self._packed else None,
                 unroll=platform == "cpu",  # convolutions in a loop are very slow there
             ),
             in_shardings=(replicated, sharding.split(mesh)),
@@ -258,11 +258,11 @@ class TrainStep:
         )
 
     def pack(self, state: TrainState) -> TrainState:
-        """The state in the form that a step takes and returns."""
+        """The state as a step takes and returns it."""
         return self._pack(state) if self._packed else state
 
     def unpack(self, state: TrainState) -> TrainState:
-        """The state as all others know it."""
+        """The inverse of `pack`."""
         return self._unpack(state) if self._packed else state
 
     def __call__(self, state: TrainState, batch: dict[str, jax.Array]) -> tuple[TrainState, dict]:

@@ -96,13 +96,13 @@ def _what_else(path: str | os.PathLike) -> str:
 
 
 def load_pretrained(path: str | os.PathLike) -> tuple[Inception, dict[str, Any], Preprocessing]:
-    """The network, its variables and how an image becomes its input.
+    """The network, its variables, and the preprocessing of its images.
 
     Args:
-      path: as `load_any` takes it.
+      path: Weights, as in `load_any`.
 
     Raises:
-      WeightsError, CheckpointError: as `load_any` does.
+      WeightsError, CheckpointError: As in `load_any`.
     """
     pretrained = load_any(path)
     return pretrained.model, pretrained.variables, pretrained.preprocessing

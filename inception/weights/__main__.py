@@ -1,4 +1,4 @@
-"""Anyone's Inception-v3 weights: list, download, import, verify and export them.
+"""Anyone's Inception-v3 weights: list, download, import, verify, export and publish them.
 
 list shows the published weights that have a name: size, accuracy, crop, license, and whether they
 are on this machine. download NAME gets them; where NAME says where they are, with status 1 if they
@@ -12,13 +12,15 @@ installed, endpoint by endpoint; the status is 1 if they differ.
 
 SOURCE is auto, torchvision, timm (timm.tf_in1k, timm.tf_adv_in1k, timm.tv_in1k, timm.gluon_in1k),
 keras, slim, tensorflow-inception or fid. FILE may be a folder of Hugging Face's: config.json and
-model.safetensors. What a file says about its input and its head is taken, what it does not say is
-assumed from SOURCE, and import prints which. Flags such as --image_size win over both.
+model.safetensors. What a file does not state about its input and head is assumed from SOURCE, and
+import prints the origin of each value. Flags such as --image_size take precedence over both.
 
 export FORMAT WEIGHTS --output=PATH writes imported weights, or those of a run's workdir or of
 WORKDIR/checkpoints/STEP, and verifies what it wrote. FORMAT is torchvision, timm (.pth, or
-.safetensors), keras (.weights.h5, or .h5) or safetensors (a directory as import writes it); or a
-program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
+.safetensors), keras (.weights.h5, .h5 or .keras) or safetensors (a directory as import writes it);
+or a program with the weights inside: stablehlo, savedmodel (a directory) or onnx.
+publish RUN --output=DIR writes a folder for others: weights, labels, a model card, and the files of
+timm or Keras; --push=USER/REPO uploads it to Hugging Face's hub.
 """
 
 import argparse
@@ -33,9 +35,10 @@ import jax
 from inception import command_line, weights
 from inception.data.preprocessing import INTERPOLATIONS, METHODS, Preprocessing
 from inception.errors import UserError
-from inception.weights import catalog, locate, verify
+from inception.weights import catalog, locate, publish, verify
 from inception.weights.description import ACTIVATIONS
 from inception.weights.export import FORMATS, export
+from inception.weights.export.foreign import PADDINGS
 from inception.workdir.files import local_path
 
 
@@ -59,24 +62,27 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         "--output", metavar="DIRECTORY", required=True, type=local_path
     )
     _add_export(commands)
+    publish.add(commands)
     args, _ = command_line.parse(parser, argv)
     return args.run(args)
 
 
 def _add_preprocessing(command: argparse.ArgumentParser) -> None:
-    """The fields of `Preprocessing` and the activation, which win over the file."""
-    group = command.add_argument_group("instead of what the file says")
+    """Adds flags for the fields of `Preprocessing` and the activation."""
+    group = command.add_argument_group("take precedence over what the file states")
     group.add_argument("--image_size", type=int, metavar="PIXELS")
     group.add_argument("--method", choices=METHODS)
     group.add_argument("--crop_fraction", type=float, metavar="FRACTION")
     group.add_argument("--interpolation", choices=INTERPOLATIONS)
     for name in ("mean", "std"):
-        group.add_argument(f"--{name}", type=_three, metavar="R,G,B", help="of pixels in [0, 1]")
-    group.add_argument("--activation", choices=ACTIVATIONS, default="", help="after the logits")
+        group.add_argument(f"--{name}", type=_three, metavar="R,G,B", help="for pixels in [0, 1]")
+    group.add_argument(
+        "--activation", choices=ACTIVATIONS, default="", help="applied to the logits"
+    )
 
 
 def _three(text: str) -> tuple[float, ...]:
-    """Numbers for red, green and blue, or one for all."""
+    """Three numbers for red, green and blue, or one for all."""
     numbers = tuple(map(float, text.split(",")))
     return numbers * 3 if len(numbers) == 1 else numbers
 
@@ -86,9 +92,21 @@ def _add_export(commands: Any) -> None:
     command.add_argument("format", choices=FORMATS, metavar="FORMAT")
     command.add_argument("weights", metavar="WEIGHTS")
     command.add_argument("--output", metavar="PATH", required=True, type=local_path)
-    command.add_argument("--raw", action="store_true", help="of a run, no running averages")
     command.add_argument(
-        "--preprocessing", action="store_true", help="of a program: takes uint8, scales inside"
+        "--raw",
+        action="store_true",
+        help="for a run: use the parameters, not their running averages",
+    )
+    command.add_argument(
+        "--preprocessing",
+        action="store_true",
+        help="for a program: take uint8 images and scale them inside",
+    )
+    command.add_argument(
+        "--padding",
+        choices=PADDINGS,
+        default="",
+        help="for torchvision and timm, of a network that does not count it in average pools",
     )
     command.set_defaults(run=_export)
 
@@ -124,7 +142,13 @@ def _export(args: argparse.Namespace) -> None:
     pretrained = (
         weights.from_run(args.weights, ema=False) if args.raw else weights.load_any(args.weights)
     )
-    notes = export(pretrained, args.format, args.output, preprocessing=args.preprocessing)
+    notes = export(
+        pretrained,
+        args.format,
+        args.output,
+        preprocessing=args.preprocessing,
+        padding=args.padding,
+    )
     print(*notes, f"written to {args.output}", sep="\n")
 
 
@@ -146,11 +170,11 @@ def _read_labels(file: Path) -> list[str]:
     try:
         return file.read_text(encoding="utf-8").splitlines()
     except ValueError as error:
-        raise UserError(f"--labels={file} is no text in UTF-8: {error}") from error
+        raise UserError(f"--labels={file} is not text in UTF-8 ({error})") from error
 
 
 def summary(pretrained: weights.Pretrained) -> str:
-    """What was read, what is different about it, and what says so, for a person."""
+    """A table of what was read, with the origin of each value."""
     described = weights.describe(pretrained)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(pretrained.variables["params"]))
     lines = {

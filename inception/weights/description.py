@@ -1,7 +1,7 @@
-"""What a file of weights says about itself beyond its tensors, and what is assumed otherwise.
+"""What a weights file states beyond its tensors, and the defaults for what it does not state.
 
-keras_config.py and timm_config.py read it. What the caller gives wins over what the file says, and
-what the file says over what its source usually is. An import records which it was for every field.
+keras_config.py and timm_config.py read it. The caller's values take precedence over the file's, and
+the file's over the defaults of its source. Every import records which of them each field came from.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,14 +18,14 @@ ASSUMED, GIVEN = "assumed", "given"
 
 @dataclass(frozen=True)
 class Description:
-    """What is stated; a field that is missing is not.
+    """What a file states; everything else is empty.
 
     Attributes:
-      where: The name of the file that states it.
+      where: Name of the file that states it.
       preprocessing: Fields of `Preprocessing`.
       model: Fields of `Inception`.
-      activation: "softmax", "sigmoid" or "" of what follows the logits.
-      labels: The names of the classes.
+      activation: "softmax" or "sigmoid" after the logits, "" if not stated.
+      labels: Names of the classes.
       tensors: Names of tensors that belong to the preprocessing, not to the network.
       scales_inside: Whether the file's own model scales pixels, so that it takes 0 to 255.
     """
@@ -39,7 +39,7 @@ class Description:
     scales_inside: bool = False
 
     def without_its(self, tensors: Tensors) -> Tensors:
-        """The tensors that belong to the network."""
+        """The tensors without those that belong to the preprocessing."""
         kept = {name: s for name, s in tensors.shapes.items() if name not in self.tensors}
         return replace(tensors, shapes=kept)
 
@@ -47,16 +47,16 @@ class Description:
 def settle(
     path: str | Path, usual: Preprocessing, described: Description, given: Mapping[str, Any]
 ) -> tuple[Preprocessing, dict[str, str]]:
-    """The preprocessing of imported weights, and where each of its fields comes from.
+    """The preprocessing of imported weights, and the origin of each of its fields.
 
     Args:
       path: The file, for messages.
-      usual: The preprocessing of the file's source.
+      usual: The preprocessing that the file's source uses by default.
       described: What the file states.
-      given: Fields of `Preprocessing` that the caller gives.
+      given: Fields of `Preprocessing` from the caller.
 
     Returns:
-      The preprocessing, and by "preprocessing.FIELD" the name of a file, "given" or "assumed".
+      The preprocessing, and by "preprocessing.FIELD" a file's name, "given" or "assumed".
 
     Raises:
       WeightsError: If a value is out of range.
@@ -65,8 +65,8 @@ def settle(
     try:
         preprocessing = replace(usual, **{**stated, **given})
     except ValueError as error:
-        names = " and ".join(filter(None, (described.where, "what was given" if given else "")))
-        raise WeightsError(f"{path}: {error}, as {names} would have it") from error
+        origins = filter(None, (described.where, "the values given" if given else ""))
+        raise WeightsError(f"{path}: {error} (from {' and '.join(origins)})") from error
     return preprocessing, {
         f"preprocessing.{name}": GIVEN
         if name in given
@@ -78,15 +78,15 @@ def settle(
 
 
 def settle_activation(given: str, described: Description, num_classes: int) -> tuple[str, str]:
-    """What follows the logits, and where that comes from, as in `settle`.
+    """The activation after the logits, and its origin as in `settle`.
 
-    One class has no softmax: its logit is that of yes against no.
+    A single class defaults to a sigmoid: its logit is that of yes against no.
 
     Raises:
-      WeightsError: If `given` is neither "" nor of `ACTIVATIONS`.
+      WeightsError: If `given` is neither "" nor one of `ACTIVATIONS`.
     """
     if given and given not in ACTIVATIONS:
-        raise WeightsError(f"activation={given!r} is not known: it is one of {ACTIVATIONS}")
+        raise WeightsError(f"activation={given!r} is unknown. Use one of {ACTIVATIONS}")
     for value, where in ((given, GIVEN), (described.activation, described.where)):
         if value:
             return value, where
@@ -94,7 +94,7 @@ def settle_activation(given: str, described: Description, num_classes: int) -> t
 
 
 def square(path: str | Path, where: str, sides: Iterable[Any]) -> int:
-    """The side of the square images that a file says its network takes.
+    """The side in pixels of the square images that a file states for its network.
 
     Raises:
       WeightsError: If they are not square.
@@ -102,7 +102,7 @@ def square(path: str | Path, where: str, sides: Iterable[Any]) -> int:
     height, width = sides
     if height != width or not isinstance(height, int):
         raise WeightsError(
-            f"{path}: {where} says that images are {height}x{width}, and here they are square. "
-            "Give --image_size (in Python, preprocessing={'image_size': ...})"
+            f"{path}: {where} states images of {height}x{width}, but here images are square. "
+            "Pass --image_size (in Python, preprocessing={'image_size': ...})"
         )
     return height

@@ -1,7 +1,7 @@
-"""Files of weights as named arrays, whatever wrote them; nothing in a file is executed.
+"""Reads weights files of every supported format as named arrays; nothing in a file is executed.
 
-A file's names and shapes are known before an array of it is read, so that a caller reads only what
-it expects, of the size that it expects.
+Names and shapes are known before any array is read, so that a caller can check them first and read
+only the arrays it expects.
 """
 
 import glob
@@ -21,10 +21,12 @@ import numpy as np
 from inception.errors import UserError
 from inception.weights import keras_names, pth
 
-# A float64 network with its optimizer's state is 0.65 GiB.
+# A float64 network with the state of its optimizer is 0.65 GiB.
 MAX_BYTES = 2 << 30
 
-_TENSORFLOW_TABLE = struct.pack("<Q", 0xDB4775248B80FB57)  # ends V1 checkpoints and V2's index
+_TENSORFLOW_TABLE = struct.pack(
+    "<Q", 0xDB4775248B80FB57
+)  # the end of V1 checkpoints and of V2 indices
 _V2_FILES = re.compile(r"\.(index|meta|data-\d+-of-\d+)$")
 
 _IN_FOLDERS = ("model.safetensors", "pytorch_model.bin", "model.weights.h5")
@@ -34,17 +36,17 @@ Read = Callable[[str], np.ndarray]
 
 
 class WeightsError(UserError, ValueError):
-    """Weights that cannot be used; the message names the file, and the tensors on both sides."""
+    """Weights that cannot be used; the message names the file and the tensors in question."""
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
       format: "safetensors", "pytorch", "keras" or "tensorflow".
-      shapes: of every array, by name.
-      read: makes the array of a name, in the type that the file has it in.
+      shapes: Shape of every array, by name.
+      read: Reads the array of a name, in the type that it is stored in.
     """
 
     format: str
@@ -54,37 +56,37 @@ class Tensors:
 
 @contextmanager
 def open_tensors(path: str | Path) -> Iterator[Tensors]:
-    """Opens a file of weights, whose format is recognized by its content.
+    """Opens a weights file and recognizes its format by its content.
 
     Args:
-      path: a .safetensors, .pth, .h5, .weights.h5, .keras or V1 .ckpt file, or the prefix or any
+      path: A .safetensors, .pth, .h5, .weights.h5, .keras or V1 .ckpt file, or the prefix or any
         file of a V2 checkpoint.
 
     Raises:
-      WeightsError: when there is none, or it is too large, of no known format, damaged, or needs
-        a library that is not installed. `read` raises it too.
+      WeightsError: If the file is missing, too large, damaged, of an unknown format, or needs a
+        library that is not installed. `read` raises it too.
     """
     files = files_of(path)
     _check_size(path, sum(file.stat().st_size for file in files))
     with ExitStack() as stack:
-        with _naming_damage(path):
+        with _reporting_damage(path):
             kind = _format(files[0])
             shapes, read = _READERS[kind](files[0], stack)
 
         def guarded(name: str) -> np.ndarray:
-            with _naming_damage(path):
+            with _reporting_damage(path):
                 return read(name)
 
         yield Tensors(kind, shapes, guarded)
 
 
 def files_of(path: str | Path) -> list[Path]:
-    """The file, or all files of the V2 checkpoint that `path` is a prefix or a file of.
+    """The file, or all files of the V2 checkpoint that `path` is the prefix or a file of.
 
-    Of a folder as Hugging Face has it, the file with the weights.
+    If `path` is a folder downloaded from Hugging Face, the weights file in it.
 
     Raises:
-      WeightsError: when there is none.
+      WeightsError: If there is no such file.
     """
     path = Path(path).expanduser()
     path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path)
@@ -94,11 +96,11 @@ def files_of(path: str | Path) -> list[Path]:
         return [Path(f"{prefix}.index"), *sorted(parts)]
     if path.is_file():
         return [path]
-    raise WeightsError(f"there is no file of weights {path}: give a file or a checkpoint's prefix")
+    raise WeightsError(f"weights file {path} not found. Give a file or the prefix of a checkpoint")
 
 
 def sha256(path: str | Path) -> str:
-    """Of the file's content; of all files of a V2 checkpoint, one after the other."""
+    """The SHA-256 of the file's content, or of all files of a V2 checkpoint in order."""
     digest = hashlib.sha256()
     for file in files_of(path):
         with file.open("rb") as stream:
@@ -110,16 +112,16 @@ def sha256(path: str | Path) -> str:
 def check_tensors(
     path: str | Path, found: Shapes, expected: Shapes, ours: Mapping[str, str] | None = None
 ) -> None:
-    """Compares what a file holds with what it is to hold.
+    """Compares the arrays in a file with those that a network needs.
 
     Args:
-      path: of the file.
-      found: in the file, by name.
-      expected: by the same names.
-      ours: our name for each of these names, where it is another.
+      path: The file, for messages.
+      found: Shapes in the file, by name.
+      expected: Shapes that the network needs, by the same names.
+      ours: Our name of each array, where it differs from the file's.
 
     Raises:
-      WeightsError: that lists what is missing, left over or of another shape.
+      WeightsError: If arrays are missing, unknown or of another shape; the message lists them.
     """
     ours = ours or {}
     missing = [
@@ -140,31 +142,32 @@ def check_tensors(
         raise WeightsError(f"{path} does not hold this network's weights.\n" + "\n".join(lists))
 
 
-def _listed(problem: str, names: list[str], most: int = 20) -> str:
-    more = f"\n  and {len(names) - most} more" if len(names) > most else ""
-    lines = "".join(f"\n  {name}" for name in sorted(names)[:most])
+def _listed(problem: str, names: list[str], limit: int = 20) -> str:
+    more = f"\n  and {len(names) - limit} more" if len(names) > limit else ""
+    lines = "".join(f"\n  {name}" for name in sorted(names)[:limit])
     return f"{len(names)} {problem}:{lines}{more}"
 
 
 @contextmanager
-def _naming_damage(path: str | Path) -> Iterator[None]:
-    """Libraries raise all sorts of things at files that are cut off, altered or made to harm."""
+def _reporting_damage(path: str | Path) -> Iterator[None]:
+    """Turns whatever a library raises for a truncated, altered or malicious file into one error."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
-            f"{path} cannot be read, it is damaged or no file of weights ({first}): get it again"
+            f"{path} cannot be read: it is damaged or not a weights file ({reason}). Download or "
+            "save it again"
         ) from error
 
 
 def _check_size(path: str | Path, size: int) -> None:
     if size > MAX_BYTES:
         raise WeightsError(
-            f"{path} holds {size} bytes, and no Inception-v3 has more than {MAX_BYTES}: give a "
-            "file of this network's weights"
+            f"{path} has {size} bytes, more than the {MAX_BYTES} that an Inception-v3 can have. "
+            "Give a file of Inception-v3 weights"
         )
 
 
@@ -177,15 +180,15 @@ def _format(path: Path) -> str:
         return "keras"
     if start.startswith(b"PK\x03\x04"):
         return "keras" if _KERAS_MEMBER in zipfile.ZipFile(path).namelist() else "pytorch"
-    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":  # a pickle, as before 1.6
+    if start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05":  # PyTorch before 1.6
         return "pytorch"
     if start[8:9] == b"{":
         return "safetensors"
     if end == _TENSORFLOW_TABLE:
         return "tensorflow"
     raise WeightsError(
-        f"{path} is damaged or no file of weights that is known: it is to be .safetensors, .pth, "
-        ".h5, .weights.h5, .keras or a TensorFlow checkpoint"
+        f"{path} is damaged or of an unknown format. Supported are .safetensors, .pth, .h5, "
+        ".weights.h5, .keras and TensorFlow checkpoints"
     )
 
 
@@ -223,7 +226,7 @@ def _open_keras(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
 def _open_tensorflow(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
     import tensorflow as tf
 
-    # TensorFlow takes a checkpoint's path for a pattern, so it is given one without * ? [ \\.
+    # TensorFlow reads the path as a glob pattern, so it is given one without * ? [ \\.
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     prefix = _V2_FILES.sub("", path.name)
     for file in files_of(path):

@@ -1,4 +1,4 @@
-"""From a file of a known source to our network; every tensor is accounted for."""
+"""Imports a weights file of a known source; every tensor in it must be accounted for."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -48,25 +48,24 @@ def import_weights(
     preprocessing: Mapping[str, Any] | None = None,
     activation: str = "",
 ) -> Pretrained:
-    """Reads a file of weights of any source.
+    """Reads a weights file of any source.
 
     Args:
-      path: as `files.open_tensors` takes it.
-      source: of `sources.SOURCES`; "timm" also takes the tag that the file's path or the
-        config.json beside it names; "auto" finds it out.
-      ema: Takes the running averages of the weights, where the file has them.
-      background: keeps class 0 of 1001.
-      labels: The classes' names; by default those that the file states, or ImageNet's if there
-        are 1000.
-      preprocessing: Fields of `Preprocessing` that are known better than the file states them.
-      activation: "softmax" or "sigmoid", likewise.
+      path: The file, as in `files.open_tensors`.
+      source: One of `sources.SOURCES`; "timm" also reads the tag in the file's path or in the
+        config.json next to it; "auto" recognizes the source.
+      ema: Whether to use the running averages of the weights, if the file has them.
+      background: Whether to keep class 0 of 1001.
+      labels: Names of the classes; by default those that the file states, or ImageNet's for 1000.
+      preprocessing: Fields of `Preprocessing` that take precedence over the file's.
+      activation: "softmax" or "sigmoid", which takes precedence over the file's.
 
     Returns:
-      The network. A file without a head, as Keras's include_top=False or an Identity in its place,
-      gives one of one class whose logit is 0: its features can be used, and its head replaced.
+      The weights. A file without a head (Keras's include_top=False, or an Identity in its place)
+      gives a network of one class whose logit is 0, for its features or for a new head.
 
     Raises:
-      WeightsError: when the file cannot be read, or holds anything but this network.
+      WeightsError: If the file cannot be read, or holds anything but this network.
     """
     given = dict(preprocessing or {})
     with files.open_tensors(path) as wrapped:
@@ -85,10 +84,10 @@ def import_weights(
     provenance |= {f"model.{field}": described.where for field in described.model}
     model, arrays, left_out = _without_misfit(model, arrays, scaling.image_size)
     named, provenance["labels"] = _labels(labels, described, model.num_classes, path)
-    after = ("softmax", "no head")
+    function, provenance["activation"] = "softmax", "no head"
     if has_head:
-        after = settle_activation(activation, described, model.num_classes)
-    provenance["activation"] = after[1]
+        settled = settle_activation(activation, described, model.num_classes)
+        function, provenance["activation"] = settled
     return Pretrained(
         model=model,
         variables=unflatten_dict(arrays, sep="/"),
@@ -96,7 +95,7 @@ def import_weights(
         labels=named,
         source=name,
         sha256=files.sha256(path),
-        activation=after[0],
+        activation=function,
         provenance=chosen | provenance | left_out,
     )
 
@@ -104,7 +103,7 @@ def import_weights(
 def _describe(
     source: str, tensors: Tensors, path: str | Path, given: Mapping[str, Any]
 ) -> Description:
-    """What the file, or the config.json beside it, says of itself."""
+    """What the file, or the config.json next to it, states."""
     if source == "keras":
         return keras_config.describe(path, tensors, given)
     if source.partition(".")[0] != "timm":
@@ -118,7 +117,7 @@ def _describe(
 def _without_misfit(
     model: Inception, arrays: dict[str, np.ndarray], image_size: int
 ) -> tuple[Inception, dict[str, np.ndarray], dict[str, str]]:
-    """The network without a side head whose layers are for larger images, and what was done."""
+    """Drops an auxiliary head whose layers are for larger images; also returns a note on it."""
     if image_size == Preprocessing().image_size:
         return model, arrays, {}
     try:
@@ -128,7 +127,7 @@ def _without_misfit(
     if all(array.shape == shapes[name] for name, array in arrays.items()):
         return model, arrays, {}
     kept = {name: array for name, array in arrays.items() if "/AuxLogits/" not in name}
-    why = f"left out: the file's side head is too large for images of {image_size}"
+    why = f"left out: the file's auxiliary head is too large for images of {image_size}"
     return model.clone(aux_head="none"), kept, {"model.aux_head": why}
 
 
@@ -140,7 +139,7 @@ def _source_name(source: str, tensors: Tensors, path: str | Path) -> str:
         return f"timm.{tag}" if tag else "timm"
     if source in SOURCES:
         return source
-    raise WeightsError(f"source {source!r} is not known: name auto, {', '.join(SOURCES)}")
+    raise WeightsError(f"source {source!r} is unknown. Use auto, {', '.join(SOURCES)}")
 
 
 def _read(
@@ -162,47 +161,47 @@ def _read(
     for ours, name in theirs.items():
         arrays[ours] = names.to_ours(naming, ours, _floats(tensors.read(name), name, path))
         if ours.endswith("/var") and arrays[ours].min() < 0:
-            raise WeightsError(f"{path}: {name} has a negative variance: get the file again")
+            raise WeightsError(f"{path}: {name} has a negative variance. Get the file again")
     return model, arrays, has_head
 
 
 def _model(source: Source, found: Shapes, has_head: bool, path: str | Path) -> Inception:
-    """The source's network with the classes and the side head that the file has."""
+    """The source's network with the file's number of classes and auxiliary head."""
     naming = source.naming
     shape = found.get(naming.heads[_LOGITS], (_IMAGENET,)) if has_head else (1,)
     if not (len(shape) == 1 and 1 <= shape[0] <= _MAX_CLASSES):
         raise WeightsError(
-            f"{path}: {naming.heads[_LOGITS]} has shape {shape}, and a head has from 1 to "
+            f"{path}: {naming.heads[_LOGITS]} has shape {shape}. A head's bias is a vector of 1 to "
             f"{_MAX_CLASSES} classes"
         )
     aux_head = any(name.startswith(naming.aux_head) for name in found) and naming.aux_head
     if source is SOURCES["fid"] and (shape[0] != FID_CLASSES or aux_head):
         raise WeightsError(
-            f"{path} has {shape[0]} classes{' and a side head' if aux_head else ''}, and FID's "
-            f"network has {FID_CLASSES} and none. Name another source"
+            f"{path} has {shape[0]} classes{' and an auxiliary head' if aux_head else ''}, but "
+            f"FID's network has {FID_CLASSES} and none. Name another source"
         )
     return Inception(shape[0], aux_head="bn" if aux_head else "none", **source.model)
 
 
 def _floats(array: np.ndarray, name: str, path: str | Path) -> np.ndarray:
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise WeightsError(f"{path}: {name} is {array.dtype}, and weights are floats")
+        raise WeightsError(f"{path}: {name} is {array.dtype}. Weights are floating-point numbers")
     floats = array.astype(np.float32)
     if not np.isfinite(floats).all():
-        raise WeightsError(f"{path}: {name} has values that are not finite: get the file again")
+        raise WeightsError(f"{path}: {name} has values that are not finite. Get the file again")
     return floats
 
 
 def _labels(
     given: Sequence[str], described: Description, num_classes: int, path: str | Path
 ) -> tuple[tuple[str, ...], str]:
-    """The classes' names, and where they come from."""
+    """The names of the classes, and their origin."""
     labels = tuple(given) or described.labels
     if labels and len(labels) != num_classes:
         where = "" if given else f" in {described.where}"
         raise WeightsError(
-            f"{path} has {num_classes} classes, and there are {len(labels)} labels{where}: give as "
-            "many"
+            f"{path} has {num_classes} classes, but there are {len(labels)} labels{where}. Give "
+            "one label per class"
         )
     if labels:
         return labels, GIVEN if given else described.where

@@ -1,8 +1,8 @@
-"""What a Keras file says about the network and its input: size, scaling, pooling, head, loss.
+"""What a Keras file states about the network and its input: size, scaling, pooling, head, loss.
 
-The network's 94 convolutions divide the model's layers into those that come before it, which make
-its input out of pixels, those inside, and those that follow. Whatever changes the result and
-cannot be carried over is refused by the layer's name.
+The network's 94 convolutions divide the model's layers into those before the network, which turn
+pixels into its input, those inside it, and those after it. A layer that changes the result and has
+no equivalent here is refused by name.
 """
 
 from collections.abc import Mapping
@@ -24,35 +24,35 @@ _INSIDE = {
     *("Conv2D", "BatchNormalization", "Activation", "ReLU", "Concatenate"),
     *("MaxPooling2D", "AveragePooling2D"),
 }
-_OPERATIONS = {  # of NumPy's names in Keras 3, of TensorFlow's in Keras 2
+_OPERATIONS = {  # by NumPy's names, as in Keras 3, and by TensorFlow's, as in Keras 2
     **dict.fromkeys(("TrueDivide", "Divide", "math.truediv", "math.divide"), np.divide),
     **dict.fromkeys(("Subtract", "math.subtract"), np.subtract),
     **dict.fromkeys(("Multiply", "math.multiply"), np.multiply),
     **dict.fromkeys(("Add", "math.add", "__operators__.add"), np.add),
 }
 _MEAN, _VARIANCE, _COUNT = (f"normalization/{part}" for part in ("mean", "variance", "count"))
-_EPSILON = 1e-7  # Keras's, below which it takes no deviation
-# How far apart black and white are after scaling, if it is made for pixels of 0 to 255.
+_EPSILON = 1e-7  # Keras's lower bound of a standard deviation
+# The distance of black and white after a scaling that is meant for pixels of 0 to 255.
 _CONTRAST = (0.2, 30.0)
 
 
 def describe(path: str | Path, tensors: Tensors, given: Mapping[str, Any]) -> Description:
-    """What the file says.
+    """What the file states.
 
     Args:
       path: The file.
-      tensors: Its tensors, by `names.KERAS`.
-      given: Fields of `Preprocessing` that the caller knows; what is said of them is not read.
+      tensors: Its tensors, by the names of `names.KERAS`.
+      given: Fields of `Preprocessing` from the caller; the file's statements on them are not read.
 
     Raises:
-      WeightsError: If it says something that this network cannot do, naming the layer.
+      WeightsError: If a layer, which the message names, has no equivalent here.
     """
     where = Path(path).name
     graph, adapted = keras_graph.read(path), _Adapted.of(tensors)
     own = tuple(name for name in (_MEAN, _VARIANCE, _COUNT) if name in tensors.shapes)
     with reading(path):
         trunk = graph and _trunk(path, graph)
-    if not (graph and trunk):  # weights alone, or another network, whose tensors will not fit
+    if not (graph and trunk):  # weights alone, or another network: its tensors will not fit
         fields = {}
         if adapted:
             scaling = _Scaling(np.ones(3), np.zeros(3)).normalized(adapted.mean, adapted.variance)
@@ -83,24 +83,24 @@ def _trunk(path: str | Path, graph: Graph) -> tuple[list[Layer], list[Layer], li
     inputs = [layer for layer in layers.values() if not layer.inputs]
     if len(inputs) != 1 or len(graph.outputs) != 1:
         raise WeightsError(
-            f"{path}: its model has {len(inputs)} inputs and {len(graph.outputs)} outputs, and "
-            "this network one each. Save the part that maps an image to its classes"
+            f"{path}: its model has {len(inputs)} inputs and {len(graph.outputs)} outputs, this "
+            "network one of each. Save the part that maps an image to its classes"
         )
     before = _chain(layers, *layers[firsts[0]].inputs)
     if before[-1] is not inputs[0]:
-        raise refused(path, before[-1], "comes before the network")
+        raise refused(path, before[-1], "is before the network")
     after = _chain(layers, graph.outputs[0])
     end = after.pop()
     whole = above[end.name] - {layer.name for layer in before}
     inside = [layer for name, layer in layers.items() if name in whole]
     foreign = [layer for layer in inside if layer.kind not in _INSIDE and not is_idle(layer)]
     if end.kind != "Concatenate" or not convolutions <= whole or foreign:
-        raise refused(path, foreign[0] if foreign else end, "is in the network or follows it")
+        raise refused(path, foreign[0] if foreign else end, "is inside the network or after it")
     return before[::-1], inside, after[::-1]
 
 
 def _chain(layers: Mapping[str, Layer], name: str) -> list[Layer]:
-    """A layer, the one before it, and so on to the first that has not one input."""
+    """A layer, the one before it, and so on to the first that does not have exactly one input."""
     chain = [layers[name]]
     while len(chain[-1].inputs) == 1:
         chain.append(layers[chain[-1].inputs[0]])
@@ -109,7 +109,7 @@ def _chain(layers: Mapping[str, Layer], name: str) -> list[Layer]:
 
 @dataclass(frozen=True)
 class _Adapted:
-    """What the file's Normalization layer has learned, per channel."""
+    """The statistics that the file's Normalization layer has learned, per channel."""
 
     mean: np.ndarray
     variance: np.ndarray
@@ -123,26 +123,26 @@ class _Adapted:
 
 @dataclass(frozen=True)
 class _Scaling:
-    """The network's input is factor * x + offset, per channel of the model's input x."""
+    """The network's input as factor * x + offset, per channel of the model's input x."""
 
     factor: np.ndarray
     offset: np.ndarray
     any: bool = False
 
     def then(self, operation: Any, constant: Any) -> "_Scaling":
-        """Followed by an operation with a number, or one for each channel."""
+        """The scaling followed by an operation with one number, or one per channel."""
         offset = operation(self.offset, constant)
         scales = operation in (np.multiply, np.divide)
         factor = operation(self.factor, constant) if scales else self.factor
         return _Scaling(np.broadcast_to(factor, 3), np.broadcast_to(offset, 3), True)
 
     def normalized(self, mean: Any, variance: Any) -> "_Scaling":
-        """Followed by Keras's Normalization."""
+        """The scaling followed by Keras's Normalization."""
         deviation = np.maximum(np.sqrt(np.reshape(variance, -1)), _EPSILON)
         return self.then(np.subtract, np.reshape(mean, -1)).then(np.divide, deviation)
 
     def fields(self, path: str | Path, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The mean and the deviation of pixels between 0 and 1.
+        """The mean and standard deviation of pixels between 0 and 1, as `Preprocessing` has them.
 
         Raises:
           WeightsError: If the model does not take pixels of 0 to 255.
@@ -153,9 +153,9 @@ class _Scaling:
             return {name: given[name] for name in ("mean", "std")}
         if not ((low <= contrast) & (contrast <= high)).all():
             raise WeightsError(
-                f"{path}: its layers would make black and white {contrast.tolist()} apart, so "
-                "what goes into it is not pixels from 0 to 255. Give --mean and --std, of pixels "
-                "between 0 and 1, that do all of the scaling"
+                f"{path}: its layers put black and white {contrast.tolist()} apart, so its input "
+                "is not pixels from 0 to 255. Pass the whole scaling as --mean and --std, of "
+                "pixels between 0 and 1"
             )
         std = 1 / contrast
         values = {"mean": -self.offset * std, "std": std}
@@ -165,10 +165,10 @@ class _Scaling:
 def _read_before(
     path: str | Path, layers: list[Layer], adapted: _Adapted | None, given: Mapping[str, Any]
 ) -> tuple[_Scaling, dict[str, Any]]:
-    """The scaling, and the fields of `Preprocessing`, of the layers before the network."""
+    """The scaling and the fields of `Preprocessing` from the layers before the network."""
     scaling = _Scaling(np.ones(3), np.zeros(3))
     fields: dict[str, Any] = {}
-    sizes: list[tuple[str, Any]] = []  # (who says so, height and width), the resizing last
+    sizes: list[tuple[str, Any]] = []  # (layer that states it, (height, width)), resizing last
     for layer in layers:
         config = layer.config
         shape = config.get("batch_shape") or config.get("batch_input_shape") or (None,) * 4
@@ -185,18 +185,18 @@ def _read_before(
             sizes.append((str(layer), (config["height"], config["width"])))
             fields |= {"method": "resize", "interpolation": config["interpolation"]}
         elif not is_idle(layer):
-            raise refused(path, layer, "comes before the network")
+            raise refused(path, layer, "is before the network")
     unknown = fields.get("interpolation", "bilinear") not in INTERPOLATIONS
     if unknown and "interpolation" not in given:
         raise WeightsError(
-            f"{path}: it resizes images by {fields['interpolation']!r}, and there are "
-            f"{INTERPOLATIONS}. Give --interpolation"
+            f"{path}: interpolation {fields['interpolation']!r} does not exist here. Pass "
+            f"--interpolation, one of {INTERPOLATIONS}"
         )
     if sizes and "image_size" not in given:
         if len({size for _, size in sizes}) > 1:
             raise WeightsError(
-                f"{path}: {' and '.join(f'{who} has {h}x{w}' for who, (h, w) in sizes)}, and an "
-                "image is resized once here. Give --image_size"
+                f"{path}: {' and '.join(f'{who} has {h}x{w}' for who, (h, w) in sizes)}, but here "
+                "an image is resized once. Pass --image_size"
             )
         fields["image_size"] = square(path, *sizes[-1])
     return scaling, fields | (scaling.fields(path, given) if scaling.any else {})
@@ -207,34 +207,34 @@ def _crops(config: Mapping[str, Any]) -> bool:
 
 
 def _numbers(value: Any) -> Any:
-    """Numbers as arrays; Keras 3 says of NumPy's that they are."""
+    """A number or numbers as an array; Keras 3 wraps NumPy's in a dictionary."""
     plain = value["config"]["value"] if isinstance(value, dict) else value
     return None if plain is None else np.asarray(plain, float)
 
 
 def _statistics(path: str | Path, layer: Layer, adapted: _Adapted | None) -> tuple[Any, Any]:
-    """The mean and the variance that a Normalization layer was given or has learned."""
+    """The mean and variance that a Normalization layer was given or has learned."""
     mean, variance = (_numbers(layer.config.get(name)) for name in ("mean", "variance"))
     if (mean is None or variance is None) and adapted:
         mean, variance = adapted.mean, adapted.variance
     if mean is None or variance is None or {np.size(mean), np.size(variance)} - {1, 3}:
         raise WeightsError(
-            f"{path}: {layer} has no mean and variance of its own for the three channels. Save "
-            "the model after `adapt`, with one such layer"
+            f"{path}: {layer} has no mean and variance for the three channels. Save the model "
+            "after `adapt`, with a single Normalization layer"
         )
     return mean, variance
 
 
 def _read_inside(path: str | Path, layers: list[Layer]) -> dict[str, Any]:
-    """The fields of `Inception` that the network's own layers say."""
+    """The fields of `Inception` that the layers inside the network state."""
     fields: dict[str, Any] = {}
     normalizations = [layer for layer in layers if layer.kind == "BatchNormalization"]
     for ours, theirs in (("batch_norm_epsilon", "epsilon"), ("batch_norm_decay", "momentum")):
         found = sorted({layer.config[theirs] for layer in normalizations})
         if len(found) > 1:
             raise WeightsError(
-                f"{path}: its batch normalizations have {theirs}s {found}, and here there "
-                "is one for all. Give all the same"
+                f"{path}: its BatchNormalization layers have different values of {theirs}, "
+                f"{found}. Give all of them the same"
             )
         if found:
             fields[ours] = float(found[0])
@@ -242,5 +242,5 @@ def _read_inside(path: str | Path, layers: list[Layer]) -> dict[str, Any]:
         function = layer.config.get("activation", "linear")
         usual = ("relu",) if layer.kind == "Activation" else ("linear",)
         if function not in usual:
-            raise refused(path, layer, f"inside the network computes {function}")
+            raise refused(path, layer, f"inside the network has activation {function}")
     return fields

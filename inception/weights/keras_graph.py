@@ -1,8 +1,8 @@
-"""The layers of a Keras model as one graph, from the description that the model's file holds.
+"""The layers of a Keras model as one graph, read from the description in the model's file.
 
-A .keras file has it as config.json, a whole .h5 as an attribute, a folder of Hugging Face's beside
-the weights; files of weights alone have none. Keras 2 and 3 write it differently. Models within
-models are opened, so that a layer is a layer wherever it is. Nothing in a description is executed.
+The description is config.json in a .keras file or in a folder from Hugging Face, and an attribute
+of a whole model's .h5; files of weights alone have none. Keras 2 and 3 write it differently. Nested
+models are flattened. Nothing in a description is executed.
 """
 
 import json
@@ -22,7 +22,7 @@ _DAMAGE = (
     *(OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
 )
-# What does nothing at inference.
+# Layers that do nothing at inference.
 _IDLE = {
     *("InputLayer", "Identity", "ActivityRegularization", "Cast", "cast"),
     *("Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise"),
@@ -32,14 +32,14 @@ _MODELS = ("Functional", "Model", "Sequential")
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer, or an operation of NumPy's or TensorFlow's that Keras keeps as one.
+    """A layer, or an operation of NumPy or TensorFlow that Keras keeps as a layer.
 
     Attributes:
-      name: Its path through the models, "inception_v3/mixed10".
-      kind: Its class, such as "Conv2D"; of TensorFlow's operations "math.subtract".
-      config: Its arguments.
-      inputs: The names of the layers whose outputs it takes.
-      constants: The numbers that an operation takes besides.
+      name: Path through the nested models, such as "inception_v3/mixed10".
+      kind: Class, such as "Conv2D"; for an operation of TensorFlow its name, "math.subtract".
+      config: Arguments of the constructor.
+      inputs: Names of the layers whose outputs it takes.
+      constants: Numbers that an operation takes in addition.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Graph:
     """A model.
 
     Attributes:
-      layers: By name, each after those whose outputs it takes.
-      outputs: The names of the layers whose outputs are the model's.
-      loss: What it was compiled with, as Keras writes it; None if it was not.
+      layers: Layers by name, each after those whose outputs it takes.
+      outputs: Names of the layers whose outputs are the model's.
+      loss: Loss that it was compiled with, as Keras writes it; None without one.
     """
 
     layers: dict[str, Layer]
@@ -71,10 +71,10 @@ def read(path: str | Path) -> Graph | None:
     """The graph that a file describes.
 
     Returns:
-      None if it holds weights alone, or a model whose layers only its own code knows.
+      None if the file holds weights alone, or a subclassed model, which has no description.
 
     Raises:
-      WeightsError: If the description is damaged or says what this reader does not understand.
+      WeightsError: If the description is damaged or cannot be understood.
     """
     with reading(path):
         model, compiled = _descriptions(files_of(path)[0])
@@ -87,7 +87,7 @@ def read(path: str | Path) -> Graph | None:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Turns the errors of a description that is not as expected into one."""
+    """Turns any error from a malformed description into a WeightsError."""
     try:
         yield
     except WeightsError:
@@ -95,22 +95,22 @@ def reading(path: str | Path) -> Iterator[None]:
     except _DAMAGE as error:
         raise WeightsError(
             f"{path} describes its model in a way that cannot be read ({error!r}). Save the "
-            "weights alone: model.save_weights('x.weights.h5')"
+            "weights alone with model.save_weights('x.weights.h5')"
         ) from error
 
 
 def _descriptions(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The model's description and how it was compiled, {} where there is none."""
+    """The descriptions of the model and of how it was compiled, {} if missing."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if _CONFIG not in archive.namelist():
                 return {}, {}
             if archive.getinfo(_CONFIG).file_size > _MAX_BYTES:
-                raise WeightsError(f"{path}: its {_CONFIG} is too large to be a model's")
+                raise WeightsError(f"{path}: its {_CONFIG} has more than {_MAX_BYTES} bytes")
             model = json.loads(archive.read(_CONFIG))
         return model, model.get("compile_config") or {}
-    if path.name == "model.weights.h5" and (beside := path.with_name(_CONFIG)).is_file():
-        model = json.loads(beside.read_text(encoding="utf-8"))
+    if path.name == "model.weights.h5" and (config := path.with_name(_CONFIG)).is_file():
+        model = json.loads(config.read_text(encoding="utf-8"))
         return (model, model.get("compile_config") or {}) if "class_name" in model else ({}, {})
     import h5py
 
@@ -123,13 +123,13 @@ def _descriptions(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def _open(
     model: dict[str, Any], prefix: str, inputs: Sequence[str], layers: dict[str, Layer]
 ) -> list[str]:
-    """Adds a model's layers.
+    """Adds a model's layers to `layers`.
 
     Args:
-      model: Its description.
-      prefix: Of its layers' names.
-      inputs: The names of the layers whose outputs it takes, () for the whole model.
-      layers: To add to.
+      model: Description of the model.
+      prefix: Prefix of its layers' names.
+      inputs: Names of the layers whose outputs it takes, () for the outermost model.
+      layers: Layers found so far.
 
     Returns:
       The names of the layers whose outputs are the model's.
@@ -156,7 +156,7 @@ def _open(
 
 
 def _first_input(config: Any, entry: dict[str, Any], prefix: str, layers: dict[str, Layer]) -> str:
-    """The input that a Sequential of Keras 2 does not list."""
+    """Adds the input layer that a Sequential of Keras 2 does not list; returns its name."""
     built = config.get("build_input_shape") if isinstance(config, dict) else None
     shape = entry["config"].get("batch_input_shape") or built
     name = f"{prefix}input"
@@ -171,7 +171,7 @@ def _add(
     constants: Sequence[Any],
     layers: dict[str, Layer],
 ) -> list[str]:
-    """Adds a layer, or all of a model; returns the names of those that make its outputs."""
+    """Adds a layer, or all layers of a nested model; returns the names of its outputs."""
     kind, config = entry["class_name"], entry["config"]
     inner = config["name"] if isinstance(config, dict) and "name" in config else kind
     name = f"{prefix}{entry.get('name') or inner}"
@@ -180,30 +180,30 @@ def _add(
     if kind == "TFOpLambda":
         kind = config["function"]
     if name in layers:
-        raise WeightsError(f"{name!r} is there twice")
+        raise WeightsError(f"two layers are called {name!r}")
     layers[name] = Layer(name, kind, config, tuple(inputs), tuple(constants))
     return [name]
 
 
 def _ends(ends: Any) -> list[list[Any]]:
-    """[[layer, call, output], ...], which Keras 3 writes without the outer list if it is one."""
+    """[[layer, call, output], ...]; Keras 3 omits the outer list if there is only one."""
     if isinstance(ends, dict):
         ends = list(ends.values())
     return [ends] if ends and isinstance(ends[0], str) else list(ends)
 
 
 def _call(entry: dict[str, Any]) -> tuple[list[tuple[str, int]], list[Any]]:
-    """The (layer, output) whose tensors a layer takes, and its constants."""
+    """The (layer, output) pairs whose tensors a layer takes, and its constants."""
     calls = entry["inbound_nodes"]
     if len(calls) > 1:
-        raise WeightsError(f"layer {entry['name']!r} is used {len(calls)} times, not once")
+        raise WeightsError(f"layer {entry['name']!r} is called {len(calls)} times, not once")
     found = list(_leaves(calls))
     tensors = [leaf for leaf in found if isinstance(leaf, tuple)]
     return tensors, [leaf for leaf in found if not isinstance(leaf, tuple)]
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """The tensors, (layer, output), and the numbers of a layer's call."""
+    """The tensors, as (layer, output), and the numbers in a layer's call."""
     if isinstance(value, dict):
         if value.get("class_name") == "__keras_tensor__":
             layer, _, index = value["config"]["keras_history"]
@@ -224,7 +224,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def ancestors(graph: Graph) -> dict[str, frozenset[str]]:
-    """The names of all layers that a layer's input comes from."""
+    """For every layer, the names of all layers that its input depends on."""
     found: dict[str, frozenset[str]] = {}
     for name, layer in graph.layers.items():
         found[name] = frozenset(layer.inputs).union(*(found[before] for before in layer.inputs))
@@ -232,15 +232,15 @@ def ancestors(graph: Graph) -> dict[str, frozenset[str]]:
 
 
 def is_idle(layer: Layer) -> bool:
-    """Whether a layer passes its input on at inference."""
+    """Whether a layer returns its input unchanged at inference."""
     augments = layer.kind.startswith("Random") and layer.kind != "RandomCrop"
     linear = layer.kind == "Activation" and layer.config["activation"] == "linear"
     return layer.kind in _IDLE or augments or linear
 
 
 def refused(path: str | Path, layer: Layer, what: str) -> WeightsError:
-    """The error for a layer that cannot be carried over."""
+    """The error for a layer that has no equivalent here."""
     return WeightsError(
-        f"{path}: {layer} {what}, and there is nothing like it here. Save a model of Rescaling or "
+        f"{path}: {layer} {what} and has no equivalent here. Save a model of Rescaling or "
         "Normalization, InceptionV3, GlobalAveragePooling2D and one Dense layer"
     )

@@ -1,4 +1,4 @@
-"""What a Keras model does after the network: how it pools the features, its head, and its loss."""
+"""The end of a Keras model, after the network: pooling of the features, head and loss."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from inception.weights.keras_graph import Layer, is_idle, refused
 
 @dataclass
 class Head:
-    """What follows the network.
+    """The head of a Keras model.
 
     Attributes:
       found: Whether there is a Dense layer.
-      activation: What follows its outputs, "" if nothing does.
-      model: Fields of `Inception`.
+      activation: Activation after its outputs, "" without one.
+      model: Fields of `Inception` that the head states.
     """
 
     found: bool = False
@@ -25,15 +25,15 @@ class Head:
 
 
 def read_head(path: str | Path, layers: list[Layer], image_size: int) -> Head:
-    """Reads the layers that follow the network.
+    """Reads the layers after the network.
 
     Args:
       path: The file, for messages.
-      layers: In their order.
-      image_size: Of the network's input, 0 where it is not known.
+      layers: Layers in the order of computation.
+      image_size: Size in pixels of the network's input, 0 if unknown.
 
     Raises:
-      WeightsError: If they are not a pool of averages and at most one Dense layer.
+      WeightsError: If they are anything but an average pool and at most one Dense layer.
     """
     head, pooled = Head(), False
     dense = [layer for layer in layers if layer.kind == "Dense"]
@@ -49,25 +49,25 @@ def read_head(path: str | Path, layers: list[Layer], image_size: int) -> Head:
         elif layer.kind in ("Activation", "Softmax") and head.found and not is_idle(layer):
             head.activation = _activation(path, layer, head)
         elif not is_idle(layer):
-            raise refused(path, layer, "follows the network")
+            raise refused(path, layer, "is after the network")
     return head
 
 
 def _pooling(
     path: str | Path, layers: list[Layer], image_size: int
 ) -> Iterator[tuple[Layer, bool]]:
-    """The layers, and whether each makes the average of every feature.
+    """The layers, each with whether it completes the global average pool.
 
     Raises:
       WeightsError: If the features are pooled in another way.
     """
-    pooled, average = False, False  # average: pooled, but height and width are still there
+    pooled, average = False, False  # average: pooled to 1x1, but not yet flattened
     for layer in layers:
         kind = layer.kind
         if kind in ("GlobalMaxPooling2D", "MaxPooling2D"):
             raise WeightsError(
-                f"{path}: {layer} takes the largest value of every feature, and this network "
-                "averages. Train the head again after GlobalAveragePooling2D"
+                f"{path}: {layer} takes the maximum of every feature, but this network averages. "
+                "Train the head again after GlobalAveragePooling2D"
             )
         average = average or (
             kind == "AveragePooling2D" and {*layer.config["pool_size"]} == {last_grid(image_size)}
@@ -80,7 +80,7 @@ def _pooling(
 
 
 def last_grid(image_size: int) -> int:
-    """Height and width of the last features: 8 for 299."""
+    """The height and width of the last features for an image size: 8 for 299."""
     size = (image_size - 3) // 2 + 1 - 2
     for smaller in (0, 2, 0, 0):  # the pools and reductions, and a convolution's border
         size = (size - smaller - 3) // 2 + 1
@@ -95,14 +95,14 @@ def _activation(path: str | Path, layer: Layer, head: Head) -> str:
         return ""
     if head.activation or function not in ("softmax", "sigmoid"):
         raise WeightsError(
-            f"{path}: {layer} ends the network by {function}, and classes have one softmax or "
-            "sigmoid. Save a model whose head is one of them"
+            f"{path}: {layer} has activation {function}, but a head ends in one softmax or "
+            "sigmoid. Save a model with one of them"
         )
     return function
 
 
 def activation_of_loss(loss: Any) -> str:
-    """What a head without an activation was trained as, "" if its loss does not say."""
+    """The activation that a loss implies for a head without one, "" if it does not imply any."""
     name = str(loss).lower()
     if "binary" in name:
         return "sigmoid"

@@ -1,11 +1,10 @@
-"""Keras's HDF5 files: which dataset is which convolution.
+"""Which dataset of a Keras HDF5 file holds which variable of the network.
 
-Keras numbers layers over a whole program, so the same network's convolutions are conv2d ...
-conv2d_93 in one file and conv2d_94 ... conv2d_187 in another: only the order tells. The older
-layout (.h5) has the layers' names, numbered by creation. Keras 3's (.weights.h5, .keras) has
-numbers of its own, by depth in the graph, and numbers in place of the weights' names. In either,
-the network may be a layer of another model. The head is the linear layer on the network's 2048
-features, whatever it is called.
+Keras numbers layers across a whole program, so the convolutions are conv2d ... conv2d_93 in one
+file and conv2d_94 ... conv2d_187 in another: only their order is reliable. The older layout (.h5)
+has the layers' names, numbered by creation. Keras 3's (.weights.h5, .keras) numbers layers by depth
+in the graph, and variables instead of naming them. In both, the network may be nested in another
+model. The head is the linear layer on the network's 2048 features, whatever its name.
 """
 
 import re
@@ -26,8 +25,8 @@ _VARIABLES = {  # in Keras 3's order; a normalization with a scale has it first
     ("normalization", 2): ["mean", "variance"],
     ("normalization", 3): ["mean", "variance", "count"],
 }
-# What belongs to training: optimizers, metrics (of whole models, at the top of a file or of a model
-# within) and the generators of random numbers of layers such as Dropout.
+# What belongs to training: optimizers, metrics (at the top of a file or of a nested model), and the
+# random number generators of layers such as Dropout.
 _TRAINING = re.compile(
     r"(^|/)(optimizer|optimizer_weights|\w*metrics|loss_tracker|seed_generator(_\d+)?)(/|$)"
 )
@@ -35,11 +34,11 @@ _FEATURES = 2048
 
 
 def places(file: Any) -> dict[str, str]:
-    """Where the arrays of an h5py.File are, by the names that `names.KERAS` gives them.
+    """The paths of an h5py.File's arrays, by their names in `names.KERAS`.
 
-    A Normalization layer's are "normalization/mean", "/variance" and "/count". Whatever is none of
-    the network's layers keeps its place for a name; what belongs to training is left out. Datasets
-    that lie outside the file are not followed.
+    A Normalization layer's are "normalization/mean", "/variance" and "/count". Arrays of other
+    layers are named by their own path; those that belong to training are left out. External and
+    virtual datasets are not followed.
     """
     named: dict[str, str] = {}
     layers: dict[str, dict[str, str]] = defaultdict(dict)
@@ -52,25 +51,25 @@ def places(file: Any) -> dict[str, str]:
 
     by_kind = defaultdict(list)
     for layer in sorted(layers, key=_number):
-        by_kind[_kind(layer)].append(_with_weights_named(_kind(layer), layers[layer]))
+        by_kind[_kind(layer)].append(_with_variables_named(_kind(layer), layers[layer]))
     for kind in ("conv2d", "batch_normalization"):
-        for number, weights in enumerate(_by_creation(by_kind.pop(kind, []))):
-            named |= {f"{kind}_{number}/{weight}": place for weight, place in weights.items()}
-    others = [weights for same_kind in by_kind.values() for weights in same_kind]
-    roles = [_role(file, weights) for weights in others]
-    for role, weights in zip(roles, others, strict=True):
+        for number, variables in enumerate(_by_creation(by_kind.pop(kind, []))):
+            named |= {f"{kind}_{number}/{name}": place for name, place in variables.items()}
+    others = [variables for same_kind in by_kind.values() for variables in same_kind]
+    roles = [_role(file, variables) for variables in others]
+    for role, variables in zip(roles, others, strict=True):
         if role and roles.count(role) == 1:
-            named |= {f"{role}/{weight}": place for weight, place in weights.items()}
+            named |= {f"{role}/{name}": place for name, place in variables.items()}
         else:
-            named |= {place: place for place in weights.values()}
+            named |= {place: place for place in variables.values()}
     return named
 
 
-def _role(file: Any, weights: dict[str, str]) -> str:
-    """What a layer beside the network is for: its head, the scaling of its input, or ""."""
-    if "kernel" in weights and file[weights["kernel"]].shape[:1] == (_FEATURES,):
+def _role(file: Any, variables: dict[str, str]) -> str:
+    """The role of a layer outside the network: "predictions", "normalization" or ""."""
+    if "kernel" in variables and file[variables["kernel"]].shape[:1] == (_FEATURES,):
         return "predictions"
-    return "normalization" if "variance" in weights else ""
+    return "normalization" if "variance" in variables else ""
 
 
 def _datasets(file: Any) -> list[str]:
@@ -88,7 +87,7 @@ def _datasets(file: Any) -> list[str]:
 
 
 def _kind(layer: str) -> str:
-    """Of the path of a layer's group: "conv2d" of ".../conv2d_3"."""
+    """The kind of a layer from the path of its group: "conv2d" from ".../conv2d_3"."""
     return re.sub(r"_\d+$", "", layer.rpartition("/")[2])
 
 
@@ -97,19 +96,19 @@ def _number(layer: str) -> int:
     return int(number[1]) if number else 0
 
 
-def _with_weights_named(kind: str, weights: dict[str, str]) -> dict[str, str]:
-    """Keras 3's weights 0, 1, ... by their names; of two, a linear layer's."""
-    usual = ["kernel", "bias"] if len(weights) == 2 else []
-    names = _VARIABLES.get((kind, len(weights)), usual)
+def _with_variables_named(kind: str, variables: dict[str, str]) -> dict[str, str]:
+    """Names Keras 3's variables 0, 1, ...; two of an unknown kind are a linear layer's."""
+    usual = ["kernel", "bias"] if len(variables) == 2 else []
+    names = _VARIABLES.get((kind, len(variables)), usual)
     return {
-        names[int(weight)] if weight.isdigit() and int(weight) < len(names) else weight: place
-        for weight, place in weights.items()
+        names[int(name)] if name.isdigit() and int(name) < len(names) else name: place
+        for name, place in variables.items()
     }
 
 
 def _by_creation(layers: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Layers in the order of their numbers -> in the order of their creation."""
-    by_depth = any("/vars/" in place for weights in layers for place in weights.values())
+    """Sorts layers from the order of their numbers into the order of their creation."""
+    by_depth = any("/vars/" in place for variables in layers for place in variables.values())
     if not by_depth or len(layers) != len(KERAS3_PLACES):  # another network: names will be missing
         return layers
     return [layers[place] for place in KERAS3_PLACES]

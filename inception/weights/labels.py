@@ -1,7 +1,7 @@
-"""The names of ImageNet's 1000 classes in the order of their WordNet ids, as all sources have them.
+"""The names of ImageNet's 1000 classes in the order of their WordNet ids, which all sources use.
 
-imagenet_labels.txt holds an id and a name a line: the ids from TFDS's imagenet2012 (Apache 2.0),
-the names, each used once, from torchvision (BSD 3-clause).
+imagenet_labels.txt has one id and one name per line: the ids from TFDS's imagenet2012 (Apache 2.0),
+the names, all different, from torchvision (BSD 3-clause).
 """
 
 import functools
@@ -15,6 +15,6 @@ def imagenet_labels() -> tuple[str, ...]:
 
 @functools.cache
 def imagenet_names() -> dict[str, str]:
-    """The names of the 1000 classes by their WordNet ids, "n01440764"."""
+    """The names of the 1000 classes by their WordNet ids, such as "n01440764"."""
     lines = Path(__file__).with_name("imagenet_labels.txt").read_text().splitlines()
     return dict(line.split(maxsplit=1) for line in lines)

@@ -1,13 +1,13 @@
-"""What every source calls the network's tensors, beside our own names.
+"""The names of the network's tensors in every source.
 
-A row is one convolution with its batch normalization. The rows of a block stand in the order in
-which the released code creates its convolutions, which is also Keras's numbering. torchvision,
-timm and pytorch-fid use our names. Sources: slim/nets/inception_v3.py,
+A row is one convolution with its batch normalization. The rows of a block are in the order in which
+the released code creates its convolutions, which is also Keras's numbering. torchvision, timm and
+pytorch-fid use our names. Sources: slim/nets/inception_v3.py,
 research/inception/inception/slim/inception_model.py, keras.applications.inception_v3,
 torchvision.models.inception.
 
-A tensor of ours is named by its path, "params/Mixed_5b/branch1x1/conv/kernel". `table` gives the
-source's name for every one, `to_ours` and `to_source` turn one tensor around.
+Our name of a tensor is its path, "params/Mixed_5b/branch1x1/conv/kernel". `table` maps our names to
+a source's; `to_ours` and `to_source` change the layout of one tensor.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# ours: (slim, research/inception, place in a Keras 3 file, which lists layers by depth)
+# Our name: (slim, research/inception, position in a Keras 3 file, which sorts layers by depth)
 Rows = dict[str, tuple[str, str, int]]
 
 STEM: Rows = {
@@ -34,7 +34,7 @@ FIGURE5: Rows = {
     "branch3x3dbl_3": ("Branch_2/Conv2d_0c_3x3", "branch3x3dbl/Conv_2", 5),
     "branch_pool": ("Branch_3/Conv2d_0b_1x1", "branch_pool/Conv", 6),
 }
-FIGURE5_5C: Rows = FIGURE5 | {  # slim's names differ here
+FIGURE5_5C: Rows = FIGURE5 | {  # slim's names are irregular here
     "branch5x5_1": ("Branch_1/Conv2d_0b_1x1", "branch5x5/Conv", 1),
     "branch5x5_2": ("Branch_1/Conv_1_0c_5x5", "branch5x5/Conv_1", 4),
 }
@@ -75,15 +75,15 @@ FIGURE7: Rows = {
     "branch3x3dbl_3b": ("Branch_2/Conv2d_0d_3x1", "branch3x3dbl/Conv_3", 6),
     "branch_pool": ("Branch_3/Conv2d_0b_1x1", "branch_pool/Conv", 8),
 }
-FIGURE7_7B: Rows = FIGURE7 | {  # slim's name differs here
+FIGURE7_7B: Rows = FIGURE7 | {  # slim's name is irregular here
     "branch3x3_2b": ("Branch_1/Conv2d_0b_3x1", "branch3x3/Conv_2", 4),
 }
-SIDE_HEAD: Rows = {  # Keras has none
+AUX_HEAD: Rows = {  # not in Keras
     "conv0": ("Conv2d_1b_1x1", "proj", 0),
     "conv1": ("Conv2d_2a_5x5", "Conv", 1),
 }
 
-# ours and slim's: (research/inception, rows)
+# Our and slim's name: (research/inception, rows)
 BLOCKS: dict[str, tuple[str, Rows]] = {
     "Mixed_5b": ("mixed_35x35x256a", FIGURE5),
     "Mixed_5c": ("mixed_35x35x288a", FIGURE5_5C),
@@ -93,14 +93,14 @@ BLOCKS: dict[str, tuple[str, Rows]] = {
     "Mixed_6c": ("mixed_17x17x768c", FIGURE6),
     "Mixed_6d": ("mixed_17x17x768d", FIGURE6),
     "Mixed_6e": ("mixed_17x17x768e", FIGURE6),
-    "Mixed_7a": ("mixed_17x17x1280a", REDUCTION_7A),  # its own code notes that 8x8 would be right
+    "Mixed_7a": ("mixed_17x17x1280a", REDUCTION_7A),  # a comment there says that 8x8 would be right
     "Mixed_7b": ("mixed_8x8x2048a", FIGURE7_7B),
     "Mixed_7c": ("mixed_8x8x2048b", FIGURE7),
 }
 
 
 def _rows() -> Iterable[tuple[str, str, str, int]]:
-    """(ours, slim, research/inception, place in a Keras 3 file), the side head last."""
+    """(ours, slim, research/inception, position in a Keras 3 file); the auxiliary head last."""
     start = len(STEM)
     for ours, (slim, research, place) in STEM.items():
         yield ours, slim, research, place
@@ -108,27 +108,28 @@ def _rows() -> Iterable[tuple[str, str, str, int]]:
         for ours, (slim, research, place) in rows.items():
             yield f"{block}/{ours}", f"{block}/{slim}", f"{old}/{research}", start + place
         start += len(rows)
-    for ours, (slim, research, place) in SIDE_HEAD.items():
+    for ours, (slim, research, place) in AUX_HEAD.items():
         yield f"AuxLogits/{ours}", f"AuxLogits/{slim}", f"aux_logits/{research}", start + place
 
 
 CONVOLUTIONS = [row[0] for row in _rows()]
-# Keras 3's .weights.h5 numbers layers by depth: the number there of every convolution of ours.
-KERAS3_PLACES = [row[3] for row in _rows()][: -len(SIDE_HEAD)]
+# Keras 3's .weights.h5 numbers layers by depth: the number there of each of our convolutions.
+KERAS3_PLACES = [row[3] for row in _rows()][: -len(AUX_HEAD)]
 
 
 @dataclass(frozen=True)
 class Naming:
-    """How a source names and lays out the tensors.
+    """The names and the layout of a source's tensors.
 
     Attributes:
-      convolutions: our path of a convolution and its batch normalization -> the source's.
-      leaves: our tensor of such a pair -> the source's name, "{}" being the path.
-      heads: our tensor of a linear layer -> the source's name.
-      aux_head: how the names of the side head's tensors begin; "" where there never is one.
-      extras: pattern of the names that are no weights of the network and are left out.
-      output_first: kernels are [out, in, height, width] and [out, in], not as ours the reverse.
-      linear_1x1: linear layers are 1x1 convolutions.
+      convolutions: Path of a convolution with its batch normalization, from ours to the source's.
+      leaves: Name of a tensor of such a pair, from ours to the source's; "{}" is the path.
+      heads: Name of a tensor of a linear layer, from ours to the source's.
+      aux_head: Prefix of the auxiliary head's tensors; "" if the source has no auxiliary head.
+      extras: Pattern of names that do not belong to the network and are left out.
+      output_first: Whether kernels are [out, in, height, width] and [out, in], where ours are
+        [height, width, in, out] and [in, out].
+      linear_1x1: Whether linear layers are 1x1 convolutions.
     """
 
     convolutions: dict[str, str]
@@ -197,7 +198,7 @@ RESEARCH = Naming(
     aux_head="aux_logits/",
     extras=_TENSORFLOW_EXTRAS,
 )
-# The numbers are the order of creation from 0; files.keras makes them so.
+# Numbered by creation from 0, as keras_names.py numbers the layers of a file.
 KERAS = Naming(
     convolutions={name: str(number) for number, name in enumerate(CONVOLUTIONS)},
     leaves={
@@ -217,10 +218,10 @@ KERAS = Naming(
 
 
 def table(naming: Naming, ours: Iterable[str]) -> dict[str, str]:
-    """The source's name for each of our tensors, "params/..." or "batch_stats/...".
+    """The source's name of each of our tensors, "params/..." or "batch_stats/...".
 
     Raises:
-      KeyError: for a tensor that the source has no name for.
+      KeyError: If the source has no name for a tensor.
     """
     names = dict(naming.heads)
     for mine, theirs in naming.convolutions.items():
@@ -229,14 +230,14 @@ def table(naming: Naming, ours: Iterable[str]) -> dict[str, str]:
 
 
 def to_ours(naming: Naming, name: str, array: np.ndarray) -> np.ndarray:
-    """Lays out the source's tensor as ours called `name`."""
+    """The source's tensor in our layout; `name` is ours."""
     if naming.output_first and array.ndim > 1:
         array = array.transpose((2, 3, 1, 0) if array.ndim == 4 else (1, 0))
     return array.reshape(array.shape[-2:]) if name in naming.heads and array.ndim == 4 else array
 
 
 def to_source(naming: Naming, name: str, array: np.ndarray) -> np.ndarray:
-    """Lays out our tensor called `name` as the source's."""
+    """Our tensor in the source's layout; `name` is ours."""
     if naming.output_first and array.ndim > 1:
         return array.transpose((3, 2, 0, 1) if array.ndim == 4 else (1, 0))
     return array[None, None] if naming.linear_1x1 and array.ndim == 2 else array

@@ -1,8 +1,8 @@
-"""A pickle's data, read instruction by instruction; nothing in it is executed.
+"""Reads the data in a pickle without executing anything.
 
-Only instructions that make plain data are known, and only the names in `_KNOWN` mean anything:
-what torch.save needs for tensors. Whatever else a program saved, an `argparse.Namespace` or code
-that wants to be called, becomes an `Inert` that does nothing. Source: torch/_utils.py and
+Only instructions that build plain data are supported, and only the globals in `_KNOWN`, those that
+torch.save needs for tensors. Any other object, such as an `argparse.Namespace` or a function to
+call, becomes an `Inert` that does nothing. Source: torch/_utils.py and
 torch/_weights_only_unpickler.py.
 """
 
@@ -15,25 +15,25 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-# A state dict of this network takes 17,000 instructions, and 60,000 with an optimizer's state.
+# A state dict of this network has 17,000 instructions, with the state of an optimizer 60,000.
 MAX_INSTRUCTIONS = 2_000_000
-# Elements of a tensor that repeats fewer stored ones, as torch.expand makes it.
+# Elements of a tensor that repeats fewer stored ones, such as torch.expand returns.
 MAX_REPEATED = 1 << 24
 _MAX_DIMENSIONS = 32
 
 
 class Refused(ValueError):
-    """A file that is not damaged and not read either; the message continues the file's name."""
+    """A file that is intact but unsupported; the message continues a sentence after its name."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements of one type in the file.
+    """Contiguous elements of one type in the file.
 
     Attributes:
-      key: Its name in the file.
-      dtype: Type of an element; uint8 where the tensors have types of their own.
-      elements: How many there are.
+      key: Name in the file.
+      dtype: Type of an element; uint8 if the tensors have types of their own.
+      elements: Number of elements.
     """
 
     key: str
@@ -59,25 +59,25 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Inert:
-    """Stands for an object of a class or function that is not known, "module.name"."""
+    """A placeholder for an object of an unknown class or function "module.name"."""
 
     name: str
 
 
 def unpickle(stream: Any, storages: dict[str, Storage]) -> Any:
-    """The data that a pickle makes; the storages that it names are added to `storages`."""
+    """The data in a pickle; the storages that it names are added to `storages`."""
     machine = _Machine(storages)
     for count, (instruction, argument, _) in enumerate(pickletools.genops(stream)):
         if count > MAX_INSTRUCTIONS:
-            raise Refused(f"holds more than {MAX_INSTRUCTIONS} instructions: save only its tensors")
+            raise Refused(f"has more than {MAX_INSTRUCTIONS} instructions. Save only its tensors")
         if instruction.name not in _INSTRUCTIONS:
-            raise ValueError(f"its pickle has the instruction {instruction.name}")
+            raise ValueError(f"its pickle has the unsupported instruction {instruction.name}")
         _INSTRUCTIONS[instruction.name](machine, argument)
     return machine.stack.pop()
 
 
 class _Machine:
-    """A pickle's stack, the marks on it and its memo."""
+    """The stack of a pickle, the marks on it, and the memo."""
 
     def __init__(self, storages: dict[str, Storage]):
         self.stack: list[Any] = []
@@ -89,13 +89,13 @@ class _Machine:
         self.stack.append(value)
 
     def pop(self, count: int) -> list[Any]:
-        """The topmost values, which are taken off."""
+        """Removes and returns the topmost values."""
         if count > len(self.stack):
-            raise ValueError("its pickle takes more than it has")
+            raise ValueError("its pickle pops an empty stack")
         return self._pop_from(len(self.stack) - count)
 
     def pop_to_mark(self) -> list[Any]:
-        """The values above the last mark, which are taken off with it."""
+        """Removes the last mark and returns the values above it."""
         return self._pop_from(self.marks.pop())
 
     def _pop_from(self, start: int) -> list[Any]:
@@ -104,33 +104,33 @@ class _Machine:
         return values
 
     def push_global(self, name: str) -> None:
-        """What "module name" stands for."""
+        """Pushes what "module name" refers to."""
         self.push(_KNOWN.get(name, Inert(name.replace(" ", "."))))
 
     def call(self, function: Any, arguments: Any = (), *_: Any) -> None:
-        """Of the values in a pickle only the functions in `_KNOWN` are callable."""
+        """Calls a function of `_KNOWN`: no other value in a pickle is callable."""
         self.push(function(*arguments) if callable(function) else _inert(function))
 
     def set_items(self, items: list[Any]) -> None:
-        """Strings alone are keys: numbers can be made to collide, nested tuples to hash slowly."""
+        """Keeps string keys only: crafted numbers collide, and nested tuples hash slowly."""
         if isinstance(self.stack[-1], dict):
             pairs = zip(items[::2], items[1::2], strict=True)
             self.stack[-1].update((key, value) for key, value in pairs if isinstance(key, str))
 
     def extend(self, items: list[Any]) -> None:
-        """A list's; the items of other collections are not kept."""
+        """Extends a list; the items of other collections are dropped."""
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
 
     def push_storage(self, kind: str, dtype: Any, *rest: Any) -> None:
-        """What is not in the pickle: a storage, or a class with its source."""
+        """Pushes what is outside the pickle: a storage, or a class with its source."""
         if kind == "module" or not isinstance(dtype, np.dtype):
             self.push(_inert(dtype))
             return
         key, _, elements, *view = rest
         if any(part is not None for part in view):
             raise Refused(
-                "holds views as PyTorch before 0.4 wrote them: save it again with a newer"
+                "has views in the form of PyTorch before 0.4. Save it again with a newer version"
             )
         if not isinstance(key, str) or not _are_counts([elements]):
             raise ValueError("its pickle names an impossible storage")
@@ -144,7 +144,7 @@ _LITERALS = (
     *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
     "BYTEARRAY8",
 )
-_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {  # named as pickletools names them
+_INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {  # by the names in pickletools
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
     **dict.fromkeys(_LITERALS, _Machine.push),
     "NONE": lambda m, _: m.push(None),
@@ -176,7 +176,7 @@ _INSTRUCTIONS: dict[str, Callable[[_Machine, Any], Any]] = {  # named as picklet
     "REDUCE": lambda m, _: m.call(*m.pop(2)),
     "NEWOBJ": lambda m, _: m.call(*m.pop(2)),
     "NEWOBJ_EX": lambda m, _: m.call(*m.pop(3)),
-    "BUILD": lambda m, _: m.pop(1),  # an object's state, which is not asked for
+    "BUILD": lambda m, _: m.pop(1),  # drops the state of an object
     "BINPERSID": lambda m, _: m.push_storage(*m.pop(1)[0]),
 }
 
@@ -194,17 +194,17 @@ def _dictionary(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor | Inert:
-    """A view of a typed storage, as torch._utils._rebuild_tensor and _v2 make it."""
+    """A view of a typed storage: torch._utils._rebuild_tensor and _rebuild_tensor_v2."""
     return _tensor_v3(storage, offset, shape, strides, None, None, getattr(storage, "dtype", None))
 
 
 def _tensor_v3(
     storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
 ) -> Tensor | Inert:
-    """A view of a storage in elements of another type.
+    """A view of a storage in elements of another type: torch._utils._rebuild_tensor_v3.
 
     Raises:
-      ValueError: When it reaches outside the storage, or repeats its elements too often.
+      ValueError: If it exceeds the storage, or repeats its elements too often.
     """
     if not isinstance(storage, Storage) or not isinstance(dtype, np.dtype):
         return Inert("torch.Tensor")
@@ -216,7 +216,7 @@ def _tensor_v3(
     steps = (count - 1 for count in shape)
     last = offset + sum(step * stride for step, stride in zip(steps, strides, strict=True))
     if size and (last + 1) * dtype.itemsize > storage.nbytes:
-        raise ValueError(f"a tensor of shape {shape} reaches outside its storage")
+        raise ValueError(f"a tensor of shape {shape} exceeds its storage")
     if size > max(storage.nbytes // dtype.itemsize, MAX_REPEATED):
         raise ValueError(f"a tensor of shape {shape} repeats {storage.elements} elements")
     return Tensor(storage, dtype, offset, shape, strides)
@@ -230,7 +230,7 @@ def _subclass(function: Any, kind: Any, arguments: Any, *_: Any) -> Any:
     return function(*arguments) if callable(function) else _inert(function)
 
 
-_TYPES = {  # of torch's dtypes and storages
+_TYPES = {  # torch's dtypes and the prefixes of their storages
     **{"float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16"},
     **{"int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte"},
     **{"bool": "Bool", "complex64": "ComplexFloat", "complex128": "ComplexDouble"},

@@ -1,6 +1,6 @@
-"""Weights with all that one needs to use them, and the directory they are kept in.
+"""Weights with everything needed to use them, and the directory they are saved in.
 
-DIRECTORY/weights.safetensors holds the variables by their paths ("params/Logits/bias"),
+DIRECTORY/weights.safetensors has the variables by their paths ("params/Logits/bias"),
 DIRECTORY/model.json the rest as text.
 """
 
@@ -31,20 +31,20 @@ _NOT_SAVED = {"parent", "name", "dtype", "fuse"}  # Flax's own, and how a run co
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights that can be used.
+    """Weights and everything needed to use them.
 
     Attributes:
-      model: the network that computes what the weights' source does.
-      variables: "params" and "batch_stats", float32 NumPy arrays.
-      preprocessing: how an image becomes the network's input.
-      labels: the classes' names, or () where they are not known.
-      source: of `sources.SOURCES`, or the checkpoint of a run.
-      sha256: of the file that they were imported from; "" for a run.
-      activation: What makes probabilities of the logits: "softmax" over the classes, or "sigmoid"
-        of each, where an image can have several labels.
-      provenance: Of an import, where the fields of the preprocessing, of the model, the labels and
-        the activation come from ("preprocessing.mean": "config.json", "given" or "assumed"), and
-        what was chosen or left out ("parameters": "running averages, state_dict_ema/").
+      model: Network that computes the same as the source's.
+      variables: Collections "params" and "batch_stats" of float32 NumPy arrays.
+      preprocessing: Preprocessing that makes the network's input from an image.
+      labels: Names of the classes, () if unknown.
+      source: One of `sources.SOURCES`, or the checkpoint of a run.
+      sha256: Digest of the imported file, "" for a run.
+      activation: Function from logits to probabilities: "softmax" over the classes, or "sigmoid" of
+        each, for images with several labels.
+      provenance: For an import, the origins of the fields of preprocessing and model, the labels
+        and the activation ("preprocessing.mean": "config.json", "given" or "assumed"), and what was
+        chosen or left out ("parameters": "running averages, state_dict_ema/").
     """
 
     model: Inception
@@ -58,17 +58,17 @@ class Pretrained:
 
 
 def save(directory: str | Path, pretrained: Pretrained) -> None:
-    """Writes `directory`, on a disk, all of it or nothing.
+    """Writes `directory` on a disk, completely or not at all.
 
     Raises:
-      UserError: when it is in a bucket.
-      WeightsError: when there is a directory or file of that name.
+      UserError: If it is in a bucket.
+      WeightsError: If a directory or file of that name exists.
     """
     import safetensors.numpy
 
     directory = local_path(directory)
     if directory.exists():
-        raise WeightsError(f"{directory} exists and is not overwritten: name another directory")
+        raise WeightsError(f"{directory} exists and is not overwritten. Name another directory")
     scratch = directory.with_name(f".{directory.name}-{os.getpid()}")
     scratch.mkdir(parents=True)
     try:
@@ -121,18 +121,18 @@ def load(directory: str | Path, checked: bool = False) -> Pretrained:
 
 
 def _read_description(file: Path) -> dict[str, Any]:
-    """The fields of `Pretrained` that stand in model.json: all but the variables."""
+    """The fields of `Pretrained` in model.json: all but the variables."""
     try:
         content = json.loads(file.read_text())
         if content["format"] != FORMAT:
             raise WeightsError(
-                f"{file} has format {content['format']!r}, and this version reads {FORMAT}: "
-                "import the weights again"
+                f"{file} has format {content['format']!r}, but this version reads {FORMAT}. "
+                "Import the weights again"
             )
         preprocessing = content["preprocessing"]
         scaling = {name: tuple(preprocessing[name]) for name in ("mean", "std")}
         model, labels = Inception(**content["model"]), content["labels"]
-        activation = content.get("activation", "softmax")  # older files do not say
+        activation = content.get("activation", "softmax")  # not in older files
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation {activation!r}")
         if labels and len(labels) != model.num_classes:
@@ -150,21 +150,21 @@ def _read_description(file: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{file} is missing or damaged ({error}): import the weights again"
+            f"{file} is missing or damaged ({error}). Import the weights again"
         ) from error
 
 
 def from_run(path: epath.PathLike, ema: bool = True) -> Pretrained:
-    """The weights of a run's newest checkpoint, or of the one that is named.
+    """The weights of a run's newest checkpoint, or of the given one.
 
     Args:
-      path: the run's workdir or WORKDIR/checkpoints/STEP, on a disk or in a bucket.
-      ema: the running averages of the weights, or the weights themselves.
+      path: The run's workdir or WORKDIR/checkpoints/STEP, on a disk or in a bucket.
+      ema: Whether to use the running averages of the weights.
 
     Raises:
-      CheckpointError: if it is not there, or cannot be read.
+      CheckpointError: If it does not exist or cannot be read.
     """
-    from inception.workdir.restore import restore_run  # Orbax takes seconds and serves only this
+    from inception.workdir.restore import restore_run  # deferred: Orbax takes seconds to import
 
     run = restore_run(path)
     return Pretrained(
@@ -180,7 +180,7 @@ def from_run(path: epath.PathLike, ema: bool = True) -> Pretrained:
 def shapes_of(model: Inception, image_size: int = 299) -> dict[str, tuple[int, ...]]:
     """The shape of every variable of the network by its path, "params/Logits/bias".
 
-    The side head's fully connected layer is smaller where the images are.
+    The auxiliary head's fully connected layer depends on the size of the images.
     """
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)

@@ -1,8 +1,8 @@
-"""Reads what torch.save writes, without PyTorch.
+"""Reads files of torch.save without PyTorch.
 
-A file is a pickle of names, shapes and places (pickles.py), and the storages that the places are
-in: a zip archive of uncompressed members, or, before PyTorch 1.6, one stream: the pickles of a
-magic number, a version, the machine, the content and the storages' keys, then each storage. Source:
+A file is a pickle of names, shapes and references to storages (pickles.py), and the storages
+themselves. It is a zip archive of uncompressed members or, before PyTorch 1.6, a stream of pickles
+(magic number, version, machine, content, keys of storages) followed by the storages. Source:
 torch/serialization.py.
 """
 
@@ -19,19 +19,20 @@ import numpy as np
 from inception.weights.pickles import Inert, Refused, Storage, Tensor, unpickle
 
 MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 200_000, 8, 1000
-_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the stream
-_BIG_ENDIAN = "was written on a big-endian machine: save it again on another"
-_SAVE_STATE_DICT = "save its state dict: torch.save(model.state_dict(), FILE)"
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of a stream
+_BIG_ENDIAN = "was written on a big-endian machine. Save it again on a little-endian one"
+_SAVE_STATE_DICT = "Save its state dict: torch.save(model.state_dict(), FILE)"
 
 
 def open_pth(path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np.ndarray]]:
-    """The shapes of a file's tensors by name, and what reads one, in the type it is stored in.
+    """The shapes of a file's tensors by name, and a function that reads one by name.
 
-    The name of a tensor in a dictionary inside another is "outer/inner"; in a list, its number.
+    A tensor in a nested dictionary is called "outer/inner", one in a list by its number. It is read
+    in the type that it is stored in.
 
     Raises:
-      Refused: When the file is not of this kind or holds no tensors by name.
-      Exception: Of any kind when it is damaged; `read` raises them too.
+      Refused: If the file is of another kind or has no named tensors.
+      Exception: Any other if the file is damaged; the function raises them too.
     """
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -53,7 +54,7 @@ def open_pth(path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np
 
 
 def _by_name(content: Any) -> dict[str, Tensor]:
-    """The tensors in a dictionary, and in the dictionaries and lists in it."""
+    """The tensors in a dictionary and in its nested dictionaries and lists."""
     found: dict[str, Tensor] = {}
     others: list[str] = [content.name] if isinstance(content, Inert) else []
     waiting = [("", content, 0)] if isinstance(content, dict) else []
@@ -62,11 +63,11 @@ def _by_name(content: Any) -> dict[str, Tensor]:
         outer, entries, depth = waiting.pop()
         seen += len(entries)
         if seen > MAX_ENTRIES:
-            raise Refused(f"holds more than {MAX_ENTRIES} entries: {_SAVE_STATE_DICT}")
+            raise Refused(f"has more than {MAX_ENTRIES} entries. {_SAVE_STATE_DICT}")
         for inner, value in entries.items():
             name = outer + inner
             if len(name) > MAX_NAME:
-                raise Refused(f"holds a name of {len(name)} characters: {_SAVE_STATE_DICT}")
+                raise Refused(f"has a name of {len(name)} characters. {_SAVE_STATE_DICT}")
             if isinstance(value, list) and value and isinstance(value[0], Tensor):
                 value = {str(number): part for number, part in enumerate(value)}
             if isinstance(value, Tensor):
@@ -77,17 +78,17 @@ def _by_name(content: Any) -> dict[str, Tensor]:
                 others.append(value.name)
     if not found:
         what = "".join(f", but {name[:MAX_NAME]}, which is not executed" for name in others[:1])
-        raise Refused(f"holds no tensors by name{what}: {_SAVE_STATE_DICT}")
+        raise Refused(f"has no named tensors{what}. {_SAVE_STATE_DICT}")
     return found
 
 
 def _open_zip(path: Path, data: mmap.mmap) -> tuple[Any, Callable[[Storage], int]]:
-    """The content, and where in the file a storage begins."""
+    """The content, and a function that gives the offset of a storage."""
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: member for member in archive.infolist()}
     root = next((name[: -len("data.pkl")] for name in members if name.endswith("/data.pkl")), "")
     if f"{root}constants.pkl" in members:
-        raise Refused(f"is a TorchScript program, which is not executed: {_SAVE_STATE_DICT}")
+        raise Refused(f"is a TorchScript program, which is not executed. {_SAVE_STATE_DICT}")
     checked: dict[str, int] = {}
 
     def begin(name: str) -> int:
@@ -111,13 +112,13 @@ def _open_zip(path: Path, data: mmap.mmap) -> tuple[Any, Callable[[Storage], int
 
 
 def _check_member(data: mmap.mmap, member: zipfile.ZipInfo) -> int:
-    """Where the bytes of an archive's member begin; they are all there and as they were written."""
+    """The offset of the bytes of an archive's member, after checking size and checksum."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise Refused("is a compressed archive, and torch.save compresses nothing: save it again")
+        raise Refused("is a compressed archive, which torch.save does not write. Save it again")
     header = struct.unpack_from("<4s22xHH", data, member.header_offset)
     start = member.header_offset + 30 + header[1] + header[2]
     if header[0] != b"PK\x03\x04" or start + member.file_size > len(data):
-        raise ValueError(f"{member.filename[:MAX_NAME]} is not where the archive says")
+        raise ValueError(f"{member.filename[:MAX_NAME]} is not where the archive index says")
     with memoryview(data) as whole, whole[start : start + member.file_size] as content:
         if zlib.crc32(content) != member.CRC:
             raise ValueError(f"the checksum of {member.filename[:MAX_NAME]} does not match")
@@ -125,10 +126,10 @@ def _check_member(data: mmap.mmap, member: zipfile.ZipInfo) -> int:
 
 
 def _open_stream(data: mmap.mmap) -> tuple[Any, Callable[[Storage], int]]:
-    """The content, and where in the file a storage begins."""
+    """The content, and a function that gives the offset of a storage."""
     magic = unpickle(data, {})
     if magic != _MAGIC or unpickle(data, {}) != _VERSION:
-        raise Refused(f"is a pickle that torch.save did not write: {_SAVE_STATE_DICT}")
+        raise Refused(f"is a pickle that torch.save did not write. {_SAVE_STATE_DICT}")
     if not unpickle(data, {})["little_endian"]:
         raise Refused(_BIG_ENDIAN)
     storages: dict[str, Storage] = {}

@@ -1,6 +1,6 @@
-"""Where weights come from, and what is different about the network of each place.
+"""The sources of weights, and how the network of each differs.
 
-Read off the sources' own code: torchvision.models.inception and its Inception_V3_Weights,
+Taken from the sources' own code: torchvision.models.inception and its Inception_V3_Weights,
 timm.models.inception_v3, pytorch_fid.inception, keras.applications.inception_v3 and its
 imagenet_utils, slim/nets/inception_v3.py and inception_utils.py, and research/inception.
 """
@@ -17,10 +17,10 @@ from inception.weights.names import Naming
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-# The released code's evaluation.
+# The evaluation of the released code.
 _RELEASED = Preprocessing()
-# Inception_V3_Weights scales by ImageNet's mean and standard deviation, and the network with
-# transform_input=True, which is how torchvision loads these weights, back to [-1, 1].
+# Inception_V3_Weights scales by ImageNet's mean and standard deviation; the network, which
+# torchvision loads with transform_input=True, scales back to [-1, 1].
 _TORCHVISION = Preprocessing(method="resize_crop", crop_fraction=299 / 342)
 # timm rounds 299 / 0.875 down.
 _TIMM = replace(_TORCHVISION, crop_fraction=299 / 341, interpolation="bicubic")
@@ -39,13 +39,13 @@ _TORCH_MODEL = _COMMON | {
 
 @dataclass(frozen=True)
 class Source:
-    """A place that weights come from.
+    """A source of weights.
 
     Attributes:
-      naming: of its tensors.
-      model: the fields of `Inception` that make it the source's network, in training too.
-      preprocessing: that its weights expect.
-      background: whether class 0 of 1001 is the background.
+      naming: Names and layout of its tensors.
+      model: Fields of `Inception` that make it the source's network, in training too.
+      preprocessing: Preprocessing that its weights expect.
+      background: Whether class 0 of 1001 is the background.
     """
 
     naming: Naming
@@ -57,7 +57,7 @@ class Source:
 _TIMM_SOURCE = Source(names.TORCH, _TORCH_MODEL | {"dropout_rate": 0.0}, _TIMM)
 SOURCES: dict[str, Source] = {
     "torchvision": Source(names.TORCH, _TORCH_MODEL, _TORCHVISION),
-    "timm": _TIMM_SOURCE,  # of somebody's own: the config.json beside it says how it is scaled
+    "timm": _TIMM_SOURCE,  # weights of your own; config.json next to them has the scaling
     "timm.tf_in1k": _TIMM_SOURCE,
     "timm.tf_adv_in1k": _TIMM_SOURCE,
     "timm.tv_in1k": _TIMM_SOURCE,
@@ -76,18 +76,18 @@ SOURCES: dict[str, Source] = {
 
 FID_CLASSES = 1008
 _TAG = re.compile(r"(tf|tf_adv|tv|gluon)_in1k|(tf|adv|gluon)_inception_v3")
-_OLD = {"adv": "tf_adv"}  # timm's names before it had tags
+_OLD = {"adv": "tf_adv"}  # timm's names before tags
 
 
 def recognize(tensors: Tensors, path: str | Path) -> str:
-    """The source of a file, of `SOURCES`.
+    """The source of a file, one of `SOURCES`.
 
-    torchvision's and timm's tensors have the same names. A file is timm's where its path or the
-    config.json beside it, as on Hugging Face, names one of timm's tags; otherwise PyTorch's own
-    format is taken for torchvision's.
+    Tensors of torchvision and timm have the same names. A file is timm's if its path or the
+    config.json next to it, as on Hugging Face, names one of timm's tags; otherwise a file in
+    PyTorch's own format counts as torchvision's.
 
     Raises:
-      WeightsError: when the names are no Inception-v3's, or which of timm's weights is not clear.
+      WeightsError: If the tensors are not an Inception-v3's, or timm's tag is ambiguous.
     """
     for name in ("torchvision", "keras", "slim", "tensorflow-inception"):
         sample = names.table(SOURCES[name].naming, ["params/Mixed_5b/branch1x1/conv/kernel"])
@@ -95,7 +95,7 @@ def recognize(tensors: Tensors, path: str | Path) -> str:
             return _torch_source(tensors, path) if name == "torchvision" else name
     found = ", ".join(sorted(tensors.shapes)[:5])
     raise WeightsError(
-        f"{path} holds no Inception-v3 of {', '.join(SOURCES)}: its {len(tensors.shapes)} tensors "
+        f"{path} is not an Inception-v3 of {', '.join(SOURCES)}. Its {len(tensors.shapes)} tensors "
         f"are {found}, ..."
     )
 
@@ -114,21 +114,21 @@ def _torch_source(tensors: Tensors, path: str | Path) -> str:
 
 
 def timm_tag(path: str | Path) -> str:
-    """The tag of timm's weights, from the config.json beside the file or its path; or ""."""
+    """The tag of timm's weights from the config.json next to the file or from its path, or ""."""
     tag = timm_config.tag(path)
     if tag and f"timm.{tag}" not in SOURCES:
         return ""
     own = _nearest_tag(Path(Path(path).name))
     if tag and own and tag != own:
         raise _ambiguous_tag(
-            path, f"{Path(path).name} names {own}, and config.json beside it {tag}"
+            path, f"{Path(path).name} names {own}, but config.json next to it {tag}"
         )
     tag = tag or own or _nearest_tag(Path(path).absolute().parent)
     return tag if f"timm.{tag}" in SOURCES else ""
 
 
 def _nearest_tag(path: Path) -> str:
-    """The tag in the last part of a path that has one, or ""."""
+    """The tag in the last part of a path that names one, or ""."""
     for part in reversed(path.parts):
         tags = {f"{_OLD.get(m[2], m[2] or m[1])}_in1k" for m in _TAG.finditer(part)}
         if len(tags) > 1:
@@ -143,9 +143,9 @@ def _ambiguous_tag(path: str | Path, why: str) -> WeightsError:
 
 
 def ambiguous_tag(path: str | Path) -> WeightsError:
-    """What to say where timm's tag is needed, as its weights differ in the scaling of the input."""
+    """The error for weights of timm without a tag: their scaling of the input is unknown."""
     choices = ", ".join(name for name in SOURCES if name.startswith("timm."))
     return WeightsError(
-        f"{path} does not say which of timm's weights it holds: name {choices}; or timm "
-        "with --mean and --std, for weights of your own"
+        f"{path} does not state which of timm's weights it has. Name {choices}; or, for weights of "
+        "your own, timm with --mean and --std"
     )

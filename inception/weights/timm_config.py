@@ -1,7 +1,7 @@
-"""timm's config.json, which lies beside the weights in a folder of `push_to_hf_hub`.
+"""timm's config.json, which `push_to_hf_hub` writes next to the weights.
 
-The present form keeps the preprocessing in "pretrained_cfg"; the older one has it at the top level,
-and often not at all. Read off timm/models/_hub.py, timm/data/config.py and transforms_factory.py.
+The current form has the preprocessing in "pretrained_cfg"; the older form has it at the top level,
+often incomplete. Taken from timm/models/_hub.py, timm/data/config.py and transforms_factory.py.
 """
 
 import json
@@ -17,13 +17,13 @@ _AVERAGE = ("avg", "", None)
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The config.json beside a file of weights, or in the folder, in the present form.
+    """The config.json next to a weights file, or in a folder, in the current form.
 
     Returns:
-      {} if there is none, or it is another program's.
+      Its content; {} if there is none or another program wrote it.
 
     Raises:
-      WeightsError: If it cannot be read as JSON.
+      WeightsError: If it is not valid JSON.
     """
     file = _config_file(path)
     if not file.is_file():
@@ -32,8 +32,7 @@ def read(path: str | Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{file}, which would describe {path}, cannot be read ({error}). Get it again, or move "
-            "it away"
+            f"{file}, next to {path}, cannot be read ({error}). Get it again, or move it away"
         ) from error
     if not isinstance(content, dict):
         return {}
@@ -50,22 +49,22 @@ def _config_file(path: str | Path) -> Path:
 
 
 def tag(path: str | Path) -> str:
-    """The tag that the config.json names, such as "tf_in1k" or one's own, or ""."""
+    """The tag in the config.json, such as "tf_in1k" or a custom one, or ""."""
     config = read(path)
     named = config.get("pretrained_cfg", {}).get("tag")
     return str(named or str(config.get("architecture", "")).partition(".")[2])
 
 
 def describe(path: str | Path, shapes: Shapes, given: Mapping[str, Any]) -> Description:
-    """What the config.json says.
+    """What the config.json states.
 
     Args:
-      path: The file of weights.
+      path: The weights file.
       shapes: Shapes of its tensors.
-      given: Fields of `Preprocessing` that the caller knows; what is said of them is not read.
+      given: Fields of `Preprocessing` from the caller; the file's statements on them are not read.
 
     Raises:
-      WeightsError: If it says something that this network cannot do.
+      WeightsError: If it states something that has no equivalent here.
     """
     config = read(path)
     if not config:
@@ -86,7 +85,7 @@ def describe(path: str | Path, shapes: Shapes, given: Mapping[str, Any]) -> Desc
                 fields[field] = convert(stated[theirs])
         if stated.get("crop_pct") is not None and "crop_fraction" not in given:
             size = given.get("image_size", fields.get("image_size", 299))
-            # timm rounds the side that it resizes to down.
+            # timm rounds down the side that it resizes to.
             fields["crop_fraction"] = size / int(size / float(stated["crop_pct"]))
     except (TypeError, ValueError, ArithmeticError) as error:
         if isinstance(error, WeightsError):
@@ -102,15 +101,15 @@ def _check_network(path: str | Path, config: dict[str, Any], shapes: Shapes) -> 
     found = shapes.get("fc.bias", (classes,))[0]
     if classes and classes != found:
         raise WeightsError(
-            f"{path} has {found} classes, and the config.json beside it says {classes}. Move the "
-            "config.json away if it is another model's"
+            f"{path} has {found} classes, but the config.json next to it states {classes}. Move "
+            "the config.json away if it belongs to another model"
         )
     arguments = config.get("model_args")
     pools = [config.get("global_pool")]
     pools += [arguments.get("global_pool")] if isinstance(arguments, dict) else []
     if other := [pool for pool in pools if pool not in _AVERAGE]:
         raise WeightsError(
-            f"{path}: config.json says global_pool={other[0]!r}, and this network averages its "
+            f"{path}: config.json states global_pool={other[0]!r}, but this network averages its "
             "last features. Train the head again with 'avg'"
         )
 
@@ -118,8 +117,8 @@ def _check_network(path: str | Path, config: dict[str, Any], shapes: Shapes) -> 
 def _interpolation(path: str | Path, name: Any) -> str:
     if name not in INTERPOLATIONS:
         raise WeightsError(
-            f"{path}: config.json says interpolation={name!r}, and there are {INTERPOLATIONS}. "
-            "Give --interpolation"
+            f"{path}: config.json states interpolation={name!r}, which does not exist here. Pass "
+            f"--interpolation, one of {INTERPOLATIONS}"
         )
     return name
 
@@ -127,19 +126,19 @@ def _interpolation(path: str | Path, name: Any) -> str:
 def _method(path: str | Path, mode: Any) -> str:
     if mode != "center":
         raise WeightsError(
-            f"{path}: config.json says crop_mode={mode!r}, and only 'center' is done alike here. "
-            "Give --method=resize_crop or another"
+            f"{path}: config.json states crop_mode={mode!r}, and only 'center' exists here. Pass "
+            "--method=resize_crop or another"
         )
     return "resize_crop"
 
 
 def _labels(where: str, config: dict[str, Any], shapes: Shapes) -> tuple[str, ...]:
-    """The names of the classes, which older files call "labels"."""
+    """The names of the classes, "labels" in older files."""
     places = (config, config["pretrained_cfg"])
     found = (place.get(name) for place in places for name in ("label_names", "labels"))
     names: Any = next(filter(None, found), [])
     if isinstance(names, dict):  # by number
         names = [names.get(str(number)) for number in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise WeightsError(f"{where}: label_names is not a list of names. Give --labels")
+        raise WeightsError(f"{where}: label_names is not a list of names. Pass --labels")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Compares our network with the original library's, endpoint by endpoint."""
+"""Compares our network with a reference implementation, endpoint by endpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from inception.weights import originals
+from inception.weights import reference
 from inception.weights.pretrained import Pretrained
 
-TOLERANCE = 1e-5  # of the largest value of an endpoint; float32 on a CPU
+TOLERANCE = 1e-5  # relative to the largest value of an endpoint; float32 on a CPU
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Between an endpoint of ours and of theirs.
+    """The difference between our values of an endpoint and theirs.
 
     Attributes:
-      endpoint: its name.
-      shape: of the array.
-      largest: absolute difference.
-      relative: to the largest absolute value of theirs.
+      endpoint: Name of the endpoint.
+      shape: Shape of our array.
+      largest: Largest absolute difference.
+      relative: That difference divided by the largest absolute value of theirs.
     """
 
     endpoint: str
@@ -32,7 +32,7 @@ class Difference:
 
 
 def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
-    """The differences of all arrays that both have, in the order of theirs."""
+    """The differences of all endpoints that both have, in the order of theirs."""
     return [
         difference(name, np.asarray(ours[name]), np.asarray(array))
         for name, array in theirs.items()
@@ -41,7 +41,7 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Differen
 
 
 def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
-    """Of two arrays; infinite where the shapes differ or a value is not finite."""
+    """The difference of two arrays; infinite if the shapes differ or a value is not finite."""
     finite = np.isfinite(ours).all() and np.isfinite(theirs).all()
     if ours.shape != theirs.shape or not finite:
         return Difference(name, ours.shape, np.inf, np.inf)
@@ -50,19 +50,38 @@ def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
 
 
 def verify(
-    pretrained: Pretrained, path: str | Path, batch: int = 2, *, ema: bool = True
+    pretrained: Pretrained,
+    path: str | Path,
+    batch: int = 2,
+    *,
+    ema: bool = True,
+    exact_padding: bool = False,
 ) -> list[Difference]:
-    """Compares the network read from a file with the original library's that read the same file.
+    """Compares weights imported from a file with the source's own network on the same file.
 
-    Both see the same random images, of the size that the weights are for. A Keras file that holds
-    a whole model is run as that model, with its own scaling, pooling and head.
+    Both see the same random images, of the size that the weights expect. A Keras file of a whole
+    model is run as that model, with its own scaling, pooling and head.
+
+    Args:
+      pretrained: What was imported.
+      path: The file.
+      batch: Number of images.
+      ema: Whether the running averages of the weights were imported.
+      exact_padding: As in `reference.endpoints`.
 
     Raises:
-      WeightsError: when the original library is not installed.
+      WeightsError: If the source's library is not installed.
     """
     size = pretrained.preprocessing.image_size
     images = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
-    theirs = originals.endpoints(pretrained.source, path, images, pretrained.preprocessing, ema=ema)
+    theirs = reference.endpoints(
+        pretrained.source,
+        path,
+        images,
+        pretrained.preprocessing,
+        ema=ema,
+        exact_padding=exact_padding,
+    )
     ours = our_endpoints(pretrained.model, pretrained.variables, images)
     if "probabilities" in theirs:
         function = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[pretrained.activation]
@@ -73,7 +92,7 @@ def verify(
 def our_endpoints(
     model: Any, variables: Any, images: np.ndarray, aux_head: bool = True
 ) -> dict[str, Any]:
-    """All endpoints at inference, "logits" among them, and "aux_logits" if there is a side head."""
+    """All endpoints at inference, with "logits", and "aux_logits" if the auxiliary head runs."""
 
     @jax.jit
     def forward(variables: Any, images: jax.Array) -> Any:
@@ -84,7 +103,7 @@ def our_endpoints(
 
 
 def table(differences: list[Difference]) -> str:
-    """As text, a line per endpoint."""
+    """The differences as a table, one line per endpoint."""
     rows = [("endpoint", "shape", "largest difference", "relative")]
     rows += [
         (d.endpoint, "x".join(map(str, d.shape)), f"{d.largest:.1e}", f"{d.relative:.1e}")

@@ -1,13 +1,12 @@
-"""Saves the states of the run that this process trains, and goes on when a save fails.
+"""Saves the states of a run, and lets the run continue when a save fails.
 
-Saves are asynchronous; leaving the writer waits for the one in flight, also when an exception
-passes through. A save that fails, for lack of room or because the disk is gone, is reported and
-does not end the run: all earlier checkpoints stay, and the next save is another try. Only the last
-one counts.
+Saves are asynchronous; leaving the writer waits for the one in progress, also when an exception
+passes through. A failed save, on a full or missing disk, causes a warning: all earlier checkpoints
+stay, and the next save is another attempt. Only if the last save fails, the run fails.
 
-The first checkpoint that a process has saved is read back and compared with its digests, and no
-older one is removed before: a path, a disk or a bucket that takes everything and gives nothing back
-costs nothing that was there.
+The first checkpoint that a process saves is read back and compared with its checksums, and no older
+one is deleted before: a disk or bucket that cannot return what it has accepted loses nothing that
+was saved earlier.
 """
 
 import contextlib
@@ -34,22 +33,22 @@ from inception.workdir.retention import RetentionPolicy, best_step, quarantine
 
 
 class CheckpointWriter(Checkpoints):
-    """The checkpoints of a run, to go on from and to add to. Use as a context manager.
+    """The checkpoints of a run, to read and to write. Use as a context manager.
 
-    Only one process, or the processes of one run, may have it; see lock.py.
+    Only the processes of one run may use it at a time; see lock.py.
 
     Args:
-      workdir: see `Checkpoints`.
-      keep: what is not removed when a newer checkpoint is complete.
+      workdir: See `Checkpoints`.
+      policy: Which checkpoints are kept when a newer one is complete.
 
     Raises:
-      CheckpointError: if the workdir cannot be written; when left, if the last save has failed.
+      CheckpointError: If the workdir cannot be written; on exit, if the last save has failed.
     """
 
     def __init__(self, workdir: epath.PathLike, policy: RetentionPolicy | None = None):
         self.policy = policy or RetentionPolicy()
         self._tried: int | None = None
-        self._is_proven = False  # whether a checkpoint of this process could be read back
+        self._is_verified = False  # whether a checkpoint of this process was read back
         self._failure: CheckpointError | None = None
         try:
             (epath.Path(workdir) / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -68,14 +67,14 @@ class CheckpointWriter(Checkpoints):
     ) -> None:
         if error is None or isinstance(error, Interrupted):
             self._wait()
-        else:  # of which other processes may not know
+        else:  # other processes may not have this error, so there is no waiting for them
             self._settle()
         self._manager.close()
         if self._failure and (error is None or isinstance(error, KeyboardInterrupt)):
             raise self._failure
 
     def save(self, step: int, state: Any) -> None:
-        """Saves `state` as `step`, in the background; does nothing if that step is there."""
+        """Saves `state` as `step`, in the background; has no effect if that step was saved."""
         self._wait()
         if step in self.steps():
             return
@@ -91,21 +90,21 @@ class CheckpointWriter(Checkpoints):
             self._note_failure(error)
 
     def wait(self) -> None:
-        """Waits for the save in flight.
+        """Waits for the save in progress.
 
         Raises:
-          CheckpointError: if the last save has failed.
+          CheckpointError: If the last save has failed.
         """
         self._wait()
         if self._failure:
             raise self._failure
 
     def _wait(self) -> None:
-        """Waits for the save in flight, and removes what need not be kept besides it."""
+        """Waits for the save in progress, and deletes checkpoints that it makes superfluous."""
         self._settle()
-        if not self._is_proven and self._tried in self.steps():
-            self._prove(self._tried)
-        if self._is_proven:
+        if not self._is_verified and self._tried in self.steps():
+            self._read_back(self._tried)
+        if self._is_verified:
             self._remove_surplus()
 
     def _settle(self) -> None:
@@ -114,15 +113,15 @@ class CheckpointWriter(Checkpoints):
         except Exception as error:
             self._note_failure(error)
 
-    def _prove(self, step: int | None) -> None:
-        """Reads back the checkpoint that was just saved; a damaged one is set aside."""
+    def _read_back(self, step: int | None) -> None:
+        """Verifies the checkpoint that was just saved; a damaged one is moved away."""
         try:
-            self.verify(self.existing(step))
-            self._is_proven = True
+            self.verify(self.resolve_step(step))
+            self._is_verified = True
         except CheckpointError as error:
             if isinstance(error, DamagedCheckpoint):
-                self._set_aside([self.existing(step)])
-            self._fail(f"step {step} was saved and cannot be read back: {error}", error)
+                self._quarantine([self.resolve_step(step)])
+            self._fail(f"step {step} was saved but cannot be read back: {error}", error)
 
     def _remove_surplus(self) -> None:
         steps = self.steps()
@@ -137,53 +136,53 @@ class CheckpointWriter(Checkpoints):
         except Exception as error:  # a bucket's package raises all kinds
             problem = digests.first_line(error)
         if problem := first_error(problem):
-            log(f"warning: older checkpoints in {self.directory} cannot be removed: {problem}")
+            log(f"warning: older checkpoints in {self.directory} cannot be deleted: {problem}")
         self._manager.reload()
 
     def _note_failure(self, error: Exception) -> None:
-        """Says what a failed save means; Orbax and what it stands on raise all kinds of errors."""
+        """Reopens the manager after a failed save; Orbax and its libraries raise many errors."""
         with contextlib.suppress(Exception):
             self._manager.close()
-        self._manager = self._open()  # which looks at what is there, and removes what is half there
-        self._is_proven = False
+        self._manager = self._open()  # lists what was saved, and deletes what is incomplete
+        self._is_verified = False
         if self._tried not in self.steps():
             what = digests.first_line(error)
             self._fail(f"step {self._tried} cannot be saved in {self.directory}: {what}", error)
 
     def _fail(self, problem: str, error: Exception) -> None:
-        """Remembers that the newest state is not safe; that ends the run if nothing follows."""
+        """Remembers that the last save failed, which is raised unless a later one succeeds."""
         steps = self.steps()
         self._failure = CheckpointError(
             f"{problem}. The same command continues from {steps[-1] if steps else 'the start'}"
         )
         self._failure.__cause__ = error
-        if jax.process_count() > 1:  # the others may have saved it, or wait for this one
+        if jax.process_count() > 1:  # the others may have saved it, or be waiting for this one
             raise self._failure
-        log(f"warning: {self._failure}. This run goes on; its next save is another try")
+        log(f"warning: {self._failure}. This run continues; its next save is another attempt")
 
     def _warn_damaged(self, damaged: Mapping[int, DamagedCheckpoint], used: int) -> None:
-        """Sets damaged checkpoints aside, for the run will save these steps again."""
+        """Also moves damaged checkpoints away, because the run will save these steps again."""
         super()._warn_damaged(damaged, used)
         if damaged:
-            self._set_aside(damaged)
+            self._quarantine(damaged)
 
-    def _set_aside(self, damaged: Iterable[int]) -> None:
+    def _quarantine(self, damaged: Iterable[int]) -> None:
         for step in damaged if is_main_process() else ():
-            log(f"the damaged one is kept as {quarantine(self.directory / str(step))}")
+            log(f"the damaged checkpoint is kept as {quarantine(self.directory / str(step))}")
         first_error("")  # process 0 has moved them
         self._manager.reload()
 
 
 def _check_room(directory: epath.Path, state: Any) -> None:
-    """Refuses what a local disk has no room for, before it is full.
+    """Checks that a local disk has room for a state, before any of it is written.
 
     Raises:
-      OSError: naming what is needed and what there is.
+      OSError: Naming the sizes that are needed and free.
     """
     if not is_local(directory):
         return
     leaves = jax.tree.leaves(state)
-    needed = sum(leaf.nbytes for leaf in leaves) + 1000 * len(leaves)  # and what describes them
+    needed = sum(leaf.nbytes for leaf in leaves) + 1000 * len(leaves)  # and metadata
     if needed > (free := shutil.disk_usage(directory).free):
         left, size = f"{free / 1e6:,.1f} MB are free", f"{needed / 1e6:,.1f} MB are needed"
         raise OSError(errno.ENOSPC, f"{left} and {size}")

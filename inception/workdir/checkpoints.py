@@ -1,16 +1,14 @@
-"""Saves and restores the states of a run: the only file that knows Orbax.
+"""Reads the checkpoints of a run, with Orbax.
 
-`WORKDIR/checkpoints/STEP/` is a whole TrainState with the digests of its leaves (digests.py). It is
-restored leaf by leaf, by name: so weights can be read alone, whatever the optimizer was, and a
-state that has gained leaves since can still be restored.
+`WORKDIR/checkpoints/STEP/` is a complete TrainState and the checksums of its leaves (digests.py).
+It is restored leaf by leaf, by name, so that weights can be read without the optimizer's state, and
+a state that has since gained leaves can still be restored.
 
-`Checkpoints` reads, also while the run goes on in another process, and changes nothing; who trains
-has a `CheckpointWriter` (checkpoint_writer.py).
+`Checkpoints` changes nothing, and may read while another process trains; a run that trains uses
+`CheckpointWriter` (checkpoint_writer.py).
 """
 
 import contextlib
-import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,30 +27,17 @@ from inception.workdir.digests import DamagedCheckpoint
 from inception.workdir.files import LiteralPath
 from inception.workdir.logbook import log
 
-FORMAT = 3  # of what this version writes; 2, and 1 without a number, had no digests
-
-# What Orbax raises later it prints before, and asyncio and TensorStore what follows from it, once
-# for every array.
-_print_unraisable = sys.unraisablehook
-logging.getLogger("absl").addFilter(
-    lambda record: not (record.exc_info and "orbax" in record.pathname)
-)
-logging.getLogger("asyncio").addFilter(
-    lambda record: "exception was never retrieved" not in record.getMessage()
-)
-sys.unraisablehook = lambda unraisable: (
-    "Event loop is closed" in str(unraisable.exc_value) or _print_unraisable(unraisable)
-)
+FORMAT = 3  # written by this version; 2, and 1 without a number, had no checksums
 
 
 class Checkpoints:
     """The checkpoints of one workdir, to read. Use as a context manager.
 
     Args:
-      workdir: an absolute path, or one in a bucket, see `workdir.resolve_workdir`.
+      workdir: Absolute path, or address in a bucket; see `identity.resolve_workdir`.
 
     Attributes:
-      directory: WORKDIR/checkpoints.
+      directory: Path of WORKDIR/checkpoints.
     """
 
     def __init__(self, workdir: epath.PathLike):
@@ -60,20 +45,20 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self, clean: bool = False) -> ocp.CheckpointManager:
-        """Orbax's manager, which removes no checkpoint; `clean` removes saves cut off midway."""
+        """Orbax's manager, which deletes no checkpoints; `clean` deletes unfinished saves."""
         options = ocp.CheckpointManagerOptions(
             create=False,
-            # Where a folder cannot be made, Orbax's threads would wait for it for minutes.
+            # If a folder cannot be created, Orbax's threads would wait for it for minutes.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=clean,
-            lightweight_initialize=True,  # damaged metadata of one must not hide the others
+            lightweight_initialize=True,  # damaged metadata of one does not hide the others
         )
         handlers = {"default": ocp.PyTreeCheckpointHandler(), "digests": _DigestsHandler()}
-        directory = LiteralPath(self.directory)  # Orbax looks for files of a save by patterns
+        directory = LiteralPath(self.directory)  # Orbax searches it with glob patterns
         return ocp.CheckpointManager(directory, options=options, item_handlers=handlers)
 
     def _start_save(self, step: int, state: Any) -> None:
-        """Copies a state, and writes it in the background."""
+        """Copies a state and starts to write it, in the background."""
         parts = {"default": ocp.args.PyTreeSave(state), "digests": _DigestsSave(state)}
         args, metadata = ocp.args.Composite(**parts), {"format": FORMAT}
         self._manager.save(step, args=args, custom_metadata=metadata, force=True)
@@ -85,7 +70,7 @@ class Checkpoints:
         self._manager.close()
 
     def steps(self) -> list[int]:
-        """The steps that are there, in order."""
+        """The steps of all checkpoints, in ascending order."""
         return sorted(self._manager.all_steps())
 
     def restore(
@@ -93,32 +78,33 @@ class Checkpoints:
         like: Any,
         step: int | None = None,
         *,
-        fresh: Callable[[], Any] | None = None,
-        part: bool = False,
+        init_missing: Callable[[], Any] | None = None,
+        allow_extra: bool = False,
     ) -> tuple[int, Any]:
-        """Restores the newest checkpoint that is not damaged, or that of `step`.
+        """Restores the checkpoint of `step`, or the newest that is not damaged.
 
         Args:
-          like: a tree of `jax.ShapeDtypeStruct` with shardings, as the state should come back; or
+          like: Tree of `jax.ShapeDtypeStruct` with the shapes, types and shardings to restore; or
             a function that makes it from the shapes of the leaves by name, "params/Logits/bias".
-          step: which; None for the newest. Damaged ones are then passed over with a message.
-          fresh: makes a first state, whose values are taken for leaves that the checkpoint, of an
-            older version, does not have; None refuses such a checkpoint.
-          part: whether the checkpoint may hold more than `like`, which is then left unread.
+          step: Step of the checkpoint; None for the newest, where damaged ones are skipped with a
+            warning.
+          init_missing: Function that makes an initial state. Its values are used for leaves that a
+            checkpoint of an older version lacks; None refuses such a checkpoint.
+          allow_extra: Whether the checkpoint may have leaves that `like` lacks; they are not read.
 
         Returns:
           The step and the state.
 
         Raises:
-          DamagedCheckpoint: if that of `step`, or every one, does not hold what was saved.
-          CheckpointError: if it is not there, cannot be read, was written by a newer version, or
-            holds arrays of other names, shapes or types.
+          DamagedCheckpoint: If that checkpoint, or each of them, is damaged.
+          CheckpointError: If it does not exist, cannot be read, was written by a newer version, or
+            has arrays of other names, shapes or types.
         """
-        newest = self.existing(step)
+        newest = self.resolve_step(step)
         damaged: dict[int, DamagedCheckpoint] = {}
         for candidate in reversed(self.steps()) if step is None else [newest]:
             try:
-                state = self._read(candidate, like, fresh, part)
+                state = self._read(candidate, like, init_missing, allow_extra)
             except DamagedCheckpoint as error:
                 damaged[candidate] = error
             else:
@@ -127,15 +113,15 @@ class Checkpoints:
         others = [other for other in self.steps() if other not in damaged]
         raise DamagedCheckpoint(
             f"{damaged[newest]}. "
-            + (f"There are {others} besides" if others else "No other one is whole")
+            + (f"Other checkpoints: {others}" if others else "There is no undamaged one")
         )
 
     def verify(self, step: int) -> None:
-        """Reads all of a checkpoint into the host's memory and compares it with its digests.
+        """Reads a whole checkpoint into the host's memory and compares it with its checksums.
 
         Raises:
-          DamagedCheckpoint: if it does not hold what was saved.
-          CheckpointError: if it cannot be read.
+          DamagedCheckpoint: If it is damaged.
+          CheckpointError: If it cannot be read.
         """
         with self._translate_errors(step):
             expected = self._digests(step)
@@ -146,17 +132,17 @@ class Checkpoints:
             tree = self._manager.restore(step, args=ocp.args.Composite(default=how))["default"]
             digests.verify(digests.by_name(tree), expected)
 
-    def existing(self, step: int | None = None) -> int:
-        """The newest step, or `step` if it is there.
+    def resolve_step(self, step: int | None = None) -> int:
+        """`step` if it was saved; the newest step for None.
 
         Raises:
-          CheckpointError: if it is not.
+          CheckpointError: If there is no such checkpoint.
         """
         steps = self.steps()
         if not steps or step not in (None, *steps):
             wanted = "a checkpoint" if step is None else f"step {step}"
             raise CheckpointError(
-                f"{self.directory} does not hold {wanted}; it has {steps or None}"
+                f"{self.directory} does not have {wanted}; it has {steps or None}"
             )
         return steps[-1] if step is None else step
 
@@ -164,7 +150,9 @@ class Checkpoints:
         for error in damaged.values():
             log(f"warning: {error}. Checkpoint {used} is used instead")
 
-    def _read(self, step: int, like: Any, fresh: Callable[[], Any] | None, part: bool) -> Any:
+    def _read(
+        self, step: int, like: Any, init_missing: Callable[[], Any] | None, allow_extra: bool
+    ) -> Any:
         with self._translate_errors(step):
             expected = self._digests(step)
             stored = self._manager.item_metadata(step)["default"].tree
@@ -173,18 +161,19 @@ class Checkpoints:
                 digests.verify_kinds(kinds, expected)
         if callable(like):
             like = like({name: leaf.shape for name, leaf in digests.by_name(stored).items()})
-        self._check_fits(step, kinds, digests.describe(like), fresh is not None, part)
+        self._check_fits(step, kinds, digests.describe(like), init_missing is not None, allow_extra)
         wanted = digests.by_name(like)
         with self._translate_errors(step):
             found = self._restore(step, stored, wanted)
             if expected:
                 digests.verify(found, expected)
-        absent = digests.by_name(fresh()) if fresh and not wanted.keys() <= found.keys() else {}
-        leaves = [found[name] if name in found else absent[name] for name in wanted]
+        if init_missing and not wanted.keys() <= found.keys():
+            found = {**digests.by_name(init_missing()), **found}
+        leaves = [found[name] for name in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     def _digests(self, step: int) -> digests.Leaves:
-        """What the leaves of `step` must be; empty for one of a version without digests."""
+        """The checksums of a checkpoint; empty if it is of a version without them."""
         file = self.directory / str(step) / "digests" / digests.FILE
         if file.exists():
             version, leaves = digests.read(file)
@@ -201,11 +190,11 @@ class Checkpoints:
         return leaves
 
     def _restore(self, step: int, stored: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The leaves of a checkpoint that are wanted, by name."""
+        """The wanted leaves of a checkpoint, by name."""
         names = digests.by_name(stored)
-        leaves = [wanted.get(name, ocp.PLACEHOLDER) for name in names]  # which is not read
+        leaves = [wanted.get(name, ocp.PLACEHOLDER) for name in names]  # not read
         request = jax.tree.unflatten(jax.tree.structure(stored), leaves)
-        # The sharding has to be said once more, leaf by leaf.
+        # Orbax takes the sharding from these arguments, not from `request`.
         how = ocp.args.PyTreeRestore(request, ocp.checkpoint_utils.construct_restore_args(request))
         tree = self._manager.restore(step, args=ocp.args.Composite(default=how))["default"]
         return {name: leaf for name, leaf in digests.by_name(tree).items() if name in wanted}
@@ -215,12 +204,12 @@ class Checkpoints:
         step: int,
         stored: dict[str, str],
         like: dict[str, str],
-        may_lack: bool,
-        may_have_more: bool,
+        allow_missing: bool,
+        allow_extra: bool,
     ) -> None:
-        """Compares names, shapes and types, since Orbax restores float32 into bfloat16 silently."""
+        """Compares names, shapes and types: Orbax would restore float32 as bfloat16 silently."""
         for name, (old, new) in settings.differences(stored, like).items():
-            if (old is None and may_lack) or (new is None and may_have_more):
+            if (old is None and allow_missing) or (new is None and allow_extra):
                 continue
             raise CheckpointError(
                 f"checkpoint {self.directory / str(step)} does not fit the config: {name} is "
@@ -229,14 +218,14 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _translate_errors(self, step: int) -> Iterator[None]:
-        """Says which checkpoint cannot be read, whatever was raised, and whether it is damaged.
+        """Turns any error into one that names the checkpoint and says whether it is damaged.
 
-        Of several processes all find damaged what one does, so that they go on from the same.
+        If one of several processes finds it damaged, all do, so that they restore the same one.
         """
         checkpoint, damage, cause = self.directory / str(step), "", None
         try:
             yield
-        except Exception as error:  # all kinds, of files that are damaged or cannot be read
+        except Exception as error:  # Orbax and TensorStore raise many kinds
             if isinstance(error, CheckpointError) and not isinstance(error, DamagedCheckpoint):
                 raise
             what = digests.first_line(error)
@@ -248,7 +237,7 @@ class Checkpoints:
 
 
 class _DigestsHandler(ocp.AsyncCheckpointHandler):
-    """Writes the digests beside the arrays, from process 0 and in the background."""
+    """Writes the checksums next to the arrays, from process 0 and in the background."""
 
     async def async_save(self, directory: epath.Path, args: "_DigestsSave") -> list:
         if not is_main_process():
@@ -274,5 +263,5 @@ class _DigestsSave(ocp.args.CheckpointArgs):
 
 
 def first_error(text: str) -> str:
-    """The text of the first process that has one; waits for all."""
+    """The first text of all processes' that is not empty, or ""; waits for all processes."""
     return processes.gather_and_reduce(text, lambda texts: next(filter(None, texts), ""))

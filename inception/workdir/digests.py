@@ -1,8 +1,8 @@
-"""Digests of a checkpoint's leaves: what a disk, a cable or a copy has changed is seen.
+"""Checksums of a checkpoint's leaves, which reveal damage by a disk, a network or a copy.
 
-A checkpoint holds, beside its arrays, the type, the shape and the SHA-256 of the bytes of every
-leaf as they were in memory, in a file that vouches for itself. So whatever file of the checkpoint
-is damaged, what is read is what was saved, or is refused by name.
+Next to its arrays, a checkpoint has a file with the type, the shape and the SHA-256 of every leaf
+as it was in memory, and a checksum of that file itself. Whichever file of a checkpoint is damaged,
+a leaf that is read either has the saved values or is refused by name.
 """
 
 import errno
@@ -21,15 +21,15 @@ from inception.errors import CheckpointError
 FILE = "sha256.json"
 Leaves = dict[str, tuple[str, str]]  # by name: "float32[3, 3]" and the SHA-256 of the bytes
 
-# TensorStore's and gRPC's words for trouble of the network, the credentials or the memory.
-_PASSING = re.compile(
+# How TensorStore and gRPC report problems of the network, the credentials or the memory.
+_TRANSIENT = re.compile(
     r"\b(UNAVAILABLE|UNAUTHENTICATED|PERMISSION_DENIED|RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED)\b"
 )
 _MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class DamagedCheckpoint(CheckpointError):
-    """A checkpoint that does not hold what was saved; the message names the file or the leaf."""
+    """A checkpoint that is not as it was saved; the message names the file or the leaf."""
 
 
 def by_name(tree: Any) -> dict[str, Any]:
@@ -46,12 +46,10 @@ def describe(tree: Any) -> dict[str, str]:
 
 
 def on_host(tree: Any) -> dict[str, np.ndarray]:
-    """Copies of the leaves of a replicated state, as this process has it, by their paths.
+    """Host copies of the leaves of a replicated state, by path; all are copied at once.
 
-    Leaves that are on the host already are returned as they are.
-
-    All are on their way from the devices at once. On the CPU they share the state's memory, which
-    JAX gives to nobody else while they live, whatever the next step is allowed to overwrite.
+    Leaves that are on the host already are returned as they are. On the CPU the copies share the
+    state's memory, which JAX does not reuse while they exist, even if the state is donated.
     """
     leaves = by_name(tree)
     copies = {
@@ -63,7 +61,7 @@ def on_host(tree: Any) -> dict[str, np.ndarray]:
 
 
 def write(file: epath.Path, version: int, leaves: Mapping[str, np.ndarray]) -> None:
-    """Writes the digests of `leaves`, of a checkpoint of format `version`."""
+    """Writes the checksums of `leaves`, of a checkpoint of format `version`."""
     kinds = describe(leaves)
     stored = {name: (kinds[name], _sha256(leaf)) for name, leaf in leaves.items()}
     text = json.dumps({"format": version, "leaves": stored})
@@ -71,15 +69,15 @@ def write(file: epath.Path, version: int, leaves: Mapping[str, np.ndarray]) -> N
 
 
 def read(file: epath.Path) -> tuple[int, Leaves]:
-    """The format of a checkpoint and the digests of its leaves.
+    """The format of a checkpoint and the checksums of its leaves.
 
     Raises:
-      DamagedCheckpoint: if the file is damaged.
+      DamagedCheckpoint: If the file is damaged.
     """
     try:
         stored = json.loads(file.read_text())
         if _sha256_of_text(stored["content"]) != stored["sha256"]:
-            raise ValueError("its own digest is another")
+            raise ValueError("checksum mismatch")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedCheckpoint(f"{file} is damaged: {error}") from error
     content = json.loads(stored["content"])
@@ -87,10 +85,10 @@ def read(file: epath.Path) -> tuple[int, Leaves]:
 
 
 def verify_kinds(found: Mapping[str, str], expected: Leaves) -> None:
-    """Compares names, types and shapes that a checkpoint says it has with those that were saved.
+    """Compares the names, types and shapes in a checkpoint's metadata with those that were saved.
 
     Raises:
-      DamagedCheckpoint: naming the first leaf that differs.
+      DamagedCheckpoint: Naming the first leaf that differs.
     """
     for name in [*expected, *found]:
         saved = expected[name][0] if name in expected else "absent"
@@ -99,31 +97,31 @@ def verify_kinds(found: Mapping[str, str], expected: Leaves) -> None:
 
 
 def verify(found: Mapping[str, Any], expected: Leaves) -> None:
-    """Compares the values of leaves that were read, which may be some of the checkpoint's.
+    """Compares the values of some or all leaves of a checkpoint with those that were saved.
 
     Raises:
-      DamagedCheckpoint: naming the first leaf that differs.
+      DamagedCheckpoint: Naming the first leaf that differs.
     """
     for name, leaf in on_host(found).items():
         if _sha256(leaf) != expected[name][1]:
-            raise DamagedCheckpoint(f"the values of {name} are not those that were saved")
+            raise DamagedCheckpoint(f"checksum of {name} does not match the saved one")
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error in reading is of the files, not of the machine, the network or the rights.
+    """Whether a read error is due to damaged files, not the machine, network or permissions.
 
-    A checkpoint is set aside for damage only. What it is called depends on what is damaged: the
-    libraries that read it raise errors of all kinds.
+    Only damaged checkpoints are moved away. Which error means damage depends on the damaged file:
+    the libraries that read it raise many kinds.
     """
     if isinstance(error, OSError):
         return isinstance(error, _MISSING) or error.errno == errno.EIO
     if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):
         return False
-    return not _PASSING.search(str(error))
+    return not _TRANSIENT.search(str(error))
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in a line, without TensorStore's page of detail."""
+    """The first line of a library's error, without TensorStore's page of details."""
     if isinstance(error, CheckpointError):
         return str(error)
     text, *_ = f"{type(error).__name__}: {error}".splitlines()

@@ -1,4 +1,4 @@
-"""The small files of a workdir, on a disk or in a bucket: text and JSON, whole or not at all."""
+"""Text and JSON files of a workdir, on a disk or in a bucket, written completely or not at all."""
 
 import json
 import math
@@ -16,29 +16,29 @@ from inception.errors import UserError
 
 
 def is_local(path: epath.PathLike) -> bool:
-    """Whether a path is on a disk, not in a bucket."""
+    """Whether a path is on a disk rather than in a bucket."""
     return "://" not in os.fspath(path)
 
 
 def local_path(path: epath.PathLike) -> Path:
-    """A path on a disk, with ~ expanded; also as the `type` of a command's argument.
+    """A path on a disk, with ~ expanded; also the `type` of a command's argument.
 
     Raises:
-      UserError: for an address, which would become a folder "gs:" here.
+      UserError: For an address in a bucket, which would become a local folder "gs:".
     """
     if not is_local(path):
-        raise UserError(f"{path} is in a bucket, where only runs can be; name a path on a disk")
+        raise UserError(f"{path} is in a bucket, which only runs support; use a path on a disk")
     return Path(path).expanduser()
 
 
 class LiteralPath(PosixGPath):
-    """A path that `glob` searches below, whatever characters the path itself has.
+    """A path whose own characters are not part of the pattern when `glob` searches below it.
 
-    etils.epath takes all of it for a pattern, so that nothing is found below "runs/lr=[0.1]".
+    etils.epath treats the whole path as a pattern, and finds nothing below "runs/lr=[0.1]".
     """
 
     def glob(self, pattern: str) -> Iterator["LiteralPath"]:
-        """Finds what is called as `pattern` says, which may have * ? [ ] in its last part only."""
+        """Finds paths that match `pattern`, which may have * ? [ ] in its last part only."""
         folder, _, name = pattern.rpartition("/")
         inside = self / folder
         paths = inside.iterdir() if inside.is_dir() else iter(())
@@ -46,15 +46,15 @@ class LiteralPath(PosixGPath):
 
 
 def write_text(file: epath.PathLike, text: str) -> None:
-    """Writes a file so that it is never half there.
+    """Writes a file so that it is never incomplete.
 
     Raises:
-      UserError: if it cannot be written.
+      UserError: If it cannot be written.
     """
     file = epath.Path(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # On a disk under another name first; in a bucket an object appears when all of it is there.
+        # A disk needs another name first; in a bucket an object appears when it is complete.
         partial = file.with_suffix(".partial") if is_local(file) else file
         partial.write_text(text)
         if partial != file:
@@ -64,27 +64,27 @@ def write_text(file: epath.PathLike, text: str) -> None:
 
 
 def write_json(file: epath.PathLike, content: Any) -> None:
-    """Writes JSON for people and programs, from one process.
+    """Writes indented JSON, from process 0.
 
     Raises:
-      UserError: if it cannot be written.
+      UserError: If it cannot be written.
     """
     if is_main_process():
         write_text(file, as_json(content, indent=2) + "\n")
 
 
 def read_json(file: epath.PathLike) -> Any:
-    """The content of a JSON file; None if there is no such file.
+    """The content of a JSON file; None if the file does not exist.
 
     Raises:
-      ValueError: if it is no JSON.
+      ValueError: If it is not JSON.
     """
     file = epath.Path(file)
     return json.loads(file.read_text()) if file.exists() else None
 
 
 def as_json(content: Any, indent: int | None = None) -> str:
-    """JSON as other programs read it, too: what is not finite is null, for JSON knows no NaN."""
+    """Standard JSON, which has no NaN: numbers that are not finite become null."""
 
     def finite(part: Any) -> Any:
         if isinstance(part, dict):

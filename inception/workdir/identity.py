@@ -1,9 +1,9 @@
-"""Workdirs: whose a workdir is, of what data, and the network that its run has trained.
+"""The identity of the run in a workdir: its config and its data.
 
-A workdir is a folder on a disk or in a bucket, any path that etils.epath knows. It holds one run:
-`config.json`, the resolved config, `data.json`, the classes and the number of images that it trains
-on, and `checkpoints/`. A run continues only where both are the same; a field that an older version
-did not have counts as its default.
+A workdir is a folder on a disk or in a bucket, any path that etils.epath supports. It contains one
+run: `config.json` (the resolved config), `data.json` (the classes and the number of training
+images) and `checkpoints/`. A run continues only with the same config and data; a field that an
+older version lacked has its default.
 """
 
 import logging
@@ -21,9 +21,9 @@ from inception.errors import CheckpointError
 from inception.workdir.files import read_json, write_json
 from inception.workdir.logbook import log
 
-FORMAT = 2  # of config.json as this version writes it; without a number it is format 1
+FORMAT = 2  # of the config.json that this version writes; without a number it is format 1
 
-# A run may go on with other values of these: where data lies, what stops it, what it reports.
+# A run may continue with other values of these: where its data is, what stops it, what it reports.
 MAY_CHANGE = (
     "data_dir",
     "data_threads",
@@ -45,11 +45,11 @@ _FILE_SYSTEMS = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_
 
 
 def resolve_workdir(path: epath.PathLike) -> epath.Path:
-    """A workdir's absolute path, with ~ expanded; a bucket's address, gs://BUCKET/RUN, is one too.
+    """The absolute path of a workdir, with ~ expanded; an address such as gs://BUCKET/RUN as it is.
 
     Raises:
-      CheckpointError: for a bucket that cannot be reached, that no installed package can read, or
-        whose packages would take the path for a pattern.
+      CheckpointError: For a bucket that cannot be reached, that no installed package supports, or
+        whose path would be treated as a pattern.
     """
     text = os.fspath(path)
     scheme, is_address, _ = text.partition("://")
@@ -57,16 +57,15 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
         return epath.Path(text).expanduser().absolute()
     if scheme not in _FILE_SYSTEMS:
         raise CheckpointError(
-            f"workdir {text}: {scheme}:// is unknown. Use a local path or one of "
+            f"workdir {text}: {scheme}:// is not supported. Use a local path or one of "
             + ", ".join(f"{known}://" for known in _FILE_SYSTEMS)
         )
     if patterns := sorted({*"*?[]"} & {*text}):
         raise CheckpointError(
-            f"workdir {text} has {' '.join(patterns)} in it, which in a bucket stands for other "
-            "paths. Choose a --workdir without"
+            f"workdir {text} contains {' '.join(patterns)}, a pattern in a bucket. "
+            "Choose a --workdir without it"
         )
     package = _FILE_SYSTEMS[scheme]
-    logging.getLogger(package).setLevel(logging.CRITICAL)  # it prints the trace of what it raises
     try:
         epath.Path(text).exists()
     except ImportError as error:
@@ -82,11 +81,11 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
 
 
 def start_or_resume(workdir: epath.PathLike, config: ConfigDict, source: Source) -> None:
-    """Makes `workdir` the run of this config on this data, after `check_resumable`.
+    """Writes config.json and data.json, after `check_resumable`.
 
     Raises:
-      CheckpointError: see `check_resumable`.
-      UserError: if it cannot be written.
+      CheckpointError: See `check_resumable`.
+      UserError: If the workdir cannot be written.
     """
     check_resumable(workdir, config, source)
     workdir = epath.Path(workdir)
@@ -96,27 +95,27 @@ def start_or_resume(workdir: epath.PathLike, config: ConfigDict, source: Source)
 
 
 def check_resumable(workdir: epath.PathLike, config: ConfigDict, source: Source) -> None:
-    """Checks that `workdir` has no run, or one that this config and this data continue.
+    """Checks that `workdir` has no run, or one that can continue with this config and data.
 
-    A run that ended before it had trained leaves nothing worth keeping: another may replace it.
+    A run that ended before it had trained may be replaced.
 
     Raises:
-      CheckpointError: naming the fields of the config that differ; the classes, for then the labels
-        are others too; or the number of images, for then their order is another.
+      CheckpointError: Naming what differs: fields of the config, classes (which decide the labels)
+        or the number of images (which decides their order).
     """
     if not has_trained(workdir):
         return
     if changed := _changed(workdir, config, lambda name: not _may_change(name)):
         raise CheckpointError(
-            f"{workdir} holds a run of another config. Choose another --workdir, or set back:\n"
+            f"{workdir} holds a run of another config. Choose another --workdir, or change back:\n"
             + changed
         )
     kept, names = _read_data(workdir), list(source.class_names)
     if (old := kept.get("classes", names)) != names:
         raise CheckpointError(
-            f"{workdir}/data.json lists {len(old)} classes and the data now has {len(names)} or "
-            f"others: {sorted({*old} ^ {*names})[:5] or 'their order differs'}. Restore the data, "
-            "or choose another --workdir"
+            f"{workdir}/data.json lists other classes than the data now has ({len(old)} and "
+            f"{len(names)}): {sorted({*old} ^ {*names})[:5] or 'their order differs'}. Restore the "
+            "data, or choose another --workdir"
         )
     if (count := kept.get("training_images", len(source))) != len(source):
         raise CheckpointError(
@@ -126,50 +125,50 @@ def check_resumable(workdir: epath.PathLike, config: ConfigDict, source: Source)
 
 
 def has_trained(workdir: epath.PathLike) -> bool:
-    """Whether a run has left checkpoints or metrics."""
+    """Whether `workdir` has checkpoints or metrics."""
     metrics = epath.Path(workdir) / "metrics.jsonl"
     return has_checkpoint(workdir) or (metrics.exists() and metrics.stat().length > 0)
 
 
 def has_checkpoint(workdir: epath.PathLike) -> bool:
-    """Whether a run has left a checkpoint."""
+    """Whether `workdir` has a checkpoint."""
     folder = epath.Path(workdir) / "checkpoints"
     return folder.exists() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
 def check_model(workdir: epath.PathLike, config: ConfigDict) -> None:
-    """Checks that the run in `workdir` has this config's network.
+    """Checks that the run in `workdir` has the network of `config`.
 
     Raises:
-      CheckpointError: naming the fields that differ, or if there is no run.
+      CheckpointError: Naming the fields that differ, or if there is no run.
     """
     if changed := _changed(workdir, config, lambda name: name.startswith("model.")):
         raise CheckpointError(f"{workdir} holds a run of another network. Set:\n{changed}")
 
 
 def read_config(workdir: epath.PathLike) -> ConfigDict:
-    """The config of the run in `workdir`, whatever version has written it.
+    """The config of the run in `workdir`, written by this or an older version.
 
-    A field that it lacks has its default, which is what was done before there was the field. A
-    field that is no more is named in a warning and left out.
+    A missing field gets its default, which is how versions without the field behaved. An unknown
+    field causes a warning and is left out.
 
     Raises:
-      CheckpointError: if there is no run, or a newer version wrote it.
+      CheckpointError: If there is no run, config.json is invalid, or a newer version wrote it.
     """
     file = epath.Path(workdir) / "config.json"
     if not file.exists():
-        raise CheckpointError(f"{workdir} holds no run: there is no {file}")
+        raise CheckpointError(f"{workdir} holds no run: {file} does not exist")
     try:
         config = _with_defaults(file, read_json(file))
         settings.check_names_and_types(config)
     except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{file} is no config or damaged: {error}") from error
+        raise CheckpointError(f"{file} is not a valid config.json: {error}") from error
     return config
 
 
 def _with_defaults(file: epath.Path, stored: Any) -> ConfigDict:
     if not isinstance(stored, dict) or not isinstance(stored.get("format", 1), int):
-        raise ValueError("it must be an object whose format is a number")
+        raise ValueError("it must be an object, and its format a number")
     if (version := stored.pop("format", 1)) > FORMAT:
         raise CheckpointError(
             f"{file} has format {version}, and this version reads up to {FORMAT}. Use the newer "
@@ -182,22 +181,24 @@ def _with_defaults(file: epath.Path, stored: Any) -> ConfigDict:
         try:
             settings.set_value(config, name, value)
         except settings.ConfigError:
-            logging.warning("%s: the field %s=%r is no more and is ignored", file, name, value)
+            logging.warning(
+                "%s: unknown field %s=%r (from an older version) is ignored", file, name, value
+            )
     return config
 
 
 def check_classes(owner: object, class_names: Sequence[str], source: Source) -> None:
-    """Compares the classes that a network was trained on with those of data to evaluate on.
+    """Compares the classes of a network's training data with those of data to evaluate on.
 
-    Other names are warned of: the same things may be called otherwise.
+    Other names cause only a warning, because the same class may have two names.
 
     Args:
-      owner: what the classes are of, a workdir or a data set.
-      class_names: of the training data, () if nobody named them.
-      source: to evaluate on, with as many classes.
+      owner: Workdir or data set that `class_names` belong to, for messages.
+      class_names: Names of the training data's classes; () if it has none.
+      source: Data to evaluate on, with the same number of classes.
 
     Raises:
-      CheckpointError: if they are the same in another order, so that every label would be wrong.
+      CheckpointError: If the names are the same in another order, so that all labels are wrong.
     """
     trained, names = list(class_names), list(source.class_names)
     if not trained or not names or trained == names:
@@ -205,14 +206,16 @@ def check_classes(owner: object, class_names: Sequence[str], source: Source) -> 
     number = next(i for i, (old, new) in enumerate(zip(trained, names, strict=True)) if old != new)
     differ = f"class {number} is {trained[number]!r} for {owner} and {names[number]!r} in the data"
     if sorted(trained) == sorted(names):
-        raise CheckpointError(f"{differ}: the classes are in another order, sort them as the run's")
-    log(f"warning: {differ}; the results mean something only if these are the same")
+        raise CheckpointError(
+            f"{differ}: the classes are in another order. Sort them as in the run"
+        )
+    log(f"warning: {differ}; the results are valid only if both mean the same class")
 
 
 def resolve_checkpoint(path: epath.PathLike) -> tuple[epath.Path, int | None]:
-    """The workdir and the step that WORKDIR/checkpoints/STEP means; WORKDIR means the newest.
+    """The workdir and step of WORKDIR/checkpoints/STEP; for WORKDIR the step is None, the newest.
 
-    A folder with a config.json is a workdir, even if it is called checkpoints/12345.
+    A folder with a config.json is a workdir, even if it is named checkpoints/12345.
     """
     path = resolve_workdir(path)
     named = path.parent.name == "checkpoints" and path.name.isdecimal()
@@ -229,7 +232,7 @@ def is_run(path: epath.PathLike) -> bool:
 
 
 def class_names(workdir: epath.PathLike) -> tuple[str, ...]:
-    """The classes of a run's training data; () where nobody named them."""
+    """The names of the classes of a run's training data; () if it has none."""
     return tuple(_read_data(workdir).get("classes", ()))
 
 
@@ -248,15 +251,15 @@ def _may_change(name: str) -> bool:
 def changed_fields(workdir: epath.PathLike, config: ConfigDict) -> dict[str, tuple]:
     """The fields in which the run in `workdir` and a config differ, with both values.
 
-    Those that the weights of config.init_from decide stand in config.json alone.
+    Fields that the weights of config.init_from decide are only in config.json, and not compared.
 
     Raises:
-      CheckpointError: see `read_config`.
+      CheckpointError: See `read_config`.
     """
-    decided = defaults.FROM_WEIGHTS if config.init_from else ()
+    derived = defaults.FROM_WEIGHTS if config.init_from else ()
     stored = settings.flatten(read_config(workdir))
     changes = settings.differences(stored, settings.flatten(config))
-    return {name: pair for name, pair in changes.items() if name not in decided}
+    return {name: pair for name, pair in changes.items() if name not in derived}
 
 
 def _changed(workdir: epath.PathLike, config: ConfigDict, matters: Callable[[str], bool]) -> str:

@@ -1,16 +1,16 @@
 """One run at a time trains in a workdir; reading it needs no lock.
 
-On a disk, WORKDIR/run.lock is locked with flock(2). The kernel lets go of it when the process
-ends, whatever it dies of, so that nothing stale is ever in the way. On NFS Linux hands flock to
-the server, which knows all hosts; where a file system has no locks, that is warned of.
+On a disk, WORKDIR/run.lock is locked with flock(2), which the kernel releases when the process
+ends, however it ends. On NFS, Linux forwards flock to the server, which knows all hosts; a file
+system without locks causes a warning.
 
-In a bucket nothing can be locked. There run.lock is created by a write that fails where the file
-exists, and is written again every `BEAT` seconds, a beat. A process that finds one watches it: if
-it changes, the other lives; if not, within `STALE_SECONDS` seconds, it is dead, and the file is
-overwritten. Whoever's name is in the file after that has the workdir. A run that could not reach
-the bucket for so long reads the file before it writes anything, and stops if it is another's.
+A bucket has no locks. There run.lock is created by a write that fails if the file exists, and is
+written again every `HEARTBEAT_SECONDS`. Who finds a file watches it: if it changes within
+`STALE_SECONDS`, its run is alive; if not, the file is overwritten, and the last of those who do so
+has the workdir. A run that could not reach the bucket for a while reads the file before it writes
+anything else, and stops if the file is another run's.
 
-Of several processes of one run, process 0 holds the lock, and the others wait until it does.
+With several processes, process 0 holds the lock, and the others wait until it does.
 """
 
 import contextlib
@@ -33,125 +33,125 @@ from inception.workdir.files import is_local
 from inception.workdir.logbook import log
 
 FILE = "run.lock"
-BEAT, STALE_SECONDS, SETTLE = 20.0, 60.0, 5.0  # seconds
+HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 60.0
+SETTLE_SECONDS = 5.0  # after overwriting, for others that may be doing the same
 _rounds = itertools.count()
 
 
 @contextlib.contextmanager
 def run_lock(workdir: epath.PathLike) -> Iterator[Callable[[], None]]:
-    """While it lasts, no other run trains in `workdir`, which is made if it is not there.
+    """Context in which no other run trains in `workdir`, which is created if necessary.
 
     Yields:
-      A function to call before anything is written: it raises CheckpointError if another run has
-      the workdir by now, which can happen in a bucket that could not be reached for a time.
+      A function to call before anything is written. It raises CheckpointError if another run has
+      taken the workdir, which can happen if a bucket could not be reached for a while.
 
     Raises:
-      CheckpointError: if another one does, naming its process; or if it cannot be written.
+      CheckpointError: If another run has the lock, naming its process; or if the workdir cannot be
+        written.
     """
-    number, count = processes.process_index_and_count()
+    index, count = processes.process_index_and_count()
     key = f"inception/lock/{next(_rounds)}"
-    if number:
+    if index:
         processes.wait_for(key)
         yield lambda: None
         return
     file = epath.Path(workdir) / FILE
-    with _locked(file) if is_local(file) else _heartbeat(file) as check:
+    with _flock(file) if is_local(file) else _heartbeat(file) as check:
         if count > 1:
             processes.publish(key, "held")
         yield check
 
 
 @contextlib.contextmanager
-def _locked(file: epath.Path) -> Iterator[Callable[[], None]]:
+def _flock(file: epath.Path) -> Iterator[Callable[[], None]]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     except OSError as error:
         raise CheckpointError(f"workdir {file.parent} cannot be written: {error}") from error
     try:
-        _lock(descriptor, file)
-        with contextlib.suppress(OSError):  # the disk is full: held all the same, without a name
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, _who().encode(), 0)
-        yield lambda: None
-    finally:
-        os.close(descriptor)  # which unlocks; the file stays, for others may be opening it
-
-
-def _lock(descriptor: int, file: epath.Path) -> None:
-    try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _refusal(file.parent, os.pread(descriptor, 1000, 0).decode()) from None
+        holder = os.pread(descriptor, 1000, 0).decode()
+        os.close(descriptor)
+        raise _refusal(file.parent, holder) from None
     except OSError as error:
         log(f"warning: {file} cannot be locked ({error}); start only one run in this workdir")
+    try:
+        with contextlib.suppress(OSError):  # the disk is full: the lock is held without a name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _identity().encode(), 0)
+        yield lambda: None
+    finally:
+        os.close(descriptor)  # unlocks; the file stays, because others may be opening it
 
 
 @contextlib.contextmanager
 def _heartbeat(file: epath.Path) -> Iterator[Callable[[], None]]:
     lock, done = _BucketLock(file), threading.Event()
     try:
-        lock.take()
+        lock.acquire()
     except CheckpointError:
         raise
     except Exception as error:  # of the bucket's package, of the network
         raise CheckpointError(f"{file} cannot be written: {error}") from error
 
-    def beat() -> None:
-        while not done.wait(BEAT):
-            lock.beat()
+    def renew() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            lock.renew()
 
-    heart = threading.Thread(target=beat, daemon=True)
-    heart.start()
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
     try:
         yield lock.check
     finally:
         done.set()
-        heart.join()
+        thread.join()
         lock.release()
 
 
 class _BucketLock:
-    """The file run.lock in a bucket, which names whoever has written it last."""
+    """The file run.lock in a bucket, which names the run that has written it last."""
 
     def __init__(self, file: epath.Path):
         self._workdir, self._id = file.parent, uuid.uuid4().hex
         self._files, self._path = fsspec.core.url_to_fs(os.fspath(file))
-        self._one_at_a_time = threading.Lock()
-        self._read_at = 0.0  # when the file was this run's
-        self._other = ""  # who has the workdir instead
+        self._renewing = threading.Lock()
+        self._renewed_at = 0.0
+        self._other = ""  # content of the file when it was found to be another run's
 
-    def take(self) -> None:
-        """Writes the file, if nobody has it or who had it is dead.
+    def acquire(self) -> None:
+        """Writes the file, if there is none or its run is dead.
 
         Raises:
-          CheckpointError: if another one has it.
+          CheckpointError: If another run has it.
         """
-        if (there := self._read()) and self._is_dead(there):
+        if (holder := self._read()) and self._is_stale(holder):
             self._overwrite()
         else:
             self._create()
         if not self._is_mine(now := self._read()):
-            raise _refusal(self._workdir, now, there)
-        self._read_at = time.time()
+            raise _refusal(self._workdir, now or holder)
+        self._renewed_at = time.time()
 
-    def beat(self) -> None:
-        """Writes the file again if it is still this run's; another one may come through later."""
-        with self._one_at_a_time, contextlib.suppress(Exception):  # of the network
+    def renew(self) -> None:
+        """Writes the file again if it is still this run's; skipped if the bucket is not reached."""
+        with self._renewing, contextlib.suppress(Exception):  # of the network
             if not self._is_mine(now := self._read()):
-                self._other = now or "one that has ended"
+                self._other = now or "deleted"
             elif not self._other:
                 self._write()
-                self._read_at = time.time()
+                self._renewed_at = time.time()
 
     def check(self) -> None:
-        """Looks whether it is still this run's, unless it was so recently that it has to be.
+        """Makes sure that the lock is held, reading the file only if a heartbeat is late.
 
         Raises:
-          CheckpointError: if it is another's.
+          CheckpointError: If another run has it.
         """
-        if time.time() - self._read_at > 2 * BEAT:  # a beat is late: nobody waits less than that
-            self.beat()
+        if time.time() - self._renewed_at > 2 * HEARTBEAT_SECONDS:  # less than STALE_SECONDS
+            self.renew()
         if self._other:
             raise CheckpointError(
                 f"{_name(self._other)} took over {self._workdir} while this run could not reach it."
@@ -159,72 +159,74 @@ class _BucketLock:
             )
 
     def release(self) -> None:
-        """Removes the file if it is this run's."""
+        """Deletes the file if it is this run's."""
         with contextlib.suppress(Exception):
             if self._is_mine(self._read()):
                 self._files.rm_file(self._path)
 
-    def _is_dead(self, before: str) -> bool:
-        """Watches a lock that is there: True if it stays as it was, False if it is released."""
+    def _is_stale(self, holder: str) -> bool:
+        """Watches the file of another run; False if that run releases it.
+
+        Raises:
+          CheckpointError: If the file changes, so that the other run is alive.
+        """
         end = time.monotonic() + STALE_SECONDS
         log(
-            f"{_name(before)} did not release its lock on {self._workdir}; waiting up to "
+            f"{_name(holder)} did not release its lock on {self._workdir}; waiting up to "
             f"{STALE_SECONDS:g} s to see whether it is still running"
         )
         while time.monotonic() < end:
             time.sleep(STALE_SECONDS / 20)
             if not (now := self._read()):
                 return False
-            if now != before:
-                raise _refusal(self._workdir, now, before)
+            if now != holder:
+                raise _refusal(self._workdir, now)
         return True
 
     def _read(self) -> str:
-        """The file's text, "" if there is none."""
+        """The content of the file; "" if there is none."""
         try:
             return self._files.cat_file(self._path).decode(errors="replace")
         except FileNotFoundError:
             return ""
 
-    def _write(self) -> None:
-        self._files.pipe_file(self._path, _who(self._id).encode())
+    def _write(self, **options: str) -> None:
+        self._files.pipe_file(self._path, _identity(self._id).encode(), **options)
 
     def _overwrite(self) -> None:
-        """Writes the file, and waits for others that may be doing the same: the last one has it."""
         self._write()
-        time.sleep(SETTLE)
+        time.sleep(SETTLE_SECONDS)
 
     def _create(self) -> None:
         """Writes the file if it does not exist."""
         try:
-            self._files.pipe_file(self._path, _who(self._id).encode(), mode="create")
-        except FileExistsError:  # somebody was faster
+            self._write(mode="create")
+        except FileExistsError:  # another run was faster
             return
-        except (NotImplementedError, TypeError, ValueError):  # of a package that cannot do that
+        except (NotImplementedError, TypeError, ValueError):  # of a package without this mode
             self._overwrite()
 
-    def _is_mine(self, text: str) -> bool:
+    def _is_mine(self, content: str) -> bool:
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            return json.loads(text)["id"] == self._id
+            return json.loads(content)["id"] == self._id
         return False
 
 
-def _who(id: str = "") -> str:
-    """Names the process that writes it, and when; `id` tells its runs apart."""
-    who = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "id": id}
-    return json.dumps(who)
+def _identity(id: str = "") -> str:
+    """The content of run.lock: this process, the time, and `id`, which tells its runs apart."""
+    identity = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "id": id}
+    return json.dumps(identity)
 
 
-def _name(*texts: str) -> str:
-    """Names the process of the first text that is whole: one may be read while it is written."""
-    for text in texts:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            who = json.loads(text)
-            return f"process {who['pid']} on {who['host']}"
+def _name(content: str) -> str:
+    """Names the process in a run.lock, which on a disk may be read while it is written."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        identity = json.loads(content)
+        return f"process {identity['pid']} on {identity['host']}"
     return "another process"
 
 
-def _refusal(workdir: epath.Path, *texts: str) -> CheckpointError:
+def _refusal(workdir: epath.Path, content: str) -> CheckpointError:
     return CheckpointError(
-        f"{_name(*texts)} trains in {workdir}. Stop it first, or choose another --workdir"
+        f"{_name(content)} trains in {workdir}. Stop it first, or choose another --workdir"
     )

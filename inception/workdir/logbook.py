@@ -1,14 +1,13 @@
-"""What a run tells while it goes on: a progress line, metrics.jsonl and TensorBoard curves.
+"""What a run reports: lines on the screen, metrics.jsonl, anomalies.jsonl, TensorBoard curves.
 
-Steps out of the ordinary stand in anomalies.jsonl. All files may be in a bucket. Buckets cannot
-append, and TensorFlow's event writer knows no buckets but Google's own: there files of lines are
-written anew each time, and the event file is written to the local disk and copied.
+All files may be in a bucket. A file in a bucket cannot be appended to, so there files of lines are
+rewritten each time, and the event file is written to the local disk and copied.
 """
 
 import contextlib
 import json
-import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +15,10 @@ from pathlib import Path
 from types import TracebackType
 
 from etils import epath
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
+from inception import runtime
 from inception.distributed.sharding import is_main_process
 from inception.workdir.files import as_json, is_local, write_text
 
@@ -24,16 +26,16 @@ METRICS, ANOMALIES = "metrics.jsonl", "anomalies.jsonl"
 
 
 class MetricLogger:
-    """Writes the metrics of a run. Use as a context manager; other processes write nothing.
+    """Reports the metrics of a run, from process 0. Use as a context manager.
 
-    Lines behind `first_step` are dropped from the files: a run that continues from a checkpoint
-    writes them again.
+    Progress is a line that is overwritten on a terminal, and a new line each time in a log. What
+    the files contain of steps after `first_step` is dropped, since the run writes it again.
 
     Args:
-      workdir: of the run.
-      first_step: where the run begins or continues.
-      num_steps: where it ends.
-      steps_per_epoch: for the epoch shown.
+      workdir: Folder of the run.
+      first_step: Step that the run starts or continues from.
+      num_steps: Last step of the run.
+      steps_per_epoch: Number of steps per epoch.
     """
 
     def __init__(
@@ -41,10 +43,13 @@ class MetricLogger:
     ):
         self._num_steps, self._steps_per_epoch = num_steps, steps_per_epoch
         self._workdir = epath.Path(workdir)
-        self._writer: _Events | None = None
+        self._events: _EventFile | None = None
+        self._bar: tqdm | None = None
+        self._on_exit = contextlib.ExitStack()
         if is_main_process():
-            self._metrics = _Lines(self._workdir / METRICS, first_step)
-            self._anomalies = _Lines(self._workdir / ANOMALIES, first_step)
+            self._metrics = _JsonlFile(self._workdir / METRICS, first_step)
+            self._anomalies = _JsonlFile(self._workdir / ANOMALIES, first_step)
+        self._seconds_per_step = 0.0
         self.restart_clock(first_step)
 
     def __enter__(self) -> "MetricLogger":
@@ -53,32 +58,67 @@ class MetricLogger:
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer:
+        self._on_exit.close()
+        if self._events:
             with _log_write_errors(self._workdir):
-                self._writer.close()
+                self._events.close()
 
     def restart_clock(self, step: int) -> None:
-        """Measures speed from `step` and now: evaluation and saving do not count."""
+        """Measures speed from now on, when `step` is complete: saving it does not count."""
         self._clock = step, time.perf_counter()
 
-    def train(self, step: int, batch_size: int, metrics: dict[str, float]) -> None:
-        """Logs the metrics of the steps since the clock was restarted, and restarts it."""
-        since, start = self._clock
-        seconds_per_step = (time.perf_counter() - start) / max(1, step - since)
+    def train(
+        self, step: int, batch_size: int, metrics: dict[str, float], completed: int | None = None
+    ) -> None:
+        """Reports training up to `step`.
+
+        Args:
+          step: Step to report.
+          batch_size: Number of images per step.
+          metrics: Metrics by name, of the steps since the last report.
+          completed: Last step that is complete, to measure the speed by; None for `step`.
+        """
+        seconds_per_step = self._measure(step if completed is None else completed)
         speed = batch_size / seconds_per_step
         left = _duration((self._num_steps - step) * seconds_per_step)
         epoch = step / self._steps_per_epoch
-        log(
+        line = (
             f"step {step}/{self._num_steps}  epoch {epoch:.2f}  loss {metrics['loss']:.4f}  "
-            f"top-1 {metrics['top1']:.2%}  lr {metrics['learning_rate']:.4g}  "
-            f"{speed:,.1f} images/s  {left} left"
+            f"top-1 {metrics['top1']:.2%}  {speed:,.1f} images/s  {left} left  "
+            f"lr {metrics['learning_rate']:.4g}"
         )
+        self._show_progress(step, line)
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         self._write(step, {"epoch": epoch, **metrics, "train/images_per_second": speed})
-        self.restart_clock(step)
+
+    def _measure(self, completed: int) -> float:
+        """Seconds per step since the last call; those of the last call if no step was completed."""
+        since, start = self._clock
+        if completed > since or not self._seconds_per_step:
+            self._seconds_per_step = (time.perf_counter() - start) / max(1, completed - since)
+            self.restart_clock(completed)
+        return self._seconds_per_step
+
+    def _show_progress(self, step: int, line: str) -> None:
+        if not is_main_process() or not sys.stdout.isatty():
+            log(line)
+            return
+        if not self._bar:
+            self._bar = tqdm(
+                desc=line,
+                total=self._num_steps,
+                bar_format="{desc}  {bar}",
+                dynamic_ncols=True,
+                leave=False,
+                file=sys.stdout,
+            )
+            self._on_exit.enter_context(self._bar)
+            self._on_exit.enter_context(logging_redirect_tqdm())
+        self._bar.n = step
+        self._bar.set_description_str(line)
 
     def evaluation(self, step: int, results: dict) -> None:
-        """Logs what `evaluate.Evaluator` returned at `step`."""
+        """Reports what `evaluator.Evaluator` returned at `step`."""
         log(f"step {step}/{self._num_steps}  {summary(results)}")
         scalars = {
             f"eval/{weights}_{name}": value
@@ -89,7 +129,7 @@ class MetricLogger:
         self._write(step, scalars)
 
     def anomaly(self, step: int, what: str, record: dict) -> None:
-        """Logs a step out of the ordinary: what it is, and what is known of it for the file."""
+        """Reports an unusual step: what is unusual, and the record for anomalies.jsonl."""
         log(f"step {step}: {what}; --mode=replay --step={step} shows its images")
         if is_main_process():
             with _log_write_errors(self._workdir):
@@ -101,37 +141,38 @@ class MetricLogger:
         with _log_write_errors(self._workdir):
             self._metrics.add({"step": step, **scalars})
         with _log_write_errors(self._workdir):
-            self._writer = self._writer or _Events(self._workdir)  # takes seconds, once
-            self._writer.write(step, scalars)
+            self._events = self._events or _EventFile(self._workdir)  # takes seconds, once
+            self._events.write(step, scalars)
 
 
 @contextlib.contextmanager
 def _log_write_errors(workdir: epath.Path) -> Iterator[None]:
-    """Around what a run can do without: where it fails, for want of room, that is told."""
+    """Context of writes that a run can do without, such as on a full disk: warns of errors."""
     try:
         yield
-    except Exception as error:  # TensorFlow and buckets have their own kinds
+    except Exception as error:  # TensorFlow and buckets raise errors of their own
         log(f"warning: metrics cannot be written in {workdir}: {error}")
 
 
 def log(line: str) -> None:
-    """Prints a line for the person who runs the program, once, whatever the number of processes."""
+    """Prints a line, from process 0, above the line of progress if there is one."""
     if is_main_process():
-        print(line, flush=True)
+        with tqdm.external_write_mode():
+            print(line, flush=True)
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict]:
-    """The lines of a run's metrics.jsonl, without what a crash has cut off or is something else."""
+    """The lines of a run's metrics.jsonl; a line that a crash has cut off is left out."""
     return _read(epath.Path(workdir) / METRICS)
 
 
 def read_anomalies(workdir: epath.PathLike) -> list[dict]:
-    """The lines of a run's anomalies.jsonl, see watch.py."""
+    """The lines of a run's anomalies.jsonl; see watch.py."""
     return _read(epath.Path(workdir) / ANOMALIES)
 
 
 def summary(results: dict) -> str:
-    """One line on an evaluation's results."""
+    """The results of an evaluation in one line."""
 
     def text(of: dict) -> str:
         return f"top-1 {of['top1']:.2%}, top-5 {of['top5']:.2%}, loss {of['loss']:.4f}"
@@ -163,13 +204,13 @@ def _read(file: epath.Path) -> list[dict]:
     return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
-class _Lines:
-    """A file of a line of JSON for each of some steps, those up to `last` kept."""
+class _JsonlFile:
+    """A file with a line of JSON per step; lines of steps after `last` are dropped."""
 
     def __init__(self, file: epath.Path, last: int):
         self._file = file
         self._lines = [as_json(line) + "\n" for line in _read(file) if line["step"] <= last]
-        self._is_whole = True  # False after a write that has failed, maybe in the middle of a line
+        self._is_whole = True  # False after a failed write, perhaps in the middle of a line
         if file.exists():
             write_text(file, "".join(self._lines))
 
@@ -184,17 +225,13 @@ class _Lines:
         self._is_whole = True
 
 
-class _Events:
+class _EventFile:
     """TensorBoard's event file in a workdir, by clu's writer."""
 
     def __init__(self, workdir: epath.Path):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it announces them
-        logging.getLogger("tensorflow").setLevel(logging.ERROR)
-        import tensorflow as tf  # which clu's writer imports, too
-        from clu.metric_writers import SummaryWriter
+        from clu.metric_writers import SummaryWriter  # imports TensorFlow
 
-        tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
+        runtime.hide_gpus_from_tensorflow()
         self._workdir = workdir
         self._local = None if is_local(workdir) else tempfile.TemporaryDirectory()
         self._writer = SummaryWriter(self._local.name if self._local else os.fspath(workdir))

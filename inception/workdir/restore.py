@@ -1,4 +1,4 @@
-"""The network that a run has trained, from its workdir."""
+"""Restores the network that a run has trained, from its workdir."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,13 +21,13 @@ class TrainedRun:
     """A run's network with the weights of one of its checkpoints.
 
     Attributes:
-      workdir: of the run.
-      config: of the run.
-      step: of the checkpoint.
-      model: the network.
-      weights: the leaves of the state that `variables` picks from.
-      class_names: of the training data; () where nobody named them.
-      preprocessing: of the run's evaluation.
+      workdir: Folder of the run.
+      config: Config of the run.
+      step: Step of the checkpoint.
+      model: The network.
+      weights: Leaves of the state that `variables` selects from.
+      class_names: Names of the training data's classes; () if it has none.
+      preprocessing: Preprocessing of the run's evaluation.
     """
 
     workdir: epath.Path
@@ -50,16 +50,16 @@ def restore_run(
     dtype: str = "float32",
     mesh: Mesh | None = None,
 ) -> TrainedRun:
-    """Reads a run's network, as its config.json describes it, and the weights of a checkpoint.
+    """Builds a run's network from its config.json, with the weights of a checkpoint.
 
     Args:
-      path: the run's workdir, or WORKDIR/checkpoints/STEP.
-      step: which checkpoint; None for the newest that is not damaged.
-      dtype: to compute in.
-      mesh: the devices; None for all.
+      path: Workdir of the run, or WORKDIR/checkpoints/STEP.
+      step: Step of the checkpoint; None for the newest that is not damaged.
+      dtype: Type to compute in.
+      mesh: Devices to restore to; None for all.
 
     Raises:
-      CheckpointError: if it is not there, does not fit or is damaged.
+      CheckpointError: If there is no such checkpoint, or it does not fit or is damaged.
     """
     workdir, named = resolve_checkpoint(path)
     mesh = mesh or sharding.make_mesh()
@@ -71,7 +71,7 @@ def restore_run(
         return abstract_weights(model, config.image_size, mesh)
 
     with Checkpoints(workdir) as saved:
-        step, weights = saved.restore(like, step if named is None else named, part=True)
+        step, weights = saved.restore(like, step if named is None else named, allow_extra=True)
     model = make_model(config, num_classes=weights["params"]["Logits"]["bias"].shape[0])
     names = class_names(workdir)
     preprocessing = settings.preprocessing(config)
@@ -79,7 +79,7 @@ def restore_run(
 
 
 def abstract_weights(model: Inception, image_size: int, mesh: Mesh) -> dict[str, Any]:
-    """The leaves of a `TrainState` that evaluation and prediction need, to restore into."""
+    """The leaves of a `TrainState` that evaluation and prediction need, as shapes and types."""
     variables = jax.eval_shape(model.init, jax.random.key(0), blank_image(image_size))
     both = {name: variables[name] for name in ("params", "batch_stats")}
     return sharding.abstract(mesh, {**both, **{f"ema_{name}": tree for name, tree in both.items()}})

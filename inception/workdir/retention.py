@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and where damaged ones go."""
+"""Which checkpoints of a run are kept, and where damaged ones are moved."""
 
 import itertools
 from collections.abc import Sequence
@@ -17,9 +17,9 @@ class RetentionPolicy:
     """Which checkpoints are kept when a newer one is complete.
 
     Attributes:
-      newest: how many of the newest, at least 1.
-      every_steps: besides them those of every so many steps; 0: none.
-      best: besides them the best that has been evaluated, see `best_step`.
+      newest: Number of newest checkpoints to keep, at least 1.
+      every_steps: Interval of steps whose checkpoints are also kept; 0 for none.
+      best: Whether the best checkpoint is also kept; see `best_step`.
     """
 
     newest: int = 3
@@ -27,15 +27,15 @@ class RetentionPolicy:
     best: bool = False
 
     def must_save(self, step: int) -> bool:
-        """Whether `step` has to be saved so that it can be kept; what is evaluated always is."""
+        """Whether `step` must be saved in order to be kept; evaluated steps are saved anyway."""
         return self.every_steps > 0 and step % self.every_steps == 0
 
     def surplus(self, steps: Sequence[int], best: int | None) -> list[int]:
-        """Which of the steps that are there, in order, need not be kept.
+        """The steps whose checkpoints can be deleted.
 
         Args:
-          steps: of all checkpoints.
-          best: of them, see `best_step`.
+          steps: Steps of all checkpoints, in ascending order.
+          best: Step of the best checkpoint; see `best_step`.
         """
         return [
             step
@@ -45,7 +45,7 @@ class RetentionPolicy:
 
 
 def from_config(config: ConfigDict, steps_per_epoch: float) -> RetentionPolicy:
-    """What the fields keep_checkpoints, keep_every_epochs and keep_best say."""
+    """The policy of the fields keep_checkpoints, keep_every_epochs and keep_best."""
     every = max(1, round(config.keep_every_epochs * steps_per_epoch))
     return RetentionPolicy(
         config.keep_checkpoints, every if config.keep_every_epochs else 0, config.keep_best
@@ -53,10 +53,9 @@ def from_config(config: ConfigDict, steps_per_epoch: float) -> RetentionPolicy:
 
 
 def best_step(workdir: epath.PathLike, steps: list[int]) -> int | None:
-    """Which of `steps` has the highest top-1 (EMA) in metrics.jsonl, the last of equals.
+    """The one of `steps` with the highest top-1 (EMA) in metrics.jsonl, the last of equals.
 
-    One whose logits were not finite for some image comes after all others. None if none of them
-    has been evaluated.
+    A step with logits that were not finite ranks below all others. None if none was evaluated.
     """
     ranks = {
         line["step"]: (not line.get("eval/ema_not_finite"), score, line["step"])
@@ -72,11 +71,11 @@ def was_evaluated(workdir: epath.PathLike, step: int) -> bool:
 
 
 def quarantine(checkpoint: epath.Path) -> epath.Path:
-    """Moves checkpoints/STEP to checkpoints/damaged/STEP, or STEP_2 and so on; returns where."""
+    """Moves checkpoints/STEP to checkpoints/damaged/STEP, or STEP_2, ...; returns the new path."""
     folder = checkpoint.parent / "damaged"
     folder.mkdir(exist_ok=True)
-    if not folder.exists():  # in a bucket a folder is there when something is in it
-        (folder / "README").write_text("Checkpoints that do not hold what was saved.\n")
+    if not folder.exists():  # in a bucket a folder exists only if it contains something
+        (folder / "README").write_text("Checkpoints that are not as they were saved.\n")
     names = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
-    free = (place for name in names if not (place := folder / f"{checkpoint.name}{name}").exists())
+    free = (path for name in names if not (path := folder / f"{checkpoint.name}{name}").exists())
     return checkpoint.rename(next(free))

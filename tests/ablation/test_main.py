@@ -243,7 +243,7 @@ def test_main_trains_reports_and_then_only_redraws(tmp_path, capsys):
     assert "1,437 images to train on, 360 of validation to evaluate" in page
     assert f"python -m inception.ablation {argv[0]}" in page
     pictures = {file: file.read_bytes() for file in (tmp_path / "run").glob("*.png")}
-    assert len(pictures) == 3
+    assert len(pictures) == 2
     for file in [*pictures, tmp_path / "run" / "report.md"]:
         file.unlink()
     capsys.readouterr()

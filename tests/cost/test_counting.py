@@ -171,7 +171,7 @@ def test_table_1_has_the_parameters_that_the_paper_says():
     assert _cost("table1").total.parameters < 25e6  # section 3
 
 
-def test_parameters_with_and_without_the_side_head():
+def test_parameters_with_and_without_the_auxiliary_head():
     assert _cost("v3").total.parameters == 23_817_352
     assert _cost("v3").total_with_aux_head.parameters == 27_143_152
     none = _cost("figure8_none")
@@ -233,7 +233,7 @@ def test_activations_follow_the_dtype():
     assert first.activation_bytes == 149 * 149 * 32 * 4
     assert half.stages[0].activation_bytes == 149 * 149 * 32 * 2
     assert half.stages[-1].activation_bytes == last.activation_bytes == 4000  # logits stay float32
-    # Figure 5: seven convolutions and the pool in front of one.
+    # Figure 5: seven convolutions and the pool before one.
     widths = 64 + 48 + 64 + 64 + 96 + 96 + 32 + 192
     assert single.stages[7].activation_bytes == 35 * 35 * widths * 4
 
@@ -251,14 +251,14 @@ def test_layers_know_what_they_read():
     assert [layer.inputs for layer in layers] == [(), (0,), (0,), (1, 2)]
 
     figure10, figure9 = _cost("v3"), _cost("figure9_convolve_first")
-    for network, inputs in (
-        (figure10, [(), (), (1,), (2,), ()]),  # the last is the pool, beside the branches
-        (figure9, [(), (), (), (2,), (3,), (0, 1, 4)]),  # or behind all
+    for network, inputs, pool_reads in (
+        (figure10, [(), (), (1,), (2,), ()], ()),  # the pool is a branch of its own,
+        (figure9, [(), (), (1,), (2,), (), (0, 3, 4)], (0, 3, 4)),  # or after all branches
     ):
         (stage,) = [stage for stage in network.stages if stage.name == "Mixed_6a"]
-        reads = [layer.inputs for layer in stage.layers]
-        assert sorted(reads) == sorted(inputs)
-        assert stage.layers[-1].kind == "max pool"
+        assert [layer.inputs for layer in stage.layers] == inputs  # branch by branch
+        (pool,) = [layer for layer in stage.layers if layer.kind == "max pool"]
+        assert pool.inputs == pool_reads
 
 
 # The command and the picture.
@@ -309,7 +309,7 @@ def test_the_picture_names_every_stage_once_and_is_small(name, tmp_path):
     for stage in counted.stages:
         # In the outline; a reduction also heads the card that shows its branches.
         assert texts.count(stage.name) == 1 + (stage.kind in ("figure 9", "figure 10"))
-    assert any("side head" in text for text in texts[2:]) == (counted.aux_head is not None)
+    assert any("auxiliary head" in text for text in texts[2:]) == (counted.aux_head is not None)
     file = tmp_path / "architecture.png"
     figure.savefig(file)
     assert file.stat().st_size < 400_000
@@ -317,7 +317,7 @@ def test_the_picture_names_every_stage_once_and_is_small(name, tmp_path):
 
 
 def test_the_picture_draws_the_branches_of_a_figure():
-    """Figure 7, the longest branch first; a layer stands in the middle below those that read it."""
+    """Figure 7, the longest branch first; a layer is centered below those that read it."""
     (stage, _) = [stage for stage in _cost("v3").stages if stage.kind == "figure 7"]
     places = diagram.place_layers(stage.layers)
     found = {

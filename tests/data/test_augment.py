@@ -13,13 +13,13 @@ from sklearn.datasets import load_sample_images
 from inception.data import augment as aug
 from inception.data.crops import AUGMENTATIONS
 from tests import processes
-from tests.oracles import SLIM_COLOUR_ORDERS
+from tests.oracles import SLIM_COLOR_ORDERS
 
 pytestmark = pytest.mark.rounding
 
 TOLERANCE = 2 / 255
 # Between two programs for the same numbers: a compiler may round each of some thirty operations
-# once or not at all, by half of 2^-23 of values up to 2. A grey level is a thousand times as much.
+# once or not at all, by half of 2^-23 of values up to 2. A gray level is a thousand times as much.
 ROUNDING = 30 * 2**-23
 RANGES = {
     "brightness": (-32 / 255, 32 / 255),
@@ -66,7 +66,7 @@ def fixed_choices(size: int, **values) -> aug.Choices:
     return aug.Choices(**{name: jnp.full(size, value) for name, value in values.items()})
 
 
-# Colour against tf.image.
+# Color against tf.image.
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_operations_match_tensorflow(tf_image, photographs, name, factors, stret
 @pytest.mark.parametrize("order", range(4))
 @pytest.mark.parametrize(
     ("distort", "orders"),
-    [(aug.distort_color, SLIM_COLOUR_ORDERS), (aug.distort_color_fast, SLIM_FAST_ORDERS)],
+    [(aug.distort_color, SLIM_COLOR_ORDERS), (aug.distort_color_fast, SLIM_FAST_ORDERS)],
 )
 def test_orders_match_slim(tf_image, photographs, distort, orders, order):
     """The shared sequence against slim's own, one operation of tf.image after the other."""
@@ -125,7 +125,7 @@ def test_orders_differ(photographs):
 
 def test_choices_cover_their_ranges_evenly():
     size = 20_000
-    choices = aug.choose(batch_keys(size))
+    choices = aug.draw(batch_keys(size))
     assert abs(np.mean(choices.flip) - 0.5) < 0.015
     np.testing.assert_allclose(np.bincount(choices.order) / size, [0.25] * 4, atol=0.015)
     for name, (low, high) in RANGES.items():
@@ -150,7 +150,7 @@ def test_keys_differ_in_each_of_their_parts():
 def test_flip_only_mirrors_whole_images(photographs, augmentation):
     images = np.concatenate([photographs[:, :32, :48]] * 4)
     keys, plain = batch_keys(len(images)), np.asarray(aug.normalize(images))
-    flipped = np.asarray(aug.choose(keys).flip)
+    flipped = np.asarray(aug.draw(keys).flip)
     assert 0 < flipped.sum() < len(images)
     expected = np.where(flipped[:, None, None, None], plain[:, :, ::-1], plain)
     np.testing.assert_array_equal(aug.augment(keys, images, augmentation), expected)
@@ -192,8 +192,8 @@ def test_range_dtype_and_jit(crops, augmentation):
         np.testing.assert_array_equal(jitted, aug.normalize(crops))
 
 
-def test_grey_images_stay_grey():
-    """Digits: saturation and hue must not invent colour, nor divide by zero."""
+def test_gray_images_stay_gray():
+    """Digits: saturation and hue must not invent color, nor divide by zero."""
     ramp = np.linspace(0, 255, 75 * 75).astype(np.uint8).reshape(1, 75, 75, 1)
     images = np.broadcast_to(ramp, (20, 75, 75, 3))
     out = np.asarray(augment(batch_keys(20), images, "inception"))
@@ -215,7 +215,7 @@ def test_batch_does_not_matter(crops, augmentation):
 
     def part(of) -> tuple[aug.Choices, np.ndarray]:
         keys = aug.keys(7, epochs[of], examples[of])
-        return aug.choose(keys), np.asarray(augment(keys, crops[of], augmentation))
+        return aug.draw(keys), np.asarray(augment(keys, crops[of], augmentation))
 
     choices, whole = part(slice(None))
     shuffled = np.random.default_rng(0).permutation(size)
@@ -264,7 +264,7 @@ def test_eight_devices_give_the_same_numbers(photographs, tmp_path):
 # Mixup.
 
 
-def test_mixup_mixes_neighbours_with_one_weight():
+def test_mixup_mixes_neighbors_with_one_weight():
     rng = np.random.default_rng(0)
     images = rng.uniform(-1, 1, (6, 4, 4, 3)).astype(np.float32)
     labels = np.eye(6, dtype=np.float32)

@@ -147,7 +147,7 @@ def test_area_is_opencvs_in_uint8(photograph):
 @pytest.mark.parametrize("method", crops.RESIZE_METHODS)
 @pytest.mark.parametrize(("shape", "size"), [((300, 400), 75), ((60, 90), 224)])
 def test_no_method_moves_the_image(method, shape, size):
-    """Half-pixel centres: resizing and flipping may change places."""
+    """Half-pixel centers: resizing and flipping may change places."""
     image = np.ascontiguousarray(load_sample_images().images[1][: shape[0], : shape[1]])
     flipped = crops.resize(np.ascontiguousarray(image[:, ::-1]), size, method)[:, ::-1]
     difference = np.abs(crops.resize(image, size, method).astype(int) - flipped)
@@ -194,7 +194,7 @@ def test_whole_images_are_resized_without_a_crop(photograph):
 
 
 def test_resnet_reads_every_pixel_of_a_large_crop():
-    """A fine checkerboard must turn grey, not alias."""
+    """A fine checkerboard must turn gray, not alias."""
     board = np.indices((800, 800)).sum(0) % 2 * 255
     out = np.zeros((32, 32, 3), np.uint8)
     train_crop(np.random.default_rng(0), np.dstack([board] * 3).astype(np.uint8), "resnet", out)

@@ -36,7 +36,7 @@ def test_jpeg_is_tensorflows(photograph, subsampling, progressive):
     np.testing.assert_array_equal(decode(data), tf.io.decode_jpeg(data, channels=3).numpy())
 
 
-def test_grey_jpeg_is_tensorflows(photograph):
+def test_gray_jpeg_is_tensorflows(photograph):
     tf = pytest.importorskip("tensorflow")
     data = encode(Image.fromarray(photograph).convert("L"), "JPEG")
     pixels = decode(data)
@@ -82,9 +82,9 @@ def test_alpha_is_dropped_and_palette_resolved(photograph):
     np.testing.assert_array_equal(decode(encode(palette, "PNG")), expected)
 
 
-def test_16_bit_grey_keeps_its_high_byte(photograph):
-    grey = photograph[..., 1].astype(np.uint16) * 256 + 77
-    pixels = decode(encode(Image.fromarray(grey), "PNG"))
+def test_16_bit_gray_keeps_its_high_byte(photograph):
+    gray = photograph[..., 1].astype(np.uint16) * 256 + 77
+    pixels = decode(encode(Image.fromarray(gray), "PNG"))
     np.testing.assert_array_equal(pixels, np.repeat(photograph[..., 1:2], 3, axis=2))
 
 
@@ -236,16 +236,16 @@ def test_the_limit_of_pixels_is_an_argument(photograph, kind, mode):
     mode = mode if kind in ("JPEG", "TIFF") else "RGB"
     data, size = encode(Image.fromarray(photograph).convert(mode), kind), 403 * 301
     assert decode(data, max_pixels=size).shape == photograph.shape
-    for choose in (None, lambda height, width: (0, 0, height, width)):
+    for choose_box in (None, lambda height, width: (0, 0, height, width)):
         with pytest.raises(BadImage, match=r"403x301 are 121,303 pixels.*max_pixels=121,302"):
-            decode(data, choose, max_pixels=size - 1)
+            decode(data, choose_box, max_pixels=size - 1)
 
 
 def test_pillows_own_limit_is_the_default_and_left_as_it_is(photograph, monkeypatch):
     """A photograph of 108 megapixels, which Pillow warns of, is decoded without a word."""
     assert MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    monkeypatch.setattr("inception.data.decode._LARGE", 100)
+    monkeypatch.setattr("inception.data.decode._PILLOW_WARNS", 100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for kind in ("PNG", "GIF", "BMP", "TIFF", "WEBP"):
@@ -271,8 +271,8 @@ def test_exif_orientation_is_ignored(photograph):
 
 def test_arrays(photograph):
     assert decode(photograph) is photograph
-    for grey in (photograph[..., 0], photograph[..., :1]):
-        assert decode(grey).shape == photograph.shape
+    for gray in (photograph[..., 0], photograph[..., :1]):
+        assert decode(gray).shape == photograph.shape
     for wrong in (photograph / 255.0, np.zeros((2, 8, 8, 3), np.uint8), photograph[:0]):
         with pytest.raises(BadImage):
             decode(wrong)

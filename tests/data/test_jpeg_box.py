@@ -95,7 +95,7 @@ def test_pixels_of_rarer_files(decoder, photograph, subsampling, options):
     assert_equal_in_boxes(encode(photograph, subsampling=subsampling, **options), 12)
 
 
-def test_colours_stored_as_they_are(decoder, photograph):
+def test_colors_stored_as_they_are(decoder, photograph):
     assert_equal_in_boxes(encode(photograph, keep_rgb=True), 12)
 
 

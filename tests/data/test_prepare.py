@@ -117,7 +117,7 @@ def test_a_tfrecord_that_lacks_records_is_named(copy):
     with tf.io.TFRecordWriter(str(source)) as writer:
         for record in records[:-1]:
             writer.write(record)
-    with pytest.raises(DataError, match=rf"holds {len(records) - 1} records; .* {len(records)}"):
+    with pytest.raises(DataError, match=rf"contains {len(records) - 1} records; .* {len(records)}"):
         prepare.prepare("test_photos", str(copy))
 
 
@@ -147,11 +147,11 @@ def test_a_folder_that_cannot_be_written(copy, monkeypatch):
 
 def test_directories_that_are_taken_are_refused_before_any_work(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file cannot be made"):
+    with pytest.raises(DataError, match="file cannot be created"):
         prepare.prepare("test_photos", str(tmp_path / "file"))
     (tmp_path / "test_photos" / "1.0.0").mkdir(parents=True)
     (tmp_path / "test_photos" / "1.0.0" / "mine").write_text("precious")
-    with pytest.raises(DataError, match=r"test_photos/1\.0\.0 is in the way"):
+    with pytest.raises(DataError, match=r"test_photos/1\.0\.0 exists but is incomplete"):
         prepare.prepare("test_photos", str(tmp_path))
     assert "preparing" not in capsys.readouterr().out.lower()
     assert (tmp_path / "test_photos" / "1.0.0" / "mine").read_text() == "precious"

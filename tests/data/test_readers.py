@@ -30,7 +30,7 @@ def files() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def mosaics() -> ArraySource:
-    """23 images of 4 x 4 blocks, each of one colour."""
+    """23 images of 4 x 4 blocks, each of one color."""
     rng = np.random.default_rng(5)
     images = [
         rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(height, 0).repeat(width, 1)

@@ -77,7 +77,7 @@ def test_errors_of_a_lost_process_end_this_one_at_once(monkeypatch, caplog):
     lost = CheckpointError("step 3 cannot be saved")
     lost.__cause__ = JaxRuntimeError("UNAVAILABLE: barrier\nmore")
     processes.exit_if_peer_lost(lost)  # alone, there is nobody to be lost
-    monkeypatch.setattr(processes, "place", lambda: (0, 2))
+    monkeypatch.setattr(processes, "process_index_and_count", lambda: (0, 2))
     full = CheckpointError("step 3 cannot be saved")
     full.__cause__ = OSError("disk full")
     for error in (

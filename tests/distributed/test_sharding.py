@@ -11,7 +11,6 @@ import pytest
 from inception.distributed import sharding
 from inception.errors import ConfigError
 from tests import processes
-from tests.conftest import TINY
 
 
 def test_to_devices_keeps_order_and_content_and_stays_a_little_ahead():
@@ -130,12 +129,13 @@ def _train(devices: int, count: int, group: int) -> dict:
     ("devices", "count", "group", "tolerance"),
     [
         (8, 1, 8, 1e-5),  # a group fits on a device
-        pytest.param(8, 1, 32, 1e-4, marks=pytest.mark.slow),  # it spans four
-        pytest.param(8, 1, 0, 1e-4, marks=pytest.mark.slow),  # the whole batch is one
-        pytest.param(2, 2, 8, 1e-5, marks=pytest.mark.slow),
-        pytest.param(8, 4, 8, 1e-5, marks=pytest.mark.slow),
+        (8, 1, 32, 1e-4),  # it spans four
+        (8, 1, 0, 1e-4),  # the whole batch is one
+        (2, 2, 8, 1e-5),
+        (8, 4, 8, 1e-5),
     ],
 )
+@pytest.mark.slow
 def test_losses_on_several_devices_and_processes_are_those_on_one(devices, count, group, tolerance):
     """The same batches, dropout and groups, over 10 steps on 64 images."""
     one, several = _train(1, 1, group), _train(devices, count, group)
@@ -162,40 +162,3 @@ def test_devices_exchange_the_gradients_statistics_and_metrics_once_and_nothing_
 def test_groups_that_span_devices_exchange_their_sums_in_every_layer():
     one, spanning = _train(8, 1, 8), _train(8, 1, 32)
     assert len(spanning["collectives"]) > 94 > len(one["collectives"])
-
-
-_HOMELESS = """
-import json, pwd, sys
-from pathlib import Path
-
-def nobody(number):
-    raise KeyError(number)
-
-pwd.getpwuid = nobody
-try:
-    Path.home()
-except RuntimeError:
-    import jax, numpy as np
-    import inception
-    from inception.distributed import sharding
-    from inception.data.stream import predict_stream
-    from inception.data.preprocessing import Preprocessing
-    from inception.training.loop import Trainer
-    from inception.data.sources import ArraySource
-
-    pixels = np.zeros((16, 8, 8, 1), np.uint8)
-    source = ArraySource(pixels, np.arange(16))
-    config = inception.load_config("configs/digits.py", sys.argv[1:])
-    trainer = Trainer(config, "run", source, source)
-    batches = predict_stream(pixels, Preprocessing(75), batch_size=16)
-    (batch,) = sharding.to_devices(trainer.mesh, batches)
-    cache = jax.config.jax_compilation_cache_dir
-    print(json.dumps([trainer.mesh.size, batch["image"].shape, cache]))
-"""
-
-
-def test_nobody_needs_a_home_directory(monkeypatch):
-    for name in ("HOME", "JAX_COMPILATION_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    found = processes.result(processes.start(_HOMELESS, *TINY))
-    assert found == [1, [16, 1, 75, 75, 3], None]

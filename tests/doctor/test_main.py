@@ -1,17 +1,15 @@
-"""The doctor's command: its table, its exit status and its errors."""
+"""The doctor's command: its table and its exit status."""
 
 import jax
 import pytest
-from etils import epath
 
 import inception
 import main as main_program
 from inception import command_line
 from inception.doctor import __main__ as doctor
-from inception.doctor import checks, speed
+from inception.doctor import speed
 from tests.conftest import TINY
 
-OVERRIDES = [f"--config.{each}" for each in TINY]
 STATUSES = ("PASS", "WARN", "FAIL")
 
 
@@ -21,11 +19,10 @@ def _main(argv):
 
 @pytest.mark.slow
 def test_the_quick_start_passes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "SECONDS", 0.3)
+    monkeypatch.setattr(speed, "MIN_SECONDS", 0.3)
     workdir = tmp_path / "runs" / "digits"
-    data = f"--config.data_dir={tmp_path / 'data'}"
-    command = ["--config=configs/digits.py", f"--workdir={workdir}", data, *OVERRIDES]
-    assert _main(command) == 0
+    overrides = [f"--config.{each}" for each in (*TINY, f"data_dir={tmp_path / 'data'}")]
+    assert _main(["--config=configs/digits.py", f"--workdir={workdir}", *overrides]) == 0
     table = capsys.readouterr().out
     rows = {line[6:23].strip(): line for line in table.splitlines() if line[:4] in STATUSES}
     assert list(rows) == [
@@ -36,12 +33,13 @@ def test_the_quick_start_passes(tmp_path, monkeypatch, capsys):
     assert "digits:train: 1,437 images, 10 classes" in rows["training data"]
     assert "digits:validation: 360 images, 10 classes" in rows["evaluation data"]
     assert f"jax {jax.__version__}" in rows["versions"]
-    assert f"for {inception.load_config(command[0][9:]).num_epochs:.0f} epochs" in rows["duration"]
+    epochs = inception.load_config("configs/digits.py").num_epochs
+    assert f"for {epochs:.0f} epochs" in rows["duration"]
     assert table.endswith("The run can start.\n")
     assert not workdir.parent.exists()
 
 
-def test_missing_data_is_told_as_by_the_run_itself(tmp_path, capsys):
+def test_missing_data_is_reported_as_by_the_run_itself(tmp_path, capsys):
     command = ["--config=configs/v3.py", f"--workdir={tmp_path}", f"--config.data_dir={tmp_path}"]
     assert command_line.run(lambda: main_program.main(command)) == 1
     error = capsys.readouterr().err.removeprefix("error: ")
@@ -52,15 +50,3 @@ def test_missing_data_is_told_as_by_the_run_itself(tmp_path, capsys):
     assert "as above" in table  # rather than the same again for the evaluation split
     assert "input speed" not in table  # nothing is measured in vain
     assert table.endswith("The run could not start.\n")
-
-
-def test_a_wrong_config_is_an_error(capsys):
-    assert _main(["--config=configs/digits.py", "--config.batch_sise=3"]) == 1
-    assert "config.batch_sise" in capsys.readouterr().err
-
-
-def test_workdirs_are_those_of_training(monkeypatch, tmp_path, tiny, capsys):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert checks.PlannedRun(tiny(), "~/run").workdir == epath.Path(tmp_path / "run")
-    assert _main(["--config=configs/digits.py", "--workdir=xyz://bucket/run"]) == 1
-    assert "xyz://bucket/run" in capsys.readouterr().err

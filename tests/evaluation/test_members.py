@@ -158,7 +158,7 @@ def test_classes_are_found_by_their_names(labels, count, source, expected):
             ("a", "b", "c"),
             3,
             _source(["c", "x"]),
-            r"3 classes, the data has 2, .*none called \['x'\]",
+            r"3 classes, the data has 2, .*no classes \['x'\]",
         ),
         ((), 1008, _source(classes=1000), "1008 classes, the data has 1000, .*names"),
         ((), 3, _source("ab"), "3 classes, the data has 2, .*not both have names"),

@@ -1,5 +1,11 @@
 """KID, Inception Score, precision, recall, density and coverage: literal loops and other tools."""
 
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -21,6 +27,32 @@ def _logits(n=57, classes=11):
     return (3 * np.random.default_rng(1).normal(size=(n, classes))).astype(np.float32)
 
 
+# In a process of its own: where TensorFlow was imported before, importing PyTorch can crash.
+_TORCH_FIDELITY = """
+import json, torch
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import calculate_precision_recall_full
+from tests.fid.test_sets import _logits, _sets
+sets, logits = [torch.from_numpy(each) for each in _sets()], torch.from_numpy(_logits())
+kid = kid_features_to_metric(*sets, kid_subsets=20, kid_subset_size=30, verbose=False)
+scores = {str(each): isc_features_to_metric(logits, shuffle=each) for each in (True, False)}
+precision_recall = [float(each) for each in calculate_precision_recall_full(*sets)]
+print(json.dumps({"kid": kid, "scores": scores, "precision_recall": precision_recall}))
+"""
+
+
+@pytest.fixture(scope="module")
+def torch_fidelity():
+    """What torch-fidelity computes of the same arrays."""
+    if not importlib.util.find_spec("torch_fidelity"):
+        pytest.skip("torch-fidelity is the oracle: requirements-oracles.txt")
+    command = [sys.executable, "-c", _TORCH_FIDELITY]
+    root = Path(__file__).parents[2]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    return json.loads(found.splitlines()[-1])
+
+
 def test_kid_is_the_papers_sum():
     """Every subset is the whole set, so that the draws play no part."""
     x, y = (each.astype(np.float64) for each in _sets(40, 40))
@@ -38,14 +70,9 @@ def test_kid_is_the_papers_sum():
     assert std < 1e-12
 
 
-def test_kid_is_torch_fidelitys():
-    torch = pytest.importorskip("torch", reason="the oracle's: requirements-oracles.txt")
-    theirs = pytest.importorskip("torch_fidelity.metric_kid", reason="it is the oracle")
-    x, y = _sets()
-    expected = theirs.kid_features_to_metric(
-        *map(torch.from_numpy, (x, y)), kid_subsets=20, kid_subset_size=30, verbose=False
-    )
-    mean, std = kernel_distance(x, y, subsets=20, size=30)
+def test_kid_is_torch_fidelitys(torch_fidelity):
+    expected = torch_fidelity["kid"]
+    mean, std = kernel_distance(*_sets(), subsets=20, size=30)
     assert mean == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-5)
     assert std == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-5)
 
@@ -64,10 +91,8 @@ def test_inception_score_is_the_papers_formula():
 
 
 @pytest.mark.parametrize("shuffled", [True, False])
-def test_inception_score_is_torch_fidelitys(shuffled):
-    torch = pytest.importorskip("torch", reason="the oracle's: requirements-oracles.txt")
-    theirs = pytest.importorskip("torch_fidelity.metric_isc", reason="it is the oracle")
-    expected = theirs.isc_features_to_metric(torch.from_numpy(_logits()), shuffle=shuffled)
+def test_inception_score_is_torch_fidelitys(shuffled, torch_fidelity):
+    expected = torch_fidelity["scores"][str(shuffled)]
     mean, std = inception_score(_logits(), seed=2020 if shuffled else None)
     assert mean == pytest.approx(expected["inception_score_mean"], rel=1e-12)
     assert std == pytest.approx(expected["inception_score_std"], rel=1e-9)
@@ -115,12 +140,9 @@ def test_neighborhoods_are_prdcs():
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-def test_precision_and_recall_are_torch_fidelitys():
-    torch = pytest.importorskip("torch", reason="the oracle's: requirements-oracles.txt")
-    theirs = pytest.importorskip("torch_fidelity.metric_prc", reason="it is the oracle")
-    expected = theirs.calculate_precision_recall_full(*map(torch.from_numpy, _sets()))
+def test_precision_and_recall_are_torch_fidelitys(torch_fidelity):
     found = neighborhoods(*_sets())
-    np.testing.assert_allclose(found[:2], expected, rtol=1e-6)
+    np.testing.assert_allclose(found[:2], torch_fidelity["precision_recall"], rtol=1e-6)
 
 
 def test_a_set_is_in_its_own_neighborhood_also_with_equal_points():

@@ -1,6 +1,6 @@
 """The network: published parameter counts, every endpoint's shape.
 
-That it computes what Keras's, torchvision's and slim's do is in tests/weights/test_parity.py.
+That it computes what Keras's, torchvision's and slim's do is in tests/weights/test_parity_*.py.
 """
 
 import functools

@@ -33,12 +33,12 @@ def test_a_step_takes_the_longest_of_its_parts_or_twice_their_sum():
 @pytest.mark.parametrize("name", CHIPS)
 def test_chips_are_as_they_are_sold(name):
     chip = CHIPS[name]
-    assert 1e14 < chip.arithmetic < 1e16
-    assert 50 < chip.arithmetic / chip.traffic < 1000  # operations to a byte
+    assert 1e14 < chip.flops < 1e16
+    assert 50 < chip.flops / chip.bandwidth < 1000  # operations to a byte
     assert 15e9 < chip.memory < 300e9
     assert chip.source.startswith("https://")
     if chip.gpu:
-        assert f"memory_bandwidth: {chip.traffic:.0f}" in target_config(chip)
+        assert f"memory_bandwidth: {chip.bandwidth:.0f}" in target_config(chip)
     else:
         with pytest.raises(ValueError, match=name):
             target_config(chip)

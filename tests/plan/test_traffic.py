@@ -103,7 +103,7 @@ def test_tiles_are_whole():
     assert sums.padding == pytest.approx(2 * (104 * 128 - 100 * 64) * 4)
 
 
-def test_stages_kinds_and_messages():
+def test_stages_kinds_and_collectives():
     program = hlo.Program(TPU)
     moved = traffic.transfers(program)
     assert traffic.by_stage(moved, ("Mixed_5b", "Logits")) == {
@@ -111,8 +111,8 @@ def test_stages_kinds_and_messages():
         ("Logits", "backward"): 2 * 104 * 128 * 4,
     }
     assert traffic.by_kind(moved)["between devices"] == 2 * 104 * 128 * 4
-    (message,) = traffic.collectives(program)
-    assert message[:3] == ("all-reduce", 100 * 64 * 4, 1)
+    (collective,) = traffic.collectives(program)
+    assert collective[:3] == ("all-reduce", 100 * 64 * 4, 1)
 
 
 @pytest.mark.parametrize(

@@ -162,19 +162,38 @@ def test_what_cannot_be_done_is_one_error(folder, weights, images, named, capsys
 
 
 @pytest.mark.parametrize(
-    "flag", ["--topk=0", "--batch_size=0", "--max_pixels=0", "--config.seed=1"]
+    "flags",
+    [
+        ["--topk=0"],
+        ["--batch_size=0"],
+        ["--max_pixels=0"],
+        ["--config.seed=1"],
+        ["--layer=pooled"],
+        ["--output=f.npz", "--topk=3"],
+        ["--output=f.npz", "--plot=p.png"],
+    ],
 )
-def test_senseless_flags_are_refused(folder, flag):
+def test_senseless_flags_are_refused(folder, flags, capsys):
     with pytest.raises(SystemExit) as raised:
-        main([str(folder / "weights"), str(folder / "images"), flag])
+        main([str(folder / "weights"), str(folder / "images"), *flags])
     assert raised.value.code == 2
+    assert flags[-1].split("=")[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--plot=none/p.png", "--output=none/f.npz"])
+def test_a_file_in_no_folder_is_refused_before_any_work(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert _run("absent", "absent", flag) == 1
+    assert f"{flag}: there is no folder none" in capsys.readouterr().err
 
 
 def test_features_alone_have_no_classes(tmp_path, folder, capsys):
     headless = MODEL.clone(num_classes=1)
     save(tmp_path / "w", Pretrained(headless, make_variables(headless), WHOLE, (), "keras", ""))
     assert _run(tmp_path / "w", folder / "images") == 1
-    assert "inception.predict.features" in capsys.readouterr().err
+    assert "--layer=pooled --output=FILE.npz can use it" in capsys.readouterr().err
+    assert _run(tmp_path / "w", folder / "images", f"--output={tmp_path / 'f.npz'}") == 0
+    assert "f.npz: pooled of 2 images" in capsys.readouterr().out
 
 
 def test_the_picture_shows_the_images_and_a_bar_per_class(folder, tmp_path):

@@ -64,7 +64,7 @@ def test_other_libraries_code_and_checkpoints_are_named(facts, tmp_path, monkeyp
     (tmp_path / "checkpoints" / "7").mkdir(parents=True)
     (tmp_path / "checkpoints" / "12.orbax-checkpoint-tmp").mkdir()
     monkeypatch.setattr(agreement, "_version", lambda name: f"{name} 0")
-    monkeypatch.setattr(agreement, "_MOST_NAMED", 1000)
+    monkeypatch.setattr(agreement, "_MAX_NAMED", 1000)
     there = facts() | {"inception/training/loop.py": "other"}
     message = agreement.compare([here, there])
     assert "newest checkpoint is None in process 0 and 7 in process 1" in message

@@ -161,7 +161,16 @@ def test_classes_of_other_names_are_warned_of(tiny, weights, capsys):
     assert "'C'" in capsys.readouterr().out
 
 
-def test_a_side_head_that_is_not_wanted_is_left_out(tiny, weights, tmp_path):
+def test_a_sigmoid_that_becomes_a_softmax_is_warned_of(tiny, weights, capsys):
+    """The head is kept, but from now on one class excludes the others."""
+    sigmoid = dataclasses.replace(weights, activation="sigmoid")
+    for classes, expected in ((7, True), (10, False)):  # 10: the head is new
+        state, mesh = _first_state(tiny("model.batch_norm_scale=true"), classes)
+        finetune.start(state, sigmoid, (), mesh)
+        assert ("sigmoid of each class" in capsys.readouterr().out) == expected
+
+
+def test_an_auxiliary_head_that_is_not_wanted_is_left_out(tiny, weights, tmp_path):
     save(tmp_path / "weights", weights)
     config = tiny(f"init_from={tmp_path / 'weights'}", "model.aux_head=none")
     adopted, loaded = finetune.prepare(config, tmp_path / "run")

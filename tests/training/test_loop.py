@@ -97,7 +97,9 @@ def test_a_finished_run_says_so_and_stays_as_it_is(whole_run, digits, capsys):
     config, workdir, results = whole_run
     before = _final_hashes(config, workdir)
     assert _run(config, digits, workdir) == results
-    assert "is finished" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "is finished" in output
+    assert output.count("validation (20 images)") == 1
     assert _final_hashes(config, workdir) == before
 
 

@@ -33,7 +33,7 @@ def test_cross_entropy_is_kerass(smoothing):
     assert set(parts) == {"main_loss"}
 
 
-def test_the_side_head_adds_its_weighted_loss():
+def test_the_auxiliary_head_adds_its_weighted_loss():
     targets = losses.smooth_targets(LABELS, 10, 0.1)
     main, _ = losses.heads_loss(_logits(0), {}, targets, 0.4)
     side, _ = losses.heads_loss(_logits(1), {}, targets, 0.4)

@@ -75,7 +75,7 @@ def test_every_value_of_its_state_is_restored(old):
     recipe, mesh = build(workdir_lib.read_config(old), 10, 4.0), sharding.make_mesh()
     with Checkpoints(old) as saved:
         create = partial(recipe.create_state, mesh)
-        step, state = saved.restore(recipe.abstract_state(mesh), fresh=create)
+        step, state = saved.restore(recipe.abstract_state(mesh), init_missing=create)
     assert step == 4
     for name, tree in stored.items():
         assert _values(getattr(state, name)) == _values(tree), name

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from inception.training import profiling
 from inception.training.profiling import Profiler
 
 
@@ -37,3 +38,13 @@ def test_steps_are_traced_for_perfetto_and_tensorboard(tmp_path, capsys, first, 
 def test_other_steps_leave_nothing(tmp_path, steps):
     assert not _run(steps, tmp_path, 1, 5)
     assert not (tmp_path / "profile").exists()
+
+
+def test_a_trace_is_copied_into_a_bucket(tmp_path, monkeypatch):
+    """A folder is treated as one; twice, since a run may be profiled again."""
+    monkeypatch.setattr(profiling, "is_local", lambda _: False)
+    assert len(_run("2:2", tmp_path, 1, 3)) == 1
+    for trace in (traces := _run("2:2", tmp_path, 1, 3)):
+        assert trace.is_relative_to(tmp_path / "profile" / "plugins")
+        assert json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert traces

@@ -96,6 +96,15 @@ def test_a_run_is_put_together_from_its_data_s_sizes(tiny):
     np.testing.assert_allclose(recipe.schedule(4) / recipe.schedule(0), 0.94, rtol=1e-6)
 
 
+def test_blocks_are_in_the_network_s_order_and_have_weights(tiny):
+    recipe = _build(tiny())
+    params = recipe.abstract_state(sharding.make_mesh()).params
+    blocks = recipe.blocks(params)
+    assert sorted(blocks) == sorted(params)
+    assert blocks[:2] == ["Conv2d_1a_3x3", "Conv2d_2a_3x3"]
+    assert blocks[-3:] == ["Mixed_7c", "AuxLogits", "Logits"]
+
+
 def test_weights_are_described_as_the_state_has_them(tiny):
     recipe, mesh = _build(tiny()), sharding.make_mesh()
     whole, weights = recipe.abstract_state(mesh), abstract_weights(recipe.model, 75, mesh)

@@ -1,4 +1,4 @@
-"""The training step: accumulation, precision, mixup, and steps that are left out."""
+"""The training step: accumulation, precision, mixup, and skipped steps."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ import pytest
 from inception.distributed import sharding
 from inception.errors import ConfigError
 from inception.training.state import build
-from inception.training.step import TrainStep, blocks, check_normalization
+from inception.training.step import TrainStep, check_normalization
 from tests import processes
 
 pytestmark = pytest.mark.rounding
@@ -105,9 +105,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block
 
 
 def test_the_gradient_s_norm_is_known_block_by_block(program):
-    _, state, step = program
+    recipe, state, step = program
     _, metrics = step(jax.tree.map(jnp.copy, state), _batch(16))
-    names, norms = blocks(state.params), metrics["block_grad_norms"]
+    names, norms = recipe.blocks(state.params), metrics["block_grad_norms"]
     assert metrics["finite"]
     assert {"Conv2d_1a_3x3", "Mixed_5b", "Logits", "AuxLogits"} <= set(names)
     assert norms.shape == (len(names),)

@@ -1,4 +1,4 @@
-"""Means over steps, steps that are left out, spikes, and when a run ends."""
+"""Means over steps, skipped steps, spikes, and when a run ends."""
 
 import math
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_step_left_out_is_recorded_with_its_examples_and_blocks(monitor, tmp_p
         }
     ]
     line = capsys.readouterr().out
-    for part in ("step 2: left out", "gradient norm inf", "Mixed_5b", "--mode=replay --step=2"):
+    for part in ("step 2: skipped", "gradient norm inf", "Mixed_5b", "--mode=replay --step=2"):
         assert part in line
 
 
@@ -80,7 +80,7 @@ GOOD_RUN = np.loadtxt(Path(__file__).parent / "good_run.txt")  # the quick start
     ("spike", "said"),
     [
         (_metrics(loss=6.0), "loss 6 is 6.0x its recent median 1"),
-        (_metrics(norm=50.0), "grad_norm 50 is 5.1x the largest of the last 21 steps, 9.9"),
+        (_metrics(norm=50.0), "grad_norm 50 is 25.0x the 95th percentile 2 of the last 21 steps"),
     ],
 )
 def test_a_spike_is_recorded_once_there_are_steps_to_compare(
@@ -105,9 +105,18 @@ def test_a_good_run_has_no_spike_and_a_bad_batch_in_it_is_found(monitor, tmp_pat
     monitor(steps, "spike_factor=5.0", "clip_norm=2.0").collect()
     assert not read_anomalies(tmp_path)
     for place in (300, 500, 700, 890):
-        bad = [*steps[:place], _metrics(9.0, 40.0), *steps[place + 1 :]]
+        bad = [*steps[:place], _metrics(9.0, 2.0), *steps[place + 1 :]]  # the loss alone
         monitor(bad, "spike_factor=5.0", "clip_norm=2.0").collect()
         assert [found["step"] for found in read_anomalies(tmp_path)][-1:] == [place + 1]
+
+
+def test_several_bad_gradients_are_found_although_hard_images_came_before(monitor, tmp_path):
+    steps = [_metrics(loss, norm) for loss, norm in GOOD_RUN]
+    places = [700, 710, 720]  # after the good run's gradient of 11 in step 601
+    for place in places:
+        steps[place] = _metrics(0.8, 40.0)
+    monitor(steps, "spike_factor=5.0", "clip_norm=2.0").collect()
+    assert [found["step"] - 1 for found in read_anomalies(tmp_path)] == places
 
 
 def test_spikes_can_be_switched_off(monitor, tmp_path):

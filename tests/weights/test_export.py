@@ -1,6 +1,7 @@
 """Exported programs compute what the network computes; nothing wrong is ever written."""
 
 import dataclasses
+import importlib
 import importlib.util
 import sys
 import tarfile
@@ -157,6 +158,21 @@ def test_tensorflow_lites_converter_takes_a_savedmodel(tmp_path, fields):
     assert verify.difference("logits", logits, expected).relative < 1e-5
 
 
+def test_importing_the_writer_hides_no_gpus_but_calling_it_does(tmp_path, monkeypatch):
+    """The program that imports this package may use TensorFlow on a GPU itself."""
+    skip_without("savedmodel")
+    import tensorflow as tf
+
+    hidden, name = [], "inception.weights.export.saved_model"
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *given: hidden.append(given))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    saved_model = importlib.import_module(name)
+    assert hidden == []
+    with pytest.raises(OSError, match="nothing"):
+        saved_model.run(tmp_path / "nothing", np.zeros((1, SIZE, SIZE, 3), np.float32))
+    assert hidden == [([], "GPU")]
+
+
 def test_an_export_of_several_labels_says_so(small, tmp_path):
     several = dataclasses.replace(small, activation="sigmoid")
     assert any("sigmoid" in note for note in export(several, "stablehlo", tmp_path / "x.stablehlo"))
@@ -204,7 +220,7 @@ def test_a_missing_library_is_named(small, tmp_path, monkeypatch):
     skip_without("onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     notes = export(small, "onnx", tmp_path / "x.onnx")
-    assert notes[-1].startswith("not verified, for onnxruntime is missing")
+    assert notes[-1].startswith("not verified: onnxruntime is not installed")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(WeightsError, match=r"not installed.*onnx"):
         export(small, "onnx", tmp_path / "y.onnx")

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from inception import weights
 from inception.data.preprocessing import Preprocessing
-from inception.weights import WeightsError, names, originals
+from inception.weights import WeightsError, names, reference
 from inception.weights.export import FORMATS, export
 from inception.weights.pretrained import shapes_of
 from tests.oracles import random_array
@@ -21,6 +21,7 @@ from tests.weights.test_export import CLASSES, random_weights
 
 SMALL_IMAGES = Preprocessing(image_size=107)
 WIDE = {"width_multiplier": 1.0}
+EXACT = WIDE | {"padding": "exact"}
 TORCH = WIDE | {"avg_pool_counts_padding": True, "aux_head": "none"}
 
 
@@ -28,10 +29,10 @@ TORCH = WIDE | {"avg_pool_counts_padding": True, "aux_head": "none"}
 def no_library(monkeypatch):
     """As where the libraries are not installed: what is written is read by our importer alone."""
 
-    def missing(*_):
+    def missing(*_, **__):
         raise WeightsError("timm is not installed") from ModuleNotFoundError("timm")
 
-    monkeypatch.setattr(originals, "endpoints", missing)
+    monkeypatch.setattr(reference, "endpoints", missing)
 
 
 def test_imported_tensors_go_out_bit_for_bit(tmp_path, no_library):
@@ -45,7 +46,7 @@ def test_imported_tensors_go_out_bit_for_bit(tmp_path, no_library):
     }
     source = tmp_path / "inception_v3.gluon_in1k.safetensors"
     safetensors.numpy.save_file(file, source)
-    notes = export(weights.import_weights(source), "timm", tmp_path / "x.safetensors")
+    notes = export(weights.import_weights(source), "torchvision", tmp_path / "x.safetensors")
     assert [note for note in notes if note.startswith("not compared")]
     back = safetensors.numpy.load_file(tmp_path / "x.safetensors")
     counters = {name: back.pop(name) for name in list(back) if name.endswith("batches_tracked")}
@@ -83,10 +84,47 @@ def test_what_a_format_cannot_carry_is_refused(tmp_path, format, fields, named):
         export(random_weights(**fields), format, tmp_path / f"x{FORMATS[format].suffixes[0]}")
 
 
-def test_side_heads_of_other_sizes_are_left_out(tmp_path, no_library):
+def test_timms_create_model_refuses_an_auxiliary_head_so_that_it_is_left_out(tmp_path, no_library):
+    ours = random_weights(Preprocessing(), **TORCH | {"aux_head": "bn"})
+    notes = export(ours, "timm", tmp_path / "x.safetensors")
+    assert "aux_logits=False" in notes[0]
+    assert any("auxiliary head" in note for note in notes)
+    assert not [n for n in safetensors.numpy.load_file(tmp_path / "x.safetensors") if "Aux" in n]
+
+
+def test_a_refusal_because_of_the_padding_names_both_choices(tmp_path):
+    with pytest.raises(WeightsError, match=r"--padding=exact .*--padding=ignore"):
+        export(random_weights(**WIDE), "timm", tmp_path / "x.pth")
+    with pytest.raises(WeightsError) as raised:  # it would not be enough
+        export(random_weights(), "timm", tmp_path / "x.pth")
+    assert "--padding" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("format", "fields", "reason"),
+    [
+        ("timm", TORCH, "this one's do"),
+        ("keras", WIDE, "not for keras"),
+        ("onnx", WIDE, "not for onnx"),
+    ],
+)
+def test_where_the_padding_is_no_question_a_choice_is_refused(tmp_path, format, fields, reason):
+    output = tmp_path / f"x{FORMATS[format].suffixes[0]}"
+    with pytest.raises(WeightsError, match=reason):
+        export(random_weights(**fields), format, output, padding="ignore")
+
+
+def test_another_file_is_not_overwritten_by_the_one_beside_the_weights(tmp_path, no_library):
+    (tmp_path / "exact_padding.py").write_text("mine")
+    with pytest.raises(WeightsError, match=r"exact_padding.py exists"):
+        export(random_weights(**WIDE), "timm", tmp_path / "x.pth", padding="exact")
+    assert [file.name for file in tmp_path.iterdir()] == ["exact_padding.py"]
+
+
+def test_auxiliary_heads_of_other_sizes_are_left_out(tmp_path, no_library):
     ours = random_weights(SMALL_IMAGES, **TORCH | {"aux_head": "bn"})
     notes = export(ours, "torchvision", tmp_path / "x.safetensors")
-    assert any("side head" in note for note in notes)
+    assert any("auxiliary head" in note for note in notes)
     assert "aux_logits=False" in notes[0]
 
 
@@ -105,7 +143,7 @@ def test_keras_loads_and_computes_the_same(tmp_path, name):
     ours = random_weights(SMALL_IMAGES, **WIDE)
     keras.layers.Conv2D(1, 1)  # the numbers in names need not begin with 0
     notes = export(ours, "keras", tmp_path / name)
-    assert any("side head" in note for note in notes)
+    assert any("auxiliary head" in note for note in notes)
     assert any(note.startswith("verified: keras's network computes") for note in notes)
     network = keras.applications.InceptionV3(weights=None, classes=CLASSES)
     network.load_weights(tmp_path / name)
@@ -135,6 +173,9 @@ def test_a_keras_model_has_our_image_size_and_activation(tmp_path):
     [
         ("timm", "x.safetensors", 107, TORCH),
         ("torchvision", "x.pth", 107, TORCH),
+        ("torchvision", "x.safetensors", 107, EXACT),
+        pytest.param("timm", "x.pth", 107, EXACT, marks=pytest.mark.slow),
+        ("timm", "x.safetensors", 107, WIDE | {"padding": "ignore"}),
         pytest.param("timm", "x.pth", 299, TORCH | {"aux_head": "bn"}, marks=pytest.mark.slow),
         pytest.param(
             "torchvision", "x.pth", 299, TORCH | {"aux_head": "bn"}, marks=pytest.mark.slow
@@ -147,14 +188,19 @@ def test_pytorchs_libraries_load_strictly_and_compute_the_same(
     for package in ("torch", format):
         if not importlib.util.find_spec(package):
             pytest.skip(f"the reader needs {package}: requirements-oracles.txt")
+    fields = dict(fields)
+    padding = fields.pop("padding", "")
     weights.save(tmp_path / "ours", random_weights(Preprocessing(image_size=size), **fields))
     command = [sys.executable, "-m", "inception.weights", "export", format]  # no TensorFlow there
     command += [str(tmp_path / "ours"), f"--output={tmp_path / name}"]
+    command += [f"--padding={padding}"] * bool(padding)
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert f"verified: {format}'s network computes the same" in printed
+    assert ("changes the logits" in printed) == (padding == "ignore")
+    exact = "from exact_padding import exact_padding; " if padding == "exact" else ""
     constructor = printed.removeprefix("load it into ").partition(";")[0]
     code = (
-        f"import sys, torch, {format}, safetensors.torch as st; path = sys.argv[1]; "
+        f"import sys, torch, {format}, safetensors.torch as st; path = sys.argv[1]; {exact}"
         "load = torch.load if path.endswith('.pth') else st.load_file; "
         f"print({constructor}.load_state_dict(load(path), strict=True))"
     )
@@ -164,6 +210,6 @@ def test_pytorchs_libraries_load_strictly_and_compute_the_same(
         capture_output=True,
         text=True,
         check=True,
-        env=environment,
+        env=environment | {"PYTHONPATH": str(tmp_path)},
     )
     assert loaded.stdout.strip() == "<All keys matched successfully>"

@@ -100,7 +100,7 @@ def test_files_of_other_kinds_are_refused(tmp_path, content):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(WeightsError, match=r"no file of weights.*nothing"):
+    with pytest.raises(WeightsError, match=r"weights file .*nothing\.ckpt not found"):
         read(tmp_path / "nothing.ckpt")
 
 

@@ -146,7 +146,7 @@ def test_one_output_is_of_a_sigmoid(file):
 
 def test_another_network_is_refused(tmp_path):
     safetensors.numpy.save_file({"layer1.conv1.weight": np.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match=r"no Inception-v3 of torchvision.*layer1\.conv1"):
+    with pytest.raises(WeightsError, match=r"not an Inception-v3 of torchvision.*layer1\.conv1"):
         import_weights(tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match=r"470 missing(.*\n)*.*Conv2d_1a_3x3\.bn\.bias"):
         import_weights(tmp_path / "x.safetensors", "torchvision")
@@ -182,12 +182,12 @@ def test_an_absurd_head_is_refused_before_it_is_read(file):
 
 def test_fids_network_has_its_classes(tmp_path):
     path = write_safetensors(tmp_path / "x.safetensors", torch_shapes(7))
-    with pytest.raises(WeightsError, match=r"7 classes, and FID's network has 1008"):
+    with pytest.raises(WeightsError, match=r"7 classes, but FID's network has 1008"):
         import_weights(path, "fid")
 
 
 def test_unknown_sources_are_refused(file):
-    with pytest.raises(WeightsError, match=r"source 'tf' is not known.*torchvision"):
+    with pytest.raises(WeightsError, match=r"source 'tf' is unknown.*torchvision"):
         import_weights(file(), "tf")
 
 
@@ -245,7 +245,7 @@ def test_sources_are_recognized(tmp_path, source, classes, aux_head, format, pat
 
 def test_hugging_faces_config_names_timms_tag(tmp_path):
     tensors = tensors_of("timm.gluon_in1k", 1000, False, "safetensors")
-    with pytest.raises(WeightsError, match=r"name timm\.tf_in1k"):
+    with pytest.raises(WeightsError, match=r"Name timm\.tf_in1k"):
         recognize(tensors, tmp_path / "model.safetensors")
     config = {"architecture": "inception_v3", "pretrained_cfg": {"tag": "gluon_in1k"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -276,7 +276,9 @@ def test_two_tags_in_one_name_are_refused(tmp_path):
 def test_a_file_and_a_config_of_two_tags_are_refused(tmp_path):
     config = {"architecture": "inception_v3", "pretrained_cfg": {"tag": "gluon_in1k"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match=r"names tf_in1k, and config\.json beside it gluon_in1k"):
+    with pytest.raises(
+        WeightsError, match=r"names tf_in1k, but config\.json next to it gluon_in1k"
+    ):
         timm_tag(tmp_path / "inception_v3.tf_in1k.safetensors")
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from inception import command_line
-from inception.weights import load, load_pretrained, originals, verify
+from inception.weights import load, load_pretrained, reference, verify
 from inception.weights.__main__ import main
 from tests.loopback import publish
 from tests.pth_files import network, write_pth
@@ -39,7 +39,7 @@ def test_a_name_is_a_file_for_import_and_verify(file, web, monkeypatch, tmp_path
     seen = []
     monkeypatch.setattr(verify, "our_endpoints", lambda *_: {"logits": 1.0})
     monkeypatch.setattr(
-        *(originals, "endpoints"),
+        *(reference, "endpoints"),
         lambda source, path, *_, **__: seen.append(path) or {"logits": 1.0},
     )
     assert main(["verify", "auto", "keras"]) == 0
@@ -89,7 +89,7 @@ def test_verify_fails_where_the_networks_differ(file, monkeypatch, capsys):
     ours = {"Mixed_5b": 1.0, "logits": 1.0}
     monkeypatch.setattr(verify, "our_endpoints", lambda *_: ours)
     for other in (1.1, math.nan):
-        monkeypatch.setattr(originals, "endpoints", lambda *_, x=other, **__: ours | {"logits": x})
+        monkeypatch.setattr(reference, "endpoints", lambda *_, x=other, **__: ours | {"logits": x})
         assert main(["verify", "auto", str(file)]) == 1
         assert "DIFFERENT" in capsys.readouterr().out.splitlines()[-1]
 

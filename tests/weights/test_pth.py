@@ -110,7 +110,7 @@ def test_tensors_are_torch_loads_bit_for_bit(torch_files, file):
         ("model", r"torch\.nn\.modules\.linear\.Linear, which is not executed"),
         ("nested", r"torch\.nn\.modules\.linear\.Linear, which is not executed"),
         ("script", "TorchScript"),
-        ("tensor", "holds no tensors by name"),
+        ("tensor", "has no named tensors"),
     ],
 )
 def test_models_and_programs_are_refused(torch_files, file, named):
@@ -150,7 +150,7 @@ def test_big_endian_files_are_refused(tmp_path, stream):
 
 @pytest.mark.parametrize("content", [3, [np.ones(2)], {}, {"a": {"b": 1}}, {1: np.ones(2)}])
 def test_what_holds_no_tensors_by_name_is_refused(tmp_path, content):
-    with pytest.raises(WeightsError, match=r"x\.pth holds no tensors by name"):
+    with pytest.raises(WeightsError, match=r"x\.pth has no named tensors"):
         read(write_pth(tmp_path / "x.pth", content))
 
 
@@ -237,7 +237,7 @@ def _nested(depth: int) -> dict:
 def test_absurd_files_are_refused_by_name(tmp_path, monkeypatch):
     assert read(write_pth(tmp_path / "x.pth", _nested(pth.MAX_DEPTH)))
     for content, named in [
-        (_nested(pth.MAX_DEPTH + 1), "no tensors by name"),
+        (_nested(pth.MAX_DEPTH + 1), "no named tensors"),
         ({"a" * (pth.MAX_NAME + 1): np.ones(1)}, f"a name of {pth.MAX_NAME + 1} characters"),
     ]:
         with pytest.raises(WeightsError, match=named):

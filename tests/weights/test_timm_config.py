@@ -170,7 +170,7 @@ def test_without_a_tag_the_scaling_must_be_known(config):
     assert SOURCES["timm"].preprocessing.interpolation == "bicubic"
 
 
-def test_a_side_head_for_larger_images_is_left_out_and_said(config, tmp_path):
+def test_an_auxiliary_head_for_larger_images_is_left_out_and_said(config, tmp_path):
     path = config({"architecture": "inception_v3.tf_in1k", **OWN})
     write_safetensors(path, torch_shapes(5, aux_head=True))
     loaded = import_weights(path)

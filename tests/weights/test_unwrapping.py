@@ -17,7 +17,7 @@ COUNT = "Conv2d_1a_3x3.bn.num_batches_tracked"
 
 @pytest.fixture(scope="module")
 def state():
-    """Shapes of a state dict of 5 classes with a side head."""
+    """Shapes of a state dict of 5 classes with an auxiliary head."""
     return {**torch_shapes(), COUNT: ()}
 
 
@@ -80,7 +80,7 @@ def test_running_averages_are_taken_unless_raw_and_said(state, raw, average, mor
     assert notes == {"parameters": f"running averages, {average}"}
     _, places, notes = opened(content, ema=False)
     assert set(places.values()) == set(under(raw, state))
-    assert notes == {"parameters": f"{raw or 'the weights'}, not the running averages"}
+    assert notes == {"parameters": f"{raw or 'the parameters'}, not the running averages"}
 
 
 def test_averages_without_names_are_said_to_be_left_out(state):
@@ -153,11 +153,11 @@ def test_two_linear_layers_are_refused_by_name(state, place):
 def test_tensors_beside_the_network_are_refused(state):
     """A mean and a deviation there would be part of what the network computes."""
     content = under("1.", state) | {"0.mean": (3,), "0.std": (3,)}
-    with pytest.raises(WeightsError, match=r"more than the network under '1\.': 0\.mean, 0\.std"):
+    with pytest.raises(WeightsError, match=r"outside the network under '1\.': 0\.mean, 0\.std"):
         opened(content)
 
 
-def test_a_side_head_of_other_classes_is_left_out(state):
+def test_an_auxiliary_head_of_other_classes_is_left_out(state):
     content = state | {"AuxLogits.fc.weight": (1000, 768), "AuxLogits.fc.bias": (1000,)}
     shapes, _, notes = opened(content)
     assert shapes == without(state, "AuxLogits.")
@@ -204,12 +204,12 @@ def test_no_head_is_a_network_for_features(tmp_path):
     assert head["kernel"].shape == (2048, 1)
 
 
-ORIGINALS = """
+REFERENCE = """
 import sys, numpy as np
-from inception.weights import originals
+from inception.weights import reference
 images = np.zeros((1, 96, 96, 3), np.float32)
 for path, ema in ((sys.argv[1], True), (sys.argv[1], False), (sys.argv[2], True)):
-    found = originals.endpoints("torchvision", path, images, ema=ema)
+    found = reference.endpoints("torchvision", path, images, ema=ema)
     print(found["logits"].tolist() if "logits" in found else found["pooled"].shape)
 """
 
@@ -226,6 +226,6 @@ def test_the_original_network_is_given_the_same_weights(tmp_path):
     }
     paths = [write_pth(tmp_path / "w.pth", content), write_pth(tmp_path / "body.pth", body)]
     done = subprocess.run(
-        [sys.executable, "-c", ORIGINALS, *map(str, paths)], capture_output=True, text=True
+        [sys.executable, "-c", REFERENCE, *map(str, paths)], capture_output=True, text=True
     )
     assert done.stdout.splitlines() == ["[[2.0, 2.0]]", "[[1.0, 1.0]]", "(1, 2048)"], done.stderr

@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_in_a_bucket_is_set_aside(bucket):
 
 
 def test_one_run_at_a_time_trains_in_a_bucket(bucket, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(lock, "STALE_SECONDS", 1.0)
     workdir = resolve_workdir(f"{bucket}/runs/locked")
     with lock.run_lock(workdir):
@@ -213,5 +213,5 @@ def test_of_two_that_start_in_a_bucket_at_once_one_wins(bucket, monkeypatch):
 
 def test_a_bucket_takes_no_pattern_for_a_workdir():
     for name in ("lr=[0.1]", "a*", "b?"):
-        with pytest.raises(CheckpointError, match="stands for other paths"):
+        with pytest.raises(CheckpointError, match="a pattern in a bucket"):
             resolve_workdir(f"gs://bucket/runs/{name}")

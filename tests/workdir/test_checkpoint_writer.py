@@ -116,9 +116,9 @@ def test_what_cannot_be_read_back_replaces_nothing(tmp_path, monkeypatch, capsys
         )  # nothing is found
         with pytest.raises(CheckpointError) as error:
             run()
-    assert "step 4 was saved and cannot be read back" in str(error.value)
+    assert "step 4 was saved but cannot be read back" in str(error.value)
     assert "continues from 2" in str(error.value)
-    assert "step 3 was saved and cannot be read back" in capsys.readouterr().out
+    assert "step 3 was saved but cannot be read back" in capsys.readouterr().out
     assert _steps(tmp_path) == [1, 2]
     with CheckpointWriter(tmp_path, RetentionPolicy(1)) as saved:
         assert saved.restore(_like())[0] == 2

@@ -41,7 +41,7 @@ def test_what_was_written_is_read(tmp_path):
 def test_another_value_is_named(tmp_path, name, value):
     digests.write(tmp_path / "file", 3, LEAVES)
     _, leaves = digests.read(tmp_path / "file")
-    with pytest.raises(DamagedCheckpoint, match=f"values of {name} "):
+    with pytest.raises(DamagedCheckpoint, match=f"checksum of {name} "):
         digests.verify({name: jnp.asarray(value, LEAVES[name].dtype)}, leaves)
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -81,9 +82,9 @@ def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys)
 def bucket(tmp_path, monkeypatch):
     """A folder that is treated as a bucket, with a quick heart."""
     monkeypatch.setattr(lock, "is_local", lambda _: False)
-    monkeypatch.setattr(lock, "BEAT", 0.02)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
     monkeypatch.setattr(lock, "STALE_SECONDS", 0.4)
-    monkeypatch.setattr(lock, "SETTLE", 0.01)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.01)
     return tmp_path
 
 
@@ -131,7 +132,7 @@ def test_in_a_bucket_a_lock_that_is_gone_is_another_runs(bucket):
 
 def test_in_a_bucket_a_late_beat_is_made_up_before_anything_is_written(bucket, monkeypatch):
     """A machine that was asleep: its heart has not beaten yet, and its run wants to save."""
-    monkeypatch.setattr(lock, "BEAT", 20.0)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 20.0)
     with lock.run_lock(bucket) as check:
         (bucket / "run.lock").write_text(OTHER)
         check()  # it was read a moment ago, and nobody is taken for dead so soon
@@ -146,7 +147,7 @@ def test_in_a_bucket_a_late_beat_is_made_up_before_anything_is_written(bucket, m
 def test_in_a_bucket_the_last_of_two_heirs_has_the_lock(bucket, monkeypatch):
     """Both have waited for the same dead one, and the other writes last."""
     (bucket / "run.lock").write_text('{"pid": 7, "host": "gone"}')
-    monkeypatch.setattr(lock, "SETTLE", 0.123)
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.123)
     sleep = time.sleep
 
     def write_last(seconds):
@@ -159,7 +160,7 @@ def test_in_a_bucket_the_last_of_two_heirs_has_the_lock(bucket, monkeypatch):
     assert (bucket / "run.lock").read_text() == OTHER
 
 
-def test_a_name_that_is_half_written_is_taken_from_the_other_reading():
-    whole = lock._who()
-    assert lock._name(whole[:9], whole) == lock._name(whole) != "another process"
-    assert lock._name("", whole[:9]) == "another process"
+def test_an_identity_that_is_half_written_names_another_process():
+    whole = lock._identity()
+    assert lock._name(whole) == f"process {os.getpid()} on {socket.gethostname()}"
+    assert lock._name(whole[:9]) == lock._name("") == "another process"

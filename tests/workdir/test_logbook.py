@@ -1,12 +1,23 @@
 """The progress line, metrics.jsonl and TensorBoard's curves."""
 
+import contextlib
+import fcntl
+import io
 import json
+import logging
 import math
+import os
+import pty
 import resource
+import struct
+import sys
+import termios
+import time
 
 import pytest
 
-from inception.workdir.logbook import MetricLogger, summary
+from inception.workdir import logbook
+from inception.workdir.logbook import MetricLogger, log, summary
 
 METRICS = {"loss": 1.5, "top1": 0.25, "learning_rate": 0.01, "grad_norm": 3.0}
 RESULTS = {
@@ -30,7 +41,79 @@ def test_the_progress_line_has_what_a_person_wants(tmp_path, capsys):
     for part in ("step 20/100", "epoch 2.50", "loss 1.5", "top-1 25.00%", "lr 0.01"):
         assert part in line
     assert "images/s" in line
-    assert line.rstrip().endswith("left")
+    assert "left" in line
+
+
+@contextlib.contextmanager
+def _terminal():
+    """Standard output is a terminal of 60 columns; yields a function that reads what it got."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    with os.fdopen(theirs, "w", encoding="utf-8") as output, os.fdopen(ours, "rb", 0) as reader:
+        os.set_blocking(ours, False)
+
+        def read() -> str:
+            output.flush()
+            received = io.BytesIO()
+            with contextlib.suppress(BlockingIOError):
+                while part := reader.read(4096):
+                    received.write(part)
+            return received.getvalue().decode()
+
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            yield read
+
+
+def _screen(received: str) -> list[str]:
+    """The rows that a terminal shows."""
+    rows = []
+    for line in received.split("\n"):
+        row = ""
+        for text in line.split("\r"):
+            row = text + row[len(text) :]
+        rows.append(row.rstrip())
+    return rows
+
+
+def test_on_a_terminal_progress_is_one_line_that_is_overwritten(tmp_path, monkeypatch):
+    with _terminal() as terminal:
+        monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(sys.stderr)])
+        with MetricLogger(tmp_path, 0, 100, 8.0) as metrics:
+            log("before")
+            metrics.train(10, 32, METRICS)
+            metrics.train(20, 32, METRICS)
+            received = terminal()
+            before, progress = _screen(received)
+            assert before == "before"
+            assert progress.startswith("step 20/100  epoch 2.50")
+            assert len(progress) <= 60
+            metrics.evaluation(20, RESULTS)
+            logging.getLogger().warning("careful")
+            metrics.train(30, 32, METRICS)
+            received += terminal()
+            _, evaluation, warning, progress = _screen(received)
+            assert evaluation == f"step 20/100  {summary(RESULTS)}"
+            assert warning == "careful"
+            assert progress.startswith("step 30/100")
+        log("after")
+        assert _screen(received + terminal())[3:] == ["after", ""]
+
+
+def test_speed_is_measured_between_completed_steps(tmp_path, monkeypatch):
+    """Every step takes 2 s; the first report comes when the second step is complete, too."""
+    now = 100.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    with MetricLogger(tmp_path, 0, 100, 8.0) as metrics:
+        now += 4
+        metrics.train(1, 32, METRICS, completed=2)
+        now += 1e-3
+        metrics.train(2, 32, METRICS)  # at once, before it is saved
+        now += 60  # evaluated
+        metrics.restart_clock(2)
+        now += 2
+        metrics.train(3, 32, METRICS)
+    speeds = [line["train/images_per_second"] for line in logbook.read_metrics(tmp_path)]
+    assert speeds == pytest.approx([16.0] * 3)
 
 
 def test_metrics_can_be_read_without_tensorflow(tmp_path):

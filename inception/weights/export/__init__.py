@@ -1,8 +1,8 @@
-"""Weights out again: as the files of other libraries, and as programs that need none of ours.
+"""Exports weights to the files of other libraries, and as programs that run without our code.
 
-A file is written under another name, read back by the library whose format it is, compared with
-our network on a sample, and only then given its name: what was found to be wrong is never there.
-A format that cannot carry a network refuses it, or says what it leaves out.
+A file is written under a temporary name, read back by the library of its format, compared with our
+network on a sample, and only then renamed: no wrong file is left behind. A format that cannot
+represent a network refuses it, or the notes say what is left out.
 """
 
 import os
@@ -21,47 +21,72 @@ FORMATS: dict[str, Format] = foreign.FORMATS | ours.FORMATS | programs.FORMATS
 
 
 def export(
-    pretrained: Pretrained, format: str, output: str | Path, *, preprocessing: bool = False
+    pretrained: Pretrained,
+    format: str,
+    output: str | Path,
+    *,
+    preprocessing: bool = False,
+    padding: str = "",
 ) -> list[str]:
-    """Writes weights in a format, all of it or nothing.
+    """Writes weights in a format, completely or not at all.
 
     Args:
-      pretrained: the weights.
-      format: of `FORMATS`.
-      output: a file, or a directory for "safetensors" and "savedmodel".
-      preprocessing: of a program: takes uint8 pixels and scales them itself.
+      pretrained: Weights to export.
+      format: One of `FORMATS`.
+      output: File to write, or the directory for "safetensors" and "savedmodel".
+      preprocessing: Whether a program takes uint8 pixels and scales them itself.
+      padding: What torchvision and timm do with a network that does not count the padding, which
+        they would refuse: "exact" writes exact_padding.py beside it, "ignore" computes otherwise.
 
     Returns:
-      Sentences: how to read it, what it does not carry, and what was verified.
+      Notes: how to read it, what it lacks, and what was verified.
 
     Raises:
-      UserError: when `output` is in a bucket.
-      WeightsError: when the format cannot carry the network, the name does not fit the format or is
-        taken, a library is missing, or what was written does not compute the same.
+      UserError: If `output` is in a bucket.
+      WeightsError: If the format cannot represent the network, the name does not fit the format or
+        exists, a library is missing, or the output does not compute the same.
     """
-    kind, output = FORMATS[format], local_path(output)
+    kind = foreign.with_padding(format, padding) if padding else FORMATS[format]
+    output = local_path(output)
     if kind.suffixes and not output.name.endswith(kind.suffixes):
         raise WeightsError(
-            f"{output} is no name for {format}: end it in {' or '.join(kind.suffixes)}"
+            f"{output} is not a name for {format}. End it in {' or '.join(kind.suffixes)}"
         )
     if preprocessing and not kind.program:
-        raise WeightsError(f"preprocessing cannot be inside {format}, which holds weights only")
+        raise WeightsError(f"preprocessing cannot be part of {format}, which has weights only")
     if output.exists():
-        raise WeightsError(f"{output} exists and is not overwritten: name another")
+        raise WeightsError(f"{output} exists and is not overwritten. Name another output")
+    missing = [file for file in kind.beside if not _is_beside(output, file)]
     scratch = output.with_name(f".{output.name}-{os.getpid()}")
     scratch.mkdir(parents=True)
     try:
         written = scratch / output.name
         notes = kind.write(pretrained, written, preprocessing)
-        with jax.default_matmul_precision("highest"):  # of accelerators too
+        with jax.default_matmul_precision("highest"):  # on accelerators too
             notes += kind.verify(pretrained, written, preprocessing)
         if pretrained.activation == "sigmoid":
-            notes.append("a sigmoid of each logit, not a softmax, makes the classes' probabilities")
+            notes.append(
+                "probabilities are a sigmoid of each logit, not a softmax over the classes"
+            )
+        for file in missing:
+            written.with_name(file.name).rename(output.with_name(file.name))
         written.rename(output)
     except ImportError as error:
         raise WeightsError(
-            f"writing {output} needs a library that is not installed ({error}): install it"
+            f"writing {output} needs a library that is not installed ({error}). Install it"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return notes
+
+
+def _is_beside(output: Path, file: Path) -> bool:
+    """Whether a copy of the file is next to the output.
+
+    Raises:
+      WeightsError: If another file of that name is.
+    """
+    there = output.with_name(file.name)
+    if there.exists() and there.read_bytes() != file.read_bytes():
+        raise WeightsError(f"{there} exists and is not overwritten. Name another folder")
+    return there.exists()

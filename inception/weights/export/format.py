@@ -1,4 +1,4 @@
-"""What a format is, and how an export is compared with our network."""
+"""The interface of an export format, and the comparison of an export with our network."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,35 +11,37 @@ from inception.weights.pretrained import Pretrained
 
 @dataclass(frozen=True)
 class Format:
-    """A format of exports. All functions take (weights, path, whether to scale pixels inside).
+    """A format of exports. Its functions take (weights, path, whether to scale pixels inside).
 
     Attributes:
-      suffixes: that a file's name may have; () for a directory.
-      write: writes the file, and returns sentences on how to use it and on what it lacks.
-      verify: reads it back, and returns sentences on what it compared.
-      program: whether it computes, so that the scaling of pixels can be inside.
+      suffixes: Suffixes that a file's name may have; () for a directory.
+      write: Writes the file, and returns notes on how to use it and what it lacks.
+      verify: Reads it back, and returns notes on what was compared.
+      program: Whether it is a program, which can scale pixels itself.
+      beside: Files of this package that `write` copies beside the output.
     """
 
     suffixes: tuple[str, ...]
     write: Callable[[Pretrained, Path, bool], list[str]]
     verify: Callable[[Pretrained, Path, bool], list[str]]
     program: bool = False
+    beside: tuple[Path, ...] = ()
 
 
-def judged(differences: list[verify.Difference], reader: str) -> str:
-    """Says how far a reader of the file is from our network.
+def require_close(differences: list[verify.Difference], reader: str) -> str:
+    """A note on the largest difference between our network and a reader of the file.
 
     Raises:
-      WeightsError: when that is further than rounding.
+      WeightsError: If it is larger than rounding.
     """
     worst = max(differences, key=lambda difference: difference.relative)
-    said = f"{worst.relative:.1e} at {worst.endpoint}, {verify.TOLERANCE:.0e} allowed"
+    measured = f"{worst.relative:.1e} at {worst.endpoint}, {verify.TOLERANCE:.0e} allowed"
     if worst.relative > verify.TOLERANCE:
-        raise WeightsError(f"{reader} computes something else ({said}), so nothing is written")
-    return f"verified: {reader} computes the same ({said})"
+        raise WeightsError(f"{reader} computes something else ({measured}). Nothing was written")
+    return f"verified: {reader} computes the same ({measured})"
 
 
 def scaled(pretrained: Pretrained) -> str:
-    """Says what the network's input is made of."""
+    """A description of the network's input."""
     mean, std = pretrained.preprocessing.mean, pretrained.preprocessing.std
     return f"RGB, (x / 255 - mean) / std with mean {mean} and std {std}"

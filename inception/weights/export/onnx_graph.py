@@ -1,4 +1,4 @@
-"""The network as an ONNX graph. Images with four axes are channels first in it."""
+"""The network as an ONNX graph, in which arrays with four axes are channels first."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +9,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inception.weights.export.rebuild import Pairs, rebuild
 
-OPSET, IR_VERSION = 17, 8  # of 2022; runtimes read older ones
+OPSET, IR_VERSION = 17, 8  # of 2022, which newer runtimes read
 _CHANNELS_FIRST = (0, 3, 1, 2)
 
 
 def build(function: Callable, image_shape: tuple[int, ...], dtype: Any) -> onnx.ModelProto:
-    """The graph, checked, of a function from "images" [batch, *image_shape] to "logits".
+    """The checked graph of a function from "images" [batch, *image_shape] to "logits".
 
     Raises:
-      NotImplementedError: see `rebuild`.
+      NotImplementedError: If the function has an unknown operation, see `rebuild`.
     """
     graph = _Graph()
     images = graph.node("Transpose", "images", perm=_CHANNELS_FIRST)
@@ -30,7 +30,7 @@ def build(function: Callable, image_shape: tuple[int, ...], dtype: Any) -> onnx.
             "inception",
             [helper.make_tensor_value_info("images", kind, ["batch", *image_shape])],
             [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
-            graph.weights,
+            graph.initializers,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
@@ -40,22 +40,22 @@ def build(function: Callable, image_shape: tuple[int, ...], dtype: Any) -> onnx.
 
 
 class _Graph:
-    """Nodes and weights, as they come up: a `rebuild.Library` whose arrays are names."""
+    """Collects nodes and initializers: a `rebuild.Library` whose arrays are names."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
+        self.initializers: list[onnx.TensorProto] = []
 
     def node(self, operation: str, *inputs: Any, **attributes: Any) -> str:
-        """Adds an operation; weights are laid out as the graph's."""
-        names = [each if isinstance(each, str) else self._weight(each) for each in inputs]
+        """Adds a node and returns the name of its output; NumPy arrays become initializers."""
+        names = [each if isinstance(each, str) else self._initializer(each) for each in inputs]
         output = f"{operation}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operation, names, [output], **attributes))
         return output
 
-    def _weight(self, array: np.ndarray) -> str:
-        name = f"weight_{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+    def _initializer(self, array: np.ndarray) -> str:
+        name = f"weight_{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
     def convolution(self, images: str, kernel: np.ndarray, strides: Any, padding: Pairs) -> str:

@@ -1,4 +1,4 @@
-"""Our own format: the directory that an import writes."""
+"""Our own format: the directory that `weights.save` writes."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def _verify(pretrained: Pretrained, path: Path, _: bool) -> list[str]:
     back = load(path)
     same = jax.tree.map(np.array_equal, back.variables, pretrained.variables)
     if not (jax.tree.all(same) and describe(back) == describe(pretrained)):
-        raise WeightsError("what was written reads back differently, so nothing is written")
+        raise WeightsError("what was written reads back differently. Nothing is kept")
     return ["verified: every array reads back the same"]
 
 

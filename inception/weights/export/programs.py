@@ -1,8 +1,8 @@
-"""The network as a program: images in, logits out, the weights inside, no code of ours needed.
+"""Exports the network as a program from images to logits, with the weights inside.
 
-Images are [batch, size, size, 3], any batch, channels last: float32 scaled as the weights want it,
-or uint8 pixels where the scaling is inside. Reading, resizing and cropping stay outside. The batch
-normalization is folded into the convolutions.
+It runs without our code. Images are [batch, size, size, 3] for any batch: float32, scaled for the
+weights, or uint8 pixels if the program scales them. Reading, resizing and cropping stay outside.
+Batch normalizations are folded into the convolutions.
 """
 
 import importlib
@@ -18,14 +18,14 @@ import numpy as np
 from inception.data.augment import normalize
 from inception.network.fused import fold_batch_norm
 from inception.weights import verify
-from inception.weights.export.format import Format, judged, scaled
+from inception.weights.export.format import Format, require_close, scaled
 from inception.weights.pretrained import Pretrained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def program(pretrained: Pretrained, preprocessing: bool) -> tuple[Callable, tuple, Any]:
-    """The function from images to logits, the shape of an image, and the type of images."""
+    """The function from images to logits, the shape of one image, and the type of images."""
     model = pretrained.model.clone(batch_norm_folded=True, fuse=False)
     variables = fold_batch_norm(pretrained.variables, model.batch_norm_epsilon)
     scaling = pretrained.preprocessing
@@ -45,7 +45,7 @@ def _write(
     _LIBRARIES[library][0](path, *program(pretrained, preprocessing))
     size = pretrained.preprocessing.image_size
     images = "uint8 RGB" if preprocessing else f"float32 {scaled(pretrained)}"
-    outside = "resizing, cropping and the classes' names are not inside"
+    outside = "resizing, cropping and the names of the classes are not included"
     return [f"run it with {call}", f"images are [batch, {size}, {size}, 3], {images}; {outside}"]
 
 
@@ -60,9 +60,9 @@ def _verify(pretrained: Pretrained, path: Path, preprocessing: bool, *, library:
     try:
         theirs = _LIBRARIES[library][1](path, np.asarray(images))
     except ImportError as error:
-        return [f"not verified, for {library} is missing ({error}): pip install {library}"]
+        return [f"not verified: {library} is not installed ({error}). Run pip install {library}"]
     reader = f"{library} {importlib.import_module(library).__version__}"
-    return [judged([verify.difference("logits", ours, theirs)], reader)]
+    return [require_close([verify.difference("logits", ours, theirs)], reader)]
 
 
 def _write_stablehlo(path: Path, logits: Callable, shape: tuple, dtype: Any) -> None:
@@ -104,7 +104,7 @@ def _run_onnx(path: Path, images: np.ndarray) -> np.ndarray:
     return session.run(["logits"], {"images": images})[0]
 
 
-# By the library that runs it: how a program is written, and run on images.
+# By the library that runs it: functions that write a program, and run it on images.
 _LIBRARIES = {
     "jax": (_write_stablehlo, _run_stablehlo),
     "tensorflow": (_write_savedmodel, _run_savedmodel),

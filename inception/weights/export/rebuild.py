@@ -1,9 +1,9 @@
-"""The network rebuilt out of another library's operations, from a trace of it.
+"""Rebuilds the network from another library's operations, by a trace of its JAX primitives.
 
-Why no converter: jax2tf writes a single operation, XlaCallModule, whose StableHLO TensorFlow 2.21
-cannot read where JAX 0.12 wrote it, and tf2onnx not at all. jax2onnx (0.17) requires an older Orbax
-than ours, replaces Flax's pools while it traces by ones that take keywords only, and writes JAX's
-windows as 4-D pools, which onnxruntime does not run. Our network is a dozen of JAX's primitives.
+No existing converter works. jax2tf writes a single operation, XlaCallModule: TensorFlow 2.21 cannot
+read its StableHLO from JAX 0.12, and tf2onnx cannot read it at all. jax2onnx (0.17) requires an
+older Orbax, replaces Flax's pools during tracing by ones that take keywords only, and writes JAX's
+windows as 4-D pools, which onnxruntime does not run. Our network has only a dozen primitives.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,34 +19,34 @@ Pairs = Sequence[tuple[int, int]]  # before and after, of height and width
 
 
 class Library(Protocol):
-    """Operations of another library on its own arrays and on weights, np.ndarray."""
+    """Operations of another library on its own arrays and on constants, np.ndarray."""
 
     def convolution(self, images: Any, kernel: np.ndarray, strides: Any, padding: Pairs) -> Any:
-        """Of a kernel [height, width, in, out]."""
+        """Convolves with a kernel [height, width, in, out]."""
 
     def max_pool(self, images: Any, window: Any, strides: Any, padding: Pairs) -> Any:
-        """Maxima; padding never is one."""
+        """The maxima of windows; padding does not count."""
 
     def sum_pool(self, images: Any, window: Any, strides: Any, padding: Pairs) -> Any:
-        """Sums; padding is 0."""
+        """The sums of windows; padding is 0."""
 
     def concatenate(self, values: list[Any]) -> Any:
-        """Of channels."""
+        """Concatenates along channels."""
 
     def sum(self, images: Any) -> Any:
-        """Over height and width, which are no axes then."""
+        """Sums over height and width and removes these axes."""
 
     def matrix_product(self, left: Any, right: np.ndarray) -> Any:
-        """Of two matrices."""
+        """The product of two matrices."""
 
     def to_float(self, images: Any) -> Any:
-        """float32."""
+        """Casts to float32."""
 
     def relu(self, images: Any) -> Any:
-        """The larger of it and 0."""
+        """max(images, 0)."""
 
     def elementwise(self, operation: str, left: Any, right: Any) -> Any:
-        """One of add, sub, mul and div; axes of one element are repeated."""
+        """One of add, sub, mul and div, with broadcasting."""
 
 
 def rebuild(
@@ -54,21 +54,21 @@ def rebuild(
 ) -> tuple[Any, int]:
     """Rebuilds a function from images [batch, *image_shape] to logits.
 
-    The trace has a batch of one, and nothing that is built depends on it. What depends on weights
+    The trace has a batch of one, but the result does not depend on it. What depends on constants
     only is computed here.
 
     Args:
-      function: in JAX.
-      image_shape: of one image.
-      dtype: of the images.
-      library: whose operations are called.
-      images: the library's.
+      function: Function in JAX.
+      image_shape: Shape of one image.
+      dtype: Type of the images.
+      library: Library whose operations are called.
+      images: The library's array of images.
 
     Returns:
       The library's logits, and the number of classes.
 
     Raises:
-      NotImplementedError: when the function uses anything that the network does not.
+      NotImplementedError: If the function has an operation that the network does not have.
     """
     with compiled_for(ANY):
         traced = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((1, *image_shape), dtype))
@@ -121,11 +121,11 @@ def _operation(name: str, values: list[Any], params: dict[str, Any], library: Li
         case "add" | "sub" | "mul" | "div":
             return library.elementwise(name, first, last)
         case _:
-            raise NotImplementedError(f"{name} is used in a way that the network never uses it")
+            raise NotImplementedError(f"{name} is used in a way that the network does not")
 
 
 def _is_usual(params: dict[str, Any]) -> bool:
-    """Whether a convolution is one of the network's: channels last, no gaps, no groups."""
+    """Whether a convolution has channels last, no dilation and no groups, like the network's."""
     order = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
     gaps = {*params["lhs_dilation"], *params["rhs_dilation"]}
     groups = (params["feature_group_count"], params["batch_group_count"])
@@ -133,13 +133,13 @@ def _is_usual(params: dict[str, Any]) -> bool:
 
 
 def _of_images(params: dict[str, Any]) -> bool:
-    """Whether a window extends over height and width only, without gaps."""
+    """Whether a window extends over height and width only, without dilation."""
     ends = [params["window_dimensions"][axis] for axis in (0, 3)]
     return ends == [1, 1] and {*params["base_dilation"], *params["window_dilation"]} == {1}
 
 
 def _window(params: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """A window's height and width, strides and padding."""
+    """The height and width, strides and padding of a window."""
     names = ("window_dimensions", "window_strides", "padding")
     size, strides, padding = (params[name][1:3] for name in names)
     return size, strides, padding

@@ -1,4 +1,4 @@
-"""The network as a SavedModel of TensorFlow's own operations, so that any version can run it."""
+"""The network as a SavedModel of TensorFlow's own operations, which any version can run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from inception.runtime import hide_gpus_from_tensorflow
 from inception.weights.export.rebuild import Pairs, rebuild
-
-tf.config.set_visible_devices([], "GPU")  # or it takes the memory that JAX needs
 
 
 def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: Any) -> None:
     """Writes a function from "images" [batch, *image_shape] to "logits", as "serving_default".
 
     Raises:
-      NotImplementedError: see `rebuild`.
+      NotImplementedError: If the function has an unknown operation, see `rebuild`.
     """
+    hide_gpus_from_tensorflow()
     module = tf.Module()
     module.logits = tf.function(
         lambda images: {"logits": rebuild(function, image_shape, dtype, _Operations(), images)[0]},
@@ -29,12 +29,13 @@ def write(path: Path, function: Callable, image_shape: tuple[int, ...], dtype: A
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
     """The logits of images, by what `write` has written."""
+    hide_gpus_from_tensorflow()
     serve = tf.saved_model.load(path).signatures["serving_default"]
     return serve(images=tf.constant(images))["logits"].numpy()
 
 
 class _Operations:
-    """TensorFlow's: a `rebuild.Library`."""
+    """TensorFlow's operations: a `rebuild.Library`."""
 
     def convolution(self, images: Any, kernel: np.ndarray, strides: Any, padding: Pairs) -> Any:
         named = _name_of(images, kernel.shape[:2], strides, padding)
@@ -47,7 +48,7 @@ class _Operations:
         return tf.nn.max_pool2d(images, window, strides, named or [(0, 0), *padding, (0, 0)])
 
     def sum_pool(self, images: Any, window: Any, strides: Any, padding: Pairs) -> Any:
-        padded = _zeros_around(images, padding)  # its averages leave padding out
+        padded = _zeros_around(images, padding)  # TensorFlow's averages leave the padding out
         return tf.nn.avg_pool2d(padded, window, strides, "VALID") * np.float32(np.prod(window))
 
     def concatenate(self, values: list[Any]) -> Any:
@@ -71,9 +72,9 @@ class _Operations:
 
 
 def _name_of(images: Any, window: Any, strides: Any, padding: Pairs) -> str:
-    """The name of a padding, "VALID" or "SAME"; "" if it is neither.
+    """TensorFlow's name of a padding, "VALID" or "SAME"; "" if it is neither.
 
-    TensorFlow Lite's converter takes no other padding, not even explicit zeros on all sides.
+    TensorFlow Lite's converter accepts no explicit padding, not even zeros on all sides.
     """
     if not np.any(padding):
         return "VALID"
@@ -82,7 +83,7 @@ def _name_of(images: Any, window: Any, strides: Any, padding: Pairs) -> str:
 
 
 def _same(size: int, window: int, stride: int, _: Any) -> tuple[int, int]:
-    """What "SAME" puts before and after a side."""
+    """The padding of "SAME" before and after a side."""
     total = max((-(-size // stride) - 1) * stride + window - size, 0)
     return total // 2, total - total // 2
 

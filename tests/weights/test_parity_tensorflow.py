@@ -1,188 +1,22 @@
-"""Our network with imported weights computes what the original library's computes.
+"""Our network with imported weights computes what Keras and TensorFlow compute."""
 
-Every difference is the largest one of an array, relative to the array's largest value, on a CPU:
-what the network puts out in float32, as it is used; gradients and a pass in training in float64,
-for there float32's rounding grows from layer to layer, and switches a ReLU or the maximum of a pool
-now and then, one of millions.
-
-INCEPTION_PARITY=docs/parity.md pytest -m "" -n0 tests/weights/test_parity.py writes what was
-measured.
-"""
-
-import os
 import zipfile
-from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
 
 from inception import weights
 from inception.predict.predictor import Predictor
-from inception.weights import names, originals, verify
+from inception.weights import names, reference, verify
 from inception.weights.__main__ import main
 from tests import oracles
 from tests.oracles import in_float64, random_images
+from tests.weights.parity import IN_FLOAT64, OUTPUTS, after_training, agree, gradients_of
 
 pytestmark = pytest.mark.rounding
 
 SLOW = pytest.mark.slow
-# Outputs were at most 3e-6 apart, compiled for two kinds of processor. In float64 all was below
-# 1e-11; Keras's epsilon is a float32.
-OUTPUTS, IN_FLOAT64 = 1e-5, 1e-8
-PYTORCH = ("torchvision", "timm.gluon_in1k", "fid")
-
-MEASURED: list[tuple[str, str, str, verify.Difference]] = []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def report():
-    """Writes docs/parity.md where it is asked for."""
-    yield
-    if path := os.environ.get("INCEPTION_PARITY"):
-        lines = [
-            f"| {source} | {what} | {images} | {worst.relative:.1e} | {worst.endpoint} |"
-            for source, what, images, worst in sorted(MEASURED, key=lambda row: row[:3])
-        ]
-        head = Path(path).read_text().partition("| source |")[0]
-        titles = "| source | compared | images | largest difference | at |\n|---|---|---|---|---|\n"
-        Path(path).write_text(head + titles + "\n".join(lines) + "\n")
-
-
-@pytest.fixture(scope="module")
-def torch(tmp_path_factory):
-    """PyTorch's networks; see tests/torch_oracle.py."""
-    if missing := oracles.Torch.missing():
-        pytest.skip(f"the oracle needs {', '.join(missing)}: requirements-oracles.txt")
-    oracle = oracles.Torch(tmp_path_factory.mktemp("torch"))
-    yield oracle
-    oracle.close()
-
-
-def agree(source, what, images, ours: dict, theirs: dict, tolerance: float) -> None:
-    """Asserts and notes that all arrays agree, and that both have the same ones."""
-    assert ours.keys() == theirs.keys()
-    worst = max(verify.compare(ours, theirs), key=lambda difference: difference.relative)
-    shape = "x".join(map(str, images.shape[:3]))
-    MEASURED.append((source, what, shape, worst))
-    assert worst.relative <= tolerance, worst
-
-
-def gradients_of(pretrained, head: str, images, cotangent) -> dict:
-    """The gradients of sum(head * cotangent) by our names, in float64.
-
-    Of the images and the parameters; of the side head, only its own.
-    """
-    aux_head = head == "aux_logits"
-    model, variables = pretrained.model.clone(dtype=np.float64), in_float64(pretrained.variables)
-
-    @jax.jit
-    @partial(jax.grad, argnums=(0, 1))
-    def gradient(params, images):
-        both = variables | {"params": params}
-        logits, endpoints = model.apply(both, images, aux_head=aux_head)
-        return ((endpoints | {"logits": logits})[head] * cotangent).sum()
-
-    of_params, of_images = gradient(variables["params"], images)
-    found = flatten_dict({"params": of_params}, sep="/")
-    own = {name: a for name, a in found.items() if ("AuxLogits" in name) == aux_head}
-    return own if aux_head else own | {"images": of_images}
-
-
-def after_training(pretrained, images, aux_head: bool) -> tuple[dict, dict]:
-    """Endpoints of a forward pass in training without dropout, and the new statistics: float64."""
-    model = pretrained.model.clone(dropout_rate=0.0, dtype=np.float64)
-
-    @jax.jit
-    def forward(variables, images):
-        return model.apply(variables, images, True, aux_head, mutable=["batch_stats"])
-
-    (logits, endpoints), new = forward(*in_float64((pretrained.variables, images)))
-    return endpoints | {"logits": logits}, flatten_dict(new, sep="/")
-
-
-@pytest.mark.parametrize(
-    ("source", "size", "batch"),
-    [
-        *[(source, 139, 2) for source in PYTORCH],
-        *[pytest.param(source, 75, 3, marks=SLOW) for source in PYTORCH],
-        *[pytest.param(source, 299, 1, marks=SLOW) for source in PYTORCH],
-    ],
-)
-def test_pytorchs_endpoints(torch, source, size, batch):
-    pretrained = weights.import_weights(torch.files[source])
-    assert pretrained.source == source
-    answer = torch.ask(source, size, batch, "endpoints")
-    images = answer.pop("images")
-    aux_head = "aux_logits" in answer
-    assert aux_head == (source == "torchvision" and size == 299)
-    ours = verify.our_endpoints(pretrained.model, pretrained.variables, images, aux_head)
-    agree(source, "endpoints, logits", images, ours, answer, OUTPUTS)
-
-
-@pytest.mark.parametrize(
-    ("source", "size", "head"),
-    [
-        ("torchvision", 75, "logits"),
-        pytest.param("torchvision", 299, "aux_logits", marks=SLOW),
-        pytest.param("timm.gluon_in1k", 75, "logits", marks=SLOW),
-        pytest.param("fid", 75, "logits", marks=SLOW),
-    ],
-)
-@pytest.mark.usefixtures("x64")
-def test_pytorchs_gradients(torch, source, size, head):
-    pretrained = weights.import_weights(torch.files[source])
-    answer = torch.ask(source, size, 1, "gradients")
-    images = answer["images"]
-    ours = gradients_of(pretrained, head, images, answer["cotangent"])
-    theirs = {
-        name: names.to_ours(names.TORCH, name, answer[f"grad {at}"])
-        for name, at in names.table(names.TORCH, ours.keys() - {"images"}).items()
-    }
-    if head == "logits":
-        theirs["images"] = answer["grad images"]
-    agree(source, f"gradients of {head}", images, ours, theirs, IN_FLOAT64)
-
-
-@pytest.mark.parametrize(
-    ("source", "size", "batch"),
-    [("torchvision", 139, 4), pytest.param("torchvision", 299, 4, marks=SLOW)],
-)
-@pytest.mark.usefixtures("x64")
-def test_a_training_step_of_pytorchs(torch, source, size, batch):
-    """PyTorch's running variance takes n / (n - 1) of the batch's, which has n values."""
-    pretrained = weights.import_weights(torch.files[source])
-    answer = torch.ask(source, size, batch, "training")
-    images = answer["images"]
-    ends, new = after_training(pretrained, images, aux_head="aux_logits" in answer)
-    theirs = {name: answer[name] for name in ends}
-    agree(source, "endpoints in training", images, ends, theirs, IN_FLOAT64)
-    old = flatten_dict({"batch_stats": pretrained.variables["batch_stats"]}, sep="/")
-    new = {name: a for name, a in new.items() if "aux_logits" in ends or "AuxLogits" not in name}
-    updated = {}
-    for mine, name in names.table(names.TORCH, new).items():
-        updated[mine] = answer[f"state {name}"]
-        if name.endswith("var"):
-            count = answer[f"count {name.removesuffix('.running_var')}"]
-            change = updated[mine] - 0.9 * old[mine]
-            updated[mine] = 0.9 * old[mine] + change * (count - 1) / count
-    agree(source, "new batch statistics", images, new, updated, IN_FLOAT64)
-
-
-def test_what_pytorchs_libraries_do_to_an_image(torch):
-    facts = torch.facts
-    for tag, config in facts["timm"].items():
-        ours = weights.SOURCES[f"timm.{tag}"].preprocessing
-        assert ours.method == "resize_crop"
-        assert (ours.mean, ours.std) == (tuple(config["mean"]), tuple(config["std"]))
-        assert ours.interpolation == config["interpolation"]
-        assert round(ours.image_size / ours.crop_fraction) == facts["timm resize"]
-    ours = weights.SOURCES["torchvision"].preprocessing
-    assert round(ours.image_size / ours.crop_fraction) == facts["torchvision resize"]
-    scaled = (np.array(facts["colour"]) / 255 - ours.mean) / ours.std
-    np.testing.assert_allclose(facts["torchvision input"], scaled, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +27,7 @@ def keras_network():
     def make(size: int, classes: int = 13, dtype: str = "float32"):
         keras.config.set_dtype_policy(dtype)
         keras.layers.Conv2D(1, 1)  # the numbers in names need not begin with 0
-        network = originals.keras_network((size, size, 3), classes)
+        network = reference.keras_network((size, size, 3), classes)
         rng = np.random.default_rng(0)
         for variable in network.weights:
             variable.assign(oracles.random_array(variable.path, variable.shape, rng))
@@ -217,7 +51,7 @@ def test_kerass_endpoints(keras_network, tmp_path, size, batch):
     assert (pretrained.source, pretrained.model.num_classes) == ("keras", 13)
     for other in imported[1:]:
         jax.tree.map(np.testing.assert_array_equal, other.variables, pretrained.variables)
-    outputs = type(network)(network.inputs, originals.keras_outputs(network))
+    outputs = type(network)(network.inputs, reference.keras_outputs(network))
     theirs = {name: np.asarray(array) for name, array in outputs(images, training=False).items()}
     ours = verify.our_endpoints(pretrained.model, pretrained.variables, images)
     agree("keras", "endpoints, logits", images, ours, theirs, OUTPUTS)
@@ -328,7 +162,7 @@ def test_a_training_step_of_kerass(keras_network, tmp_path):
     network, images = keras_network(139, dtype="float64"), in_float64(random_images(139, 4))
     pretrained = weights.import_weights(tmp_path / "x.weights.h5")
     ends, new = after_training(pretrained, images, aux_head=False)
-    outputs = type(network)(network.inputs, originals.keras_outputs(network))
+    outputs = type(network)(network.inputs, reference.keras_outputs(network))
     theirs = {name: np.asarray(array) for name, array in outputs(images, training=True).items()}
     agree("keras", "endpoints in training", images, ends, theirs, IN_FLOAT64)
     statistics = network.non_trainable_variables

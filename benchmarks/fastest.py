@@ -1,4 +1,4 @@
-"""Where a library has several ways to run the same network, the fastest is the opponent."""
+"""Where a library can run a network in several ways, the fastest is the opponent."""
 
 import statistics
 import time
@@ -7,26 +7,28 @@ from collections.abc import Callable, Mapping
 Call = Callable[[], object]
 
 
-def fastest(ways: Mapping[str, Callable[[], Call]], wait: Call = lambda: None) -> tuple[Call, str]:
-    """Makes and tries every way.
+def fastest(
+    makers: Mapping[str, Callable[[], Call]], wait: Call = lambda: None
+) -> tuple[Call, str]:
+    """Finds the fastest of several calls.
 
     Args:
-      ways: by name, what makes a call.
-      wait: returns when the work of all calls is done.
+      makers: By name, a function that makes the call.
+      wait: Returns when the work of all calls is done.
 
     Returns:
-      The fastest call, and what was found: milliseconds, or why a way does not work here.
+      The fastest call, and a note with the milliseconds of each, or why it does not work here.
 
     Raises:
-      RuntimeError: when none works.
+      RuntimeError: If none works.
     """
     seconds, calls, notes = {}, {}, []
-    for name, make in ways.items():
+    for name, make in makers.items():
         try:
             calls[name] = make()
             seconds[name] = _seconds(calls[name], wait)
             notes.append(f"{name} {1000 * seconds[name]:.1f} ms")
-        except Exception as error:  # whatever a compiler raises, for instance that there is none
+        except Exception as error:  # whatever a compiler raises, e.g. that there is none
             first, *_ = str(error).strip().splitlines() or [type(error).__name__]
             notes.append(f"{name} failed: {first[:100]}")
     if not seconds:
@@ -35,7 +37,7 @@ def fastest(ways: Mapping[str, Callable[[], Call]], wait: Call = lambda: None) -
 
 
 def _seconds(call: Call, wait: Call) -> float:
-    """The median of five calls, after three in which all is compiled."""
+    """The median of five calls, after three that may compile."""
     times = []
     for _ in range(8):
         start = time.perf_counter()

@@ -1,8 +1,7 @@
-"""The original libraries' own networks, run on the weights of a file.
+"""The reference implementations: other libraries' networks, run on the weights of a file.
 
-PyTorch's modules take images [batch, channels, height, width]; here all images and endpoints are
-[batch, height, width, channels] and endpoints have our names. TensorFlow and PyTorch should not be
-loaded into one process: whichever comes second can crash.
+All images and endpoints are [batch, height, width, channels], PyTorch's too, and endpoints have our
+names. Do not load TensorFlow and PyTorch into one process: the second one can crash.
 """
 
 import dataclasses
@@ -13,18 +12,19 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from inception.data.preprocessing import Preprocessing
 from inception.weights import keras_config, keras_graph, names
 from inception.weights.files import WeightsError, files_of, open_tensors
+from inception.weights.sources import FID_CLASSES
 from inception.weights.unwrapping import unwrap
 
 Endpoints = dict[str, np.ndarray]
 
 _BIAS = "fc.bias"
+_COMPARABLE = ("torchvision", "timm", "keras", "fid")
 _STEM_POOLS = ("MaxPool_3a_3x3", "MaxPool_5a_3x3")
 _TORCH_MODULES = {
     **{name: name for name in (*names.STEM, *names.BLOCKS)},
@@ -42,47 +42,56 @@ def endpoints(
     scaling: Preprocessing | None = None,
     *,
     ema: bool = True,
+    exact_padding: bool = False,
 ) -> Endpoints:
-    """What the original network of a source puts out at every stage, and "logits".
+    """The outputs of a source's own network at every stage, and "logits".
 
-    Of a Keras file with a head that says its activation also "probabilities", the model's own.
+    A Keras model whose head states its activation also gives its "probabilities".
 
     Args:
-      source: of `sources.SOURCES`.
-      path: of a file of its weights.
+      source: One of `sources.SOURCES`.
+      path: A file of that source's weights.
       images: float32 [batch, height, width, 3].
       scaling: The preprocessing that made the images, for models that scale pixels themselves.
-      ema: Takes the running averages of the weights, as `import_weights` does.
+      ema: Whether to use the running averages of the weights, as in `import_weights`.
+      exact_padding: Whether PyTorch's network leaves the padding out of its average pools.
 
     Raises:
-      WeightsError: when there is no library with the network, or it is not installed.
+      WeightsError: If no library has this network, or the library is not installed.
     """
     try:
         if source == "keras":
             return _keras_endpoints(path, images, scaling or Preprocessing())
-        if source in ("slim", "tensorflow-inception"):
+        if source.partition(".")[0] not in _COMPARABLE:
             raise WeightsError(
-                f"no package holds the original network of source {source}: convert the weights "
-                "and verify those of another source"
+                f"source {source}: no installable package has its network to compare with. Only "
+                f"{', '.join(_COMPARABLE)} can be verified"
             )
-        return _torch_endpoints(source, path, images, ema)
+        return _torch_endpoints(source, path, images, ema, exact_padding)
     except ImportError as error:
         raise WeightsError(
-            f"the original network of source {source} is not installed ({error}): "
+            f"source {source}: the library with its network is not installed ({error}). Run "
             "pip install -r requirements-oracles.txt"
         ) from error
 
 
-def _torch_endpoints(source: str, path: str | Path, images: np.ndarray, ema: bool) -> Endpoints:
+def _torch_endpoints(
+    source: str, path: str | Path, images: np.ndarray, ema: bool, exact_padding: bool
+) -> Endpoints:
     import torch
 
     with open_tensors(path) as wrapped:
         tensors, _ = unwrap(wrapped, path, ema)
         arrays = {name: tensors.read(name) for name in tensors.shapes}
-    counts = {name: array for name, array in arrays.items() if array.dtype == np.int64}
-    weights = {name: arrays[name].astype(np.float32) for name in arrays.keys() - counts}
-    state = {name: torch.from_numpy(array) for name, array in (counts | weights).items()}
+    state = {
+        name: torch.from_numpy(array if array.dtype == np.int64 else array.astype(np.float32))
+        for name, array in arrays.items()  # int64: counters of batches
+    }
     network = torch_network(source, state).eval()
+    if exact_padding:
+        from inception.weights import exact_padding as hook
+
+        hook.exact_padding(network)
     with torch.no_grad(), recorded(network) as found:
         network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
         run_aux_head(network, found)
@@ -92,21 +101,17 @@ def _torch_endpoints(source: str, path: str | Path, images: np.ndarray, ema: boo
 
 
 def torch_network(source: str, state: dict[str, Any]) -> Any:
-    """The module of torchvision, timm or pytorch-fid with a state dict loaded, all of it.
+    """The module of torchvision, timm or pytorch-fid, with a state dict strictly loaded.
 
-    Without a head in the state dict, its features are what it puts out.
+    If the state dict has no head, the module's output is the pooled features.
     """
-    if source == "fid":
-        from pytorch_fid import inception
-
-        # It would download its weights.
-        with mock.patch.object(inception, "load_state_dict_from_url", return_value=state):
-            return inception.fid_inception_v3()
     head: dict[str, Any] = {
         "num_classes": len(state[_BIAS]) if _BIAS in state else 1,
         "aux_logits": any(name.startswith(names.TORCH.aux_head) for name in state),
     }
-    if source == "torchvision":
+    if source == "fid":
+        network = _fid_network()
+    elif source == "torchvision":
         import torchvision
 
         network = torchvision.models.inception_v3(weights=None, init_weights=False, **head)
@@ -122,9 +127,32 @@ def torch_network(source: str, state: dict[str, Any]) -> Any:
     return network
 
 
+def _fid_network() -> Any:
+    """pytorch-fid's network with random weights.
+
+    The same modules as in pytorch_fid.inception.fid_inception_v3, which also downloads weights.
+    """
+    import torchvision
+    from pytorch_fid import inception as fid
+
+    network = torchvision.models.inception_v3(
+        weights=None, init_weights=False, num_classes=FID_CLASSES, aux_logits=False
+    )
+    network.Mixed_5b = fid.FIDInceptionA(192, pool_features=32)
+    network.Mixed_5c = fid.FIDInceptionA(256, pool_features=64)
+    network.Mixed_5d = fid.FIDInceptionA(288, pool_features=64)
+    network.Mixed_6b = fid.FIDInceptionC(768, channels_7x7=128)
+    network.Mixed_6c = fid.FIDInceptionC(768, channels_7x7=160)
+    network.Mixed_6d = fid.FIDInceptionC(768, channels_7x7=160)
+    network.Mixed_6e = fid.FIDInceptionC(768, channels_7x7=192)
+    network.Mixed_7b = fid.FIDInceptionE_1(1280)
+    network.Mixed_7c = fid.FIDInceptionE_2(2048)
+    return network
+
+
 @contextmanager
 def recorded(network: Any) -> Iterator[dict[str, Any]]:
-    """Collects what the stages of a PyTorch network put out, by our names."""
+    """Collects the outputs of a PyTorch network's stages, by our names."""
     found: dict[str, Any] = {}
 
     def keep(name: str) -> Any:
@@ -146,19 +174,22 @@ def recorded(network: Any) -> Iterator[dict[str, Any]]:
 
 
 def run_aux_head(network: Any, found: dict[str, Any]) -> None:
-    """Runs the side head, if there is one that did not run, as torchvision's only in training."""
+    """Runs the auxiliary head if it has not run: torchvision runs it only in training."""
     if network.AuxLogits is not None and "aux_logits" not in found:
         network.AuxLogits(found["Mixed_6e"])
 
 
 def channels_last(tensor: Any) -> np.ndarray:
-    """A PyTorch tensor [batch, channels, height, width] as an array of ours; others as they are."""
+    """A PyTorch tensor [batch, channels, height, width] as [batch, height, width, channels].
+
+    Tensors with another number of axes keep their layout.
+    """
     array = tensor.detach().numpy()
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
 
 
 def _keras_endpoints(path: str | Path, images: np.ndarray, scaling: Preprocessing) -> Endpoints:
-    """Of the model that the file holds; of keras.applications' where it holds weights alone."""
+    """The endpoints of the file's own model, or of keras.applications' if it has only weights."""
     with open_tensors(path) as tensors:
         described = keras_config.describe(path, tensors, dataclasses.asdict(scaling))
         classes = tensors.shapes.get("predictions/bias", (0,))[0]
@@ -173,7 +204,7 @@ def _keras_endpoints(path: str | Path, images: np.ndarray, scaling: Preprocessin
     outputs = type(body)(body.inputs, keras_outputs(body))(images, training=False)
     values = dict(outputs)
 
-    def recorded_first(activation: Any) -> Any:
+    def recording_logits(activation: Any) -> Any:
         def compute(logits: Any) -> Any:
             values["logits"] = logits
             return activation(logits)
@@ -183,39 +214,38 @@ def _keras_endpoints(path: str | Path, images: np.ndarray, scaling: Preprocessin
     for model in _keras_models(network):
         for layer in model.layers:
             if type(layer).__name__ == "Dense":
-                layer.activation = recorded_first(layer.activation)
+                layer.activation = recording_logits(layer.activation)
     pixels = (images * scaling.std + scaling.mean).astype(np.float32) * 255
-    whole = network(pixels if described.scales_inside else images, training=False)
+    output = network(pixels if described.scales_inside else images, training=False)
     if described.activation and "logits" in values:
-        values["probabilities"] = whole
-    elif "logits" not in values and len(whole.shape) == 2:
-        values["pooled"] = whole
+        values["probabilities"] = output
+    elif "logits" not in values and len(output.shape) == 2:
+        values["pooled"] = output
     return {name: np.asarray(value) for name, value in values.items()}
 
 
 def _keras_model(file: Path, shape: tuple[int, ...]) -> Any:
-    """The model of a file that describes it, for images of a shape."""
+    """The model that a file describes, for images [height, width, channels] of a shape."""
     import keras
 
     try:
-        if file.name == "model.weights.h5":  # a folder of Hugging Face's
+        if file.name == "model.weights.h5":  # in a folder downloaded from Hugging Face
             config = json.loads(file.with_name("config.json").read_text(encoding="utf-8"))
             config.pop("compile_config", None)
             network = keras.saving.deserialize_keras_object(config)
             network.load_weights(file)
         else:
             network = keras.models.load_model(file, compile=False)
-    except Exception as error:  # of all kinds, where another version wrote it
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:  # any kind, if another version wrote the file
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
-            f"{file} cannot be loaded by Keras {keras.__version__} ({first}). Verify it where the "
-            "Keras is that wrote it, or its weights alone"
+            f"{file} cannot be loaded by Keras {keras.__version__} ({reason}). Verify it with the "
+            "version of Keras that wrote it, or verify a file of its weights alone"
         ) from error
-    for side, wanted in zip(network.input_shape[1:3], shape, strict=False):
-        if side not in (None, wanted):
+    for side, given in zip(network.input_shape[1:3], shape, strict=False):
+        if side not in (None, given):
             raise WeightsError(
-                f"{file} takes images of {side} pixels, and {wanted} were given. Leave out "
-                "--image_size"
+                f"{file} takes images of {side} pixels, not {given}. Leave out --image_size"
             )
     return network
 
@@ -227,14 +257,14 @@ def _keras_weights(file: Path, shape: tuple[int, ...], classes: int) -> Any:
         network.load_weights(file)
     except ValueError as error:
         raise WeightsError(
-            f"{file}: keras.applications' network does not take these weights, as where it is a "
-            "layer of another model: save the whole model, or the weights of that layer"
+            f"{file}: keras.applications.InceptionV3 cannot load these weights, perhaps because "
+            "it is a layer of another model. Save the whole model, or the weights of that layer"
         ) from error
     return network
 
 
 def _keras_models(network: Any) -> Iterator[Any]:
-    """A model and all models within it."""
+    """A model and all models inside it."""
     yield network
     for layer in network.layers:
         if hasattr(layer, "layers"):
@@ -242,7 +272,7 @@ def _keras_models(network: Any) -> Iterator[Any]:
 
 
 def keras_network(shape: tuple[int, ...], classes: int) -> Any:
-    """keras.applications' network for images of a shape, with logits of `classes` if any."""
+    """keras.applications' network for images of a shape; `classes` logits, or none for 0."""
     import keras
 
     body = keras.applications.InceptionV3(weights=None, include_top=False, input_shape=shape)
@@ -253,7 +283,7 @@ def keras_network(shape: tuple[int, ...], classes: int) -> Any:
 
 
 def keras_outputs(network: Any) -> dict[str, Any]:
-    """Keras's symbolic outputs of the stages, by our names."""
+    """The symbolic outputs of a Keras network's stages, by our names."""
     layers = {layer.name: layer for layer in network.layers}
     relus = [name for name in layers if re.fullmatch(r"activation(_\d+)?", name)]
     pools = [name for name in layers if re.fullmatch(r"max_pooling2d(_\d+)?", name)]

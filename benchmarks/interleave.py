@@ -1,4 +1,4 @@
-"""Sides in processes of their own that take turns, so that what disturbs one disturbs all."""
+"""Contenders in processes of their own, in interleaved rounds: what disturbs one disturbs all."""
 
 import dataclasses
 import json
@@ -11,18 +11,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.work import ROOT, Work
+from benchmarks.cases import ROOT, Case
 from inception.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Steps that a side made in one go.
+    """Several steps of a contender.
 
     Attributes:
-      images: in all steps.
-      seconds: of the clock.
-      processor_seconds: of all its threads together.
+      images: Images of all steps.
+      seconds: Wall-clock time.
+      processor_seconds: Processor time of all threads.
     """
 
     images: int
@@ -36,32 +36,31 @@ class Round:
 
     @property
     def core_rate(self) -> float:
-        """Images per second of processor time, which other programs on the machine disturb less."""
+        """Images per second of processor time, which depends less on other programs."""
         return self.images / self.processor_seconds
 
 
 class Worker:
-    """A side's process, from its start to its first step and on.
+    """A contender's process, which has made its first step.
 
     Attributes:
-      work: what it does.
-      does: the same in words.
-      start_seconds: from the start of the process to the end of its first step.
-      build_seconds: of these, importing and building; the rest is Python's and the first step's.
-      first_step_seconds: of these, the first step with all that is compiled for it.
+      case: What it does.
+      description: The same in words.
+      start_seconds: From the start of the process to the end of its first step.
+      first_step_seconds: The first step's part of that, with compilation.
     """
 
-    def __init__(self, work: Work, cache: Path):
-        self.work = work
+    def __init__(self, case: Case, cache: Path):
+        self.case = case
         start = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.worker"]
         self._process = subprocess.Popen(
-            [*command, json.dumps(dataclasses.asdict(work))],
+            [*command, json.dumps(dataclasses.asdict(case))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(work.threads, cache),
-            start_new_session=True,  # Ctrl-C is for the parent, which ends its processes
+            env=environment(case.threads, cache),
+            start_new_session=True,  # Ctrl-C goes to the parent only, which ends the process
         )
         try:
             ready = self._read()
@@ -69,12 +68,11 @@ class Worker:
             self.close()
             raise
         self.start_seconds = time.perf_counter() - start
-        self.does: str = ready["does"]
-        self.build_seconds: float = ready["build_seconds"]
+        self.description: str = ready["description"]
         self.first_step_seconds: float = ready["first_step_seconds"]
 
     def ask(self, command: Any) -> dict[str, Any]:
-        """Sends a command of worker.py and returns its answer."""
+        """Sends a command to worker.py and returns its answer."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
@@ -82,15 +80,15 @@ class Worker:
 
     def run(self, steps: int) -> Round:
         """Makes steps."""
-        return Round(steps * self.work.batch, **self.ask({"steps": steps}))
+        return Round(steps * self.case.batch, **self.ask({"steps": steps}))
 
     def peak_bytes(self) -> int:
-        """Memory of the accelerator, or of the host without one, that it used at most."""
+        """Peak memory of the accelerator, or of the host without one."""
         peak = self.ask("memory")
         return peak["device_bytes"] or peak["host_bytes"]
 
     def close(self) -> None:
-        """Ends the process, by force where it is busy."""
+        """Ends the process, by force if it is busy."""
         assert self._process.stdin
         self._process.stdin.close()
         try:
@@ -105,19 +103,19 @@ class Worker:
             return json.loads(line)
         status = self._process.wait()
         raise UserError(
-            f"the process of {self.work.side!r} ended with status {status}: see what it wrote above"
+            f"the process of {self.case.contender!r} ended with status {status}, see above"
         )
 
 
 def environment(threads: int, cache: Path) -> dict[str, str]:
-    """Of a side's process.
+    """Environment variables of a contender's process.
 
     Args:
-      threads: for the libraries that count cores their own way.
-      cache: a folder for what is compiled.
+      threads: Number of threads, for libraries that count cores in their own way.
+      cache: Folder for compiled programs.
     """
     return {
-        # Both sides live on one device: JAX would take three quarters of an accelerator's memory.
+        # Two processes share an accelerator, of which JAX takes three quarters by default.
         "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "KERAS_BACKEND": "tensorflow",
@@ -132,37 +130,37 @@ def environment(threads: int, cache: Path) -> dict[str, str]:
 
 
 @contextmanager
-def started(works: Sequence[Work], cache: Path) -> Iterator[list[Worker]]:
-    """Starts the sides one after another, each with the machine to itself, and ends them."""
+def started(cases: Sequence[Case], cache: Path) -> Iterator[list[Worker]]:
+    """Starts the contenders one after another, and ends them."""
     with ExitStack() as stack:
         workers = []
-        for work in works:
-            workers.append(Worker(work, cache))
+        for case in cases:
+            workers.append(Worker(case, cache))
             stack.callback(workers[-1].close)
         yield workers
 
 
-def take_turns(workers: Sequence[Worker], rounds: int, seconds: float) -> Mapping[str, list[Round]]:
-    """Runs the sides in interleaved rounds, every second time in the opposite order.
+def interleave(workers: Sequence[Worker], rounds: int, seconds: float) -> Mapping[str, list[Round]]:
+    """Runs interleaved rounds, every second time in the opposite order.
 
     Args:
-      workers: after their first step.
-      rounds: of each side.
-      seconds: that a round takes about; at least one step is made.
+      workers: Contenders after their first step.
+      rounds: Rounds of each contender.
+      seconds: Approximate time of a round, which has at least one step.
 
     Returns:
-      Each side's rounds, by name; rounds of the same number belong together.
+      Each contender's rounds, by name; rounds of the same number belong together.
     """
     steps = {worker: _steps(worker, seconds) for worker in workers}
-    found: dict[str, list[Round]] = {worker.work.side: [] for worker in workers}
+    found: dict[str, list[Round]] = {worker.case.contender: [] for worker in workers}
     for number in range(rounds):
         for worker in workers if number % 2 == 0 else reversed(workers):
-            found[worker.work.side].append(worker.run(steps[worker]))
+            found[worker.case.contender].append(worker.run(steps[worker]))
     return found
 
 
 def _steps(worker: Worker, seconds: float) -> int:
-    """How many steps take about so long; these warm up, and empty what an input has in store."""
+    """Number of steps in about `seconds`. Counting them also warms up and drains input queues."""
     steps = 1
     while (took := worker.run(steps).seconds) < seconds / 2:
         steps *= 2
