@@ -2,7 +2,7 @@
 
 from inception import fid
 
-extract = fid.Extractor("weights/fid", protocol="tensorflow", layers=("pooled", "spatial"))
+extract = fid.Extractor("fid", protocol="tensorflow", layers=("pooled", "spatial"))
 moments = fid.empty(extract)  # a pytree; one accumulator on each device
 
 @jax.jit

@@ -8,8 +8,8 @@ torch-fidelity and clean-fid on the same folders, where they are installed; the 
 differ.
 
 REAL, FAKE and IMAGES: a folder, FILE.zip, FILE.npy, FILE.npz (images arr_0, published statistics mu
-and sigma, or both), tfds:NAME:SPLIT; gs://... too. WEIGHTS: a directory of python -m
-inception.weights import, a file, or a name, of FID's network (docs/fid.md).
+and sigma, or both), tfds:NAME:SPLIT; gs://... too. WEIGHTS: "fid", FID's network, which is
+downloaded once, or a file or a directory that has it (docs/fid.md).
 """
 
 import argparse
@@ -233,7 +233,7 @@ class _Sides:
         if self._extract is None:
             args = self._args
             if not args.weights:
-                raise UserError("images need --weights of FID's network (docs/fid.md)")
+                raise UserError("images need --weights, such as --weights=fid (docs/fid.md)")
             self._extract = Extractor(
                 args.weights, self._protocol, self._layers, precision=args.precision
             )

@@ -1,6 +1,6 @@
 """Features of images: the network after a protocol's resize, in float32 at full precision.
 
-extract = Extractor("weights/fid", protocol="tensorflow", layers=("pooled", "spatial"))
+extract = Extractor("fid", protocol="tensorflow", layers=("pooled", "spatial"))
 features = extract.features(images)  # uint8 [batch, height, width, 3] -> {layer: [batch, d]}
 
 An Extractor is a pytree. Pass it to your own jitted function as an argument: what a function closes
@@ -36,6 +36,7 @@ _SYNONYMS = {"2048": "pooled", **{LAYERS[name]: name for name in ("64", "192", "
 # mixed_6/conv:0 is the 1x1 branch, the first of the concatenation; sFID takes 7 of its channels.
 _SPATIAL_CHANNELS = 7
 PRECISIONS = ("highest", "default")
+Layers = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Settings:
 
     model: Inception
     protocol: Protocol
-    layers: tuple[str, ...]
+    layers: Layers
     precision: str
     weights: str  # SHA-256
 
@@ -111,12 +112,17 @@ class Extractor:
                 "[batch, height, width, 3]; fid.to_uint8 makes them from values in [-1, 1]"
             )
         with _precision(self.settings.precision):
-            return _features(self.variables, images, settings=self.settings)
+            return _features(self.variables, images, protocol=self.settings.protocol, **self._how)
 
     def features_of_inputs(self, inputs: jax.Array) -> dict[str, jax.Array]:
         """Features of inputs that are resized and scaled: float32 [batch, 299, 299, 3]."""
         with _precision(self.settings.precision):
-            return _of_inputs(self.variables, inputs, settings=self.settings)
+            return _of_inputs(self.variables, inputs, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        """What the program is compiled for: not the digest, or other weights would need another."""
+        return {"model": self.settings.model, "layers": self.settings.layers}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -154,16 +160,19 @@ def _precision(precision: str) -> Any:
     return jax.default_matmul_precision("highest") if precision == "highest" else nullcontext()
 
 
-@partial(jax.jit, static_argnames="settings")
-def _features(variables: dict, images: jax.Array, *, settings: Settings) -> dict[str, jax.Array]:
-    inputs = resize.to_input(images, settings.protocol)
-    return _of_inputs(variables, inputs, settings=settings)
+@partial(jax.jit, static_argnames=("protocol", "model", "layers"))
+def _features(
+    variables: dict, images: jax.Array, *, protocol: Protocol, model: Inception, layers: Layers
+) -> dict[str, jax.Array]:
+    return _of_inputs(variables, resize.to_input(images, protocol), model=model, layers=layers)
 
 
-@partial(jax.jit, static_argnames="settings")
-def _of_inputs(variables: dict, inputs: jax.Array, *, settings: Settings) -> dict[str, jax.Array]:
-    found = bridge.endpoints(settings.model, variables, inputs)
-    return {name: _flat(name, found[LAYERS.get(name, name)]) for name in settings.layers}
+@partial(jax.jit, static_argnames=("model", "layers"))
+def _of_inputs(
+    variables: dict, inputs: jax.Array, *, model: Inception, layers: Layers
+) -> dict[str, jax.Array]:
+    found = bridge.endpoints(model, variables, inputs)
+    return {name: _flat(name, found[LAYERS.get(name, name)]) for name in layers}
 
 
 def _flat(layer: str, output: jax.Array) -> jax.Array:

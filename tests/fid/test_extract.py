@@ -142,6 +142,13 @@ def test_weights_are_an_argument_of_a_callers_program(extract, images):
     _assert_close(step(again, images)["pooled"], extract.features(images)["pooled"], 1e-6)
 
 
+def test_other_weights_need_no_other_program(images, features, monkeypatch):
+    monkeypatch.setattr(bridge, "endpoints", None)  # it would be called to trace another
+    other = Extractor(loaded(1), layers=ALL)
+    assert other.origin("pooled").weights != Extractor(loaded()).origin("pooled").weights
+    assert np.abs(other.features(images)["pooled"] - features["pooled"]).max() > 0.01
+
+
 def test_a_network_trained_in_bfloat16_computes_in_float32(images, features):
     model, variables, _ = loaded()
     extract = Extractor((model.clone(dtype=jnp.bfloat16), variables), layers=("pooled",))
