@@ -4,11 +4,13 @@ On a disk, WORKDIR/run.lock is locked with flock(2), which the kernel releases w
 ends, however it ends. On NFS, Linux forwards flock to the server, which knows all hosts; a file
 system without locks causes a warning.
 
-A bucket has no locks. There run.lock is created by a write that fails if the file exists, and is
-written again every `HEARTBEAT_SECONDS`. Who finds a file watches it: if it changes within
-`STALE_SECONDS`, its run is alive; if not, the file is overwritten, and the last of those who do so
-has the workdir. A run that could not reach the bucket for a while reads the file before it writes
-anything else, and stops if the file is another run's.
+A bucket has no locks, but it can create a file only if the file does not exist. There the lock is
+a sequence of files, run.lock, run.lock.1, run.lock.2 ..., and the run that created the last one
+has the workdir. It writes its file again every `HEARTBEAT_SECONDS`, and marks it as released when
+it ends. A run that starts watches the last file: if it changes within `STALE_SECONDS`, its run is
+alive; if not, or if it is released, the next file is created, which only one run can do. A run
+never writes another's file. One that could not reach the bucket for a while looks for a later file
+before it writes anything else, and stops if there is one.
 
 With several processes, process 0 holds the lock, and the others wait until it does.
 """
@@ -23,6 +25,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import fsspec
 from etils import epath
@@ -34,7 +37,8 @@ from inception.workdir.logbook import log
 
 FILE = "run.lock"
 HEARTBEAT_SECONDS, STALE_SECONDS = 20.0, 60.0
-SETTLE_SECONDS = 5.0  # after overwriting, for others that may be doing the same
+OUTAGE_SECONDS = 600.0  # a run waits as long for a bucket that it cannot reach
+SETTLE_SECONDS = 5.0  # where a file cannot be created exclusively, for others that write it too
 _rounds = itertools.count()
 
 
@@ -112,46 +116,66 @@ def _heartbeat(file: epath.Path) -> Iterator[Callable[[], None]]:
 
 
 class _BucketLock:
-    """The file run.lock in a bucket, which names the run that has written it last."""
+    """A run's own file in the sequence of lock files of a workdir in a bucket."""
 
     def __init__(self, file: epath.Path):
         self._workdir, self._id = file.parent, uuid.uuid4().hex
-        self._files, self._path = fsspec.core.url_to_fs(os.fspath(file))
+        self._files, self._first = fsspec.core.url_to_fs(os.fspath(file))
+        self._number = -1  # of this run's file
         self._renewing = threading.Lock()
         self._renewed_at = 0.0
-        self._other = ""  # content of the file when it was found to be another run's
+        self._other = ""  # content of a later file
 
     def acquire(self) -> None:
-        """Writes the file, if there is none or its run is dead.
+        """Creates the next file, if there is none or the last one's run has ended.
 
         Raises:
-          CheckpointError: If another run has it.
+          CheckpointError: If another run is alive, or creates the file first.
         """
-        if (holder := self._read()) and self._is_stale(holder):
-            self._overwrite()
-        else:
-            self._create()
-        if not self._is_mine(now := self._read()):
+        number, holder = self._last()
+        if number >= 0 and not _is_released(holder):
+            self._wait_until_stale(number, holder)
+        self._number = number + 1
+        self._create()
+        last, now = self._last()
+        if last != self._number or not self._is_mine(now):
             raise _refusal(self._workdir, now or holder)
         self._renewed_at = time.time()
+        with contextlib.suppress(Exception):  # earlier files have no effect
+            for number in self._numbers()[:-1]:
+                self._files.rm_file(self._path(number))
 
-    def renew(self) -> None:
-        """Writes the file again if it is still this run's; skipped if the bucket is not reached."""
+    def renew(self) -> bool:
+        """Writes this run's file again unless there is a later one; False if that fails."""
         with self._renewing, contextlib.suppress(Exception):  # of the network
-            if not self._is_mine(now := self._read()):
+            number, now = self._last()
+            if number > self._number or not self._is_mine(now):
                 self._other = now or "deleted"
-            elif not self._other:
+            else:
                 self._write()
                 self._renewed_at = time.time()
+            return True
+        return False
 
     def check(self) -> None:
-        """Makes sure that the lock is held, reading the file only if a heartbeat is late.
+        """Makes sure that the lock is held, looking only if a heartbeat is late.
 
         Raises:
-          CheckpointError: If another run has it.
+          CheckpointError: If another run has it, or if that cannot be found out.
         """
-        if time.time() - self._renewed_at > 2 * HEARTBEAT_SECONDS:  # less than STALE_SECONDS
-            self.renew()
+        end, announced = time.monotonic() + OUTAGE_SECONDS, False
+        while not self._other and (age := time.time() - self._renewed_at) > 2 * HEARTBEAT_SECONDS:
+            if self.renew() or age < STALE_SECONDS:  # no other run has taken over so soon
+                break
+            if time.monotonic() > end:
+                raise CheckpointError(
+                    f"{self._workdir} could not be reached for {age:.0f} s. Start again to resume "
+                    "from the last checkpoint"
+                )
+            if not announced:
+                log(f"waiting for {self._workdir}, which was last reached {age:.0f} s ago")
+            announced = True
+            time.sleep(HEARTBEAT_SECONDS / 20)
         if self._other:
             raise CheckpointError(
                 f"{_name(self._other)} took over {self._workdir} while this run could not reach it."
@@ -159,16 +183,16 @@ class _BucketLock:
             )
 
     def release(self) -> None:
-        """Deletes the file if it is this run's."""
+        """Marks this run's file as released, unless there is a later one."""
         with contextlib.suppress(Exception):
-            if self._is_mine(self._read()):
-                self._files.rm_file(self._path)
+            if self._is_mine(self._last()[1]):
+                self._write(released=True)
 
-    def _is_stale(self, holder: str) -> bool:
-        """Watches the file of another run; False if that run releases it.
+    def _wait_until_stale(self, number: int, holder: str) -> None:
+        """Watches the last file, which is another run's, until it is stale or released.
 
         Raises:
-          CheckpointError: If the file changes, so that the other run is alive.
+          CheckpointError: If the file changes or is followed by another: that run is alive.
         """
         end = time.monotonic() + STALE_SECONDS
         log(
@@ -177,52 +201,79 @@ class _BucketLock:
         )
         while time.monotonic() < end:
             time.sleep(STALE_SECONDS / 20)
-            if not (now := self._read()):
-                return False
-            if now != holder:
+            last, now = self._last()
+            if last < number or (last == number and _is_released(now)):
+                return
+            if (last, now) != (number, holder):
                 raise _refusal(self._workdir, now)
-        return True
 
-    def _read(self) -> str:
-        """The content of the file; "" if there is none."""
+    def _numbers(self) -> list[int]:
+        """The numbers of the files that exist, in increasing order; 0 is run.lock."""
+        folder, _, first = self._first.rpartition("/")
+        self._files.invalidate_cache()
         try:
-            return self._files.cat_file(self._path).decode(errors="replace")
+            names = [path.rpartition("/")[2] for path in self._files.ls(folder, detail=False)]
+        except FileNotFoundError:
+            return []
+        others = (name.removeprefix(f"{first}.") for name in names if name != first)
+        return sorted(
+            [0] * (first in names) + [int(other) for other in others if other.isdecimal()]
+        )
+
+    def _last(self) -> tuple[int, str]:
+        """The number and the content of the last file; -1 and "" if there is none."""
+        number = max(self._numbers(), default=-1)
+        return number, self._read(number) if number >= 0 else ""
+
+    def _path(self, number: int) -> str:
+        return f"{self._first}.{number}" if number else self._first
+
+    def _read(self, number: int) -> str:
+        try:
+            return self._files.cat_file(self._path(number)).decode(errors="replace")
         except FileNotFoundError:
             return ""
 
-    def _write(self, **options: str) -> None:
-        self._files.pipe_file(self._path, _identity(self._id).encode(), **options)
-
-    def _overwrite(self) -> None:
-        self._write()
-        time.sleep(SETTLE_SECONDS)
+    def _write(self, released: bool = False, **options: str) -> None:
+        content = _identity(self._id, released).encode()
+        self._files.pipe_file(self._path(self._number), content, **options)
 
     def _create(self) -> None:
-        """Writes the file if it does not exist."""
+        """Writes this run's file if it does not exist."""
         try:
             self._write(mode="create")
         except FileExistsError:  # another run was faster
             return
         except (NotImplementedError, TypeError, ValueError):  # of a package without this mode
-            self._overwrite()
+            self._write()
+            time.sleep(SETTLE_SECONDS)
 
     def _is_mine(self, content: str) -> bool:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            return json.loads(content)["id"] == self._id
-        return False
+        return _parse(content).get("id") == self._id
 
 
-def _identity(id: str = "") -> str:
+def _identity(id: str = "", released: bool = False) -> str:
     """The content of run.lock: this process, the time, and `id`, which tells its runs apart."""
     identity = {"pid": os.getpid(), "host": socket.gethostname(), "time": time.time(), "id": id}
-    return json.dumps(identity)
+    return json.dumps(identity | ({"released": True} if released else {}))
+
+
+def _parse(content: str) -> dict[str, Any]:
+    """The fields of a run.lock; none of one that is read while it is written, as on a disk."""
+    with contextlib.suppress(ValueError):
+        fields = json.loads(content)
+        return fields if isinstance(fields, dict) else {}
+    return {}
+
+
+def _is_released(content: str) -> bool:
+    return bool(_parse(content).get("released"))
 
 
 def _name(content: str) -> str:
-    """Names the process in a run.lock, which on a disk may be read while it is written."""
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        identity = json.loads(content)
-        return f"process {identity['pid']} on {identity['host']}"
+    fields = _parse(content)
+    if {"pid", "host"} <= fields.keys():
+        return f"process {fields['pid']} on {fields['host']}"
     return "another process"
 
 

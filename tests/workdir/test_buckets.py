@@ -135,7 +135,7 @@ def test_one_run_at_a_time_trains_in_a_bucket(bucket, monkeypatch):
             pass
     with lock.run_lock(workdir):
         pass
-    assert not (workdir / "run.lock").exists()
+    assert [file.name for file in workdir.iterdir()] == ["run.lock.1"]
 
 
 def test_images_and_statistics_of_fid_may_be_in_a_bucket(bucket, tmp_path):
@@ -208,7 +208,7 @@ def test_of_two_that_start_in_a_bucket_at_once_one_wins(bucket, monkeypatch):
         starter.join()
     assert (len(held), len(refused)) == (1, 1)
     assert f"process {os.getpid()}" in refused[0]
-    assert not (workdir / "run.lock").exists()
+    assert json.loads((workdir / "run.lock").read_text())["released"]
 
 
 def test_a_bucket_takes_no_pattern_for_a_workdir():

@@ -5,9 +5,11 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 import inception
 from inception.errors import CheckpointError
@@ -88,30 +90,40 @@ def bucket(tmp_path, monkeypatch):
     return tmp_path
 
 
+def _locks(bucket) -> list[str]:
+    return sorted(file.name for file in bucket.iterdir())
+
+
 def test_in_a_bucket_the_second_is_refused_while_the_first_lives(bucket):
     with lock.run_lock(bucket):
-        _refused(bucket, str(os.getpid()))
-    assert not (bucket / "run.lock").exists()
+        for _ in range(2):  # the folder is no bucket: its file can be seen half written
+            _refused(bucket, f"(process {os.getpid()} on .*|another process) trains in")
+    start = time.monotonic()
+    with lock.run_lock(bucket):  # released, so there is nothing to wait for
+        assert time.monotonic() - start < lock.STALE_SECONDS
+        assert _locks(bucket) == ["run.lock.1"]
+
+
+GONE = '{"pid": 7, "host": "gone"}'
+OTHER = '{"pid": 7, "host": "other", "id": "x"}'
 
 
 def test_in_a_bucket_the_dead_are_waited_for(bucket, capsys):
-    (bucket / "run.lock").write_text('{"pid": 7, "host": "gone"}')
+    (bucket / "run.lock").write_text(GONE)
     with lock.run_lock(bucket):
-        assert json.loads((bucket / "run.lock").read_text())["pid"] == os.getpid()
+        assert json.loads((bucket / "run.lock.1").read_text())["pid"] == os.getpid()
+        assert _locks(bucket) == ["run.lock.1"]
     assert "process 7 on gone" in capsys.readouterr().out
-
-
-OTHER = '{"pid": 7, "host": "other", "id": "x"}'
 
 
 def test_in_a_bucket_who_was_away_is_told_and_leaves_the_others_lock(bucket):
     """Another run has entered while this one could not reach the bucket."""
     with lock.run_lock(bucket) as check:
         check()
-        (bucket / "run.lock").write_text(OTHER)
+        (bucket / "run.lock.1").write_text(OTHER)
         with pytest.raises(CheckpointError, match=r"process 7 on other took over .*saved nothing"):
             _until(check)
-    assert (bucket / "run.lock").read_text() == OTHER
+    assert (bucket / "run.lock.1").read_text() == OTHER
 
 
 def _until(check):
@@ -122,42 +134,109 @@ def _until(check):
 
 
 def test_in_a_bucket_a_lock_that_is_gone_is_another_runs(bucket):
-    """It has entered, and ended, meanwhile."""
     with lock.run_lock(bucket) as check:
         (bucket / "run.lock").unlink()
         with pytest.raises(CheckpointError, match="another process took over"):
             _until(check)
-    assert not (bucket / "run.lock").exists()
+    assert not _locks(bucket)
 
 
 def test_in_a_bucket_a_late_beat_is_made_up_before_anything_is_written(bucket, monkeypatch):
     """A machine that was asleep: its heart has not beaten yet, and its run wants to save."""
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 20.0)
     with lock.run_lock(bucket) as check:
-        (bucket / "run.lock").write_text(OTHER)
+        (bucket / "run.lock.1").write_text(OTHER)
         check()  # it was read a moment ago, and nobody is taken for dead so soon
         now = time.time()
         monkeypatch.setattr(lock.time, "time", lambda: now + 41)
         with pytest.raises(CheckpointError, match="process 7 on other"):
             check()
         # The next beat, in 20 seconds, is not waited for.
-    assert (bucket / "run.lock").read_text() == OTHER
+    assert (bucket / "run.lock.1").read_text() == OTHER
 
 
-def test_in_a_bucket_the_last_of_two_heirs_has_the_lock(bucket, monkeypatch):
-    """Both have waited for the same dead one, and the other writes last."""
-    (bucket / "run.lock").write_text('{"pid": 7, "host": "gone"}')
-    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.123)
-    sleep = time.sleep
+def test_in_a_bucket_who_is_paused_within_a_beat_does_not_take_the_lock_back(bucket, monkeypatch):
+    """Between reading and writing: meanwhile another run waits, enters and trains."""
+    paused = lock._BucketLock(bucket / "run.lock")
+    paused.acquire()
+    write = paused._write
 
-    def write_last(seconds):
-        sleep(seconds)
-        if seconds == 0.123:
-            (bucket / "run.lock").write_text(OTHER)
+    def write_late():
+        monkeypatch.setattr(paused, "_write", write)
+        successor.acquire()
+        write()
 
-    monkeypatch.setattr(lock.time, "sleep", write_last)
+    successor = lock._BucketLock(bucket / "run.lock")
+    monkeypatch.setattr(paused, "_write", write_late)
+    paused.renew()
+    successor.renew()
+    successor.check()
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", -1.0)  # every check looks
+    successor.check()
+    with pytest.raises(CheckpointError, match="took over"):
+        paused.check()
+    paused.release()
+    _refused_while(successor, bucket)
+
+
+def _refused_while(alive: lock._BucketLock, bucket) -> None:
+    """A third run is refused, because the second one's heart beats."""
+    third = lock._BucketLock(bucket / "run.lock")
+    beat = threading.Timer(lock.STALE_SECONDS / 4, alive.renew)
+    beat.start()
+    with pytest.raises(CheckpointError, match="trains in"):
+        third.acquire()
+    beat.join()
+
+
+def test_in_a_bucket_nothing_is_written_while_the_lock_cannot_be_read(bucket, monkeypatch, capsys):
+    """Longer than others wait: the check returns when the bucket is back, or gives up."""
+    with lock.run_lock(bucket) as check:
+        monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.1)
+        ls, failures = LocalFileSystem.ls, iter(range(5))
+
+        def fail(*args, **options):
+            if next(failures, None) is not None:
+                raise OSError("no route to the bucket")
+            return ls(*args, **options)
+
+        monkeypatch.setattr(LocalFileSystem, "ls", fail)
+        later = time.time() + 70
+        monkeypatch.setattr(lock.time, "time", lambda: later)
+        check()
+        assert next(failures, None) is None
+        assert "waiting for" in capsys.readouterr().out
+        monkeypatch.setattr(LocalFileSystem, "ls", lambda *_, **__: (_ for _ in ()).throw(OSError))
+        monkeypatch.setattr(lock.time, "time", lambda: later + 70)
+        monkeypatch.setattr(lock, "OUTAGE_SECONDS", 0.05)
+        with pytest.raises(CheckpointError, match="could not be reached for 70 s"):
+            check()
+
+
+def test_in_a_bucket_one_of_two_heirs_has_the_lock(bucket, monkeypatch):
+    """Both have waited for the same dead one, and the other creates the next file first."""
+    (bucket / "run.lock").write_text(GONE)
+    create = lock._BucketLock._create
+
+    def create_second(self):
+        (bucket / "run.lock.1").write_text(OTHER)
+        create(self)
+
+    monkeypatch.setattr(lock._BucketLock, "_create", create_second)
     _refused(bucket, "process 7 on other trains in")
-    assert (bucket / "run.lock").read_text() == OTHER
+    assert (bucket / "run.lock.1").read_text() == OTHER
+
+
+def test_in_a_bucket_who_saw_it_empty_long_ago_has_no_lock(bucket, monkeypatch):
+    """Others have come and gone since, and its file would be the first of the sequence."""
+    create = lock._BucketLock._create
+
+    def create_late(self):
+        (bucket / "run.lock.5").write_text(OTHER)
+        create(self)
+
+    monkeypatch.setattr(lock._BucketLock, "_create", create_late)
+    _refused(bucket, "process 7 on other trains in")
 
 
 def test_an_identity_that_is_half_written_names_another_process():
