@@ -21,7 +21,6 @@ for a GPU: benchmarks/gpu.py.
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,8 +32,10 @@ from benchmarks.cases import OURS, Case, check
 from benchmarks.photographs import HEIGHT, WIDTH, write_photographs
 from inception import command_line
 from inception.config import flatten, load
+from inception.data.paths import local_path
 from inception.doctor.speed import cores
 from inception.errors import UserError
+from inception.workdir.files import write_json
 
 BATCHES = {"data": "32"}  # default batch sizes; else 16
 AUGMENTATIONS = {"data": "inception_fast"}  # bilinear, as the opponents'; else "none"
@@ -133,8 +134,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="of each contender (default all cores; data 1)")
     parser.add_argument("--rounds", type=int, help="default 5; startup and memory 1")
     parser.add_argument("--seconds", type=float, default=10, help="of a round (%(default)s)")
-    parser.add_argument("--cache", help="folder that keeps compiled programs")
-    parser.add_argument("--output", metavar="FILE.json", help="file for all numbers")
+    parser.add_argument("--cache", type=local_path, help="folder that keeps compiled programs")
+    parser.add_argument(
+        "--output", metavar="FILE.json", type=local_path, help="file for all numbers"
+    )
     return parser
 
 
@@ -151,8 +154,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         found = MODES[args.mode](args, overrides, Path(args.cache or scratch))
     if args.output:
         packages = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
-        about = {"arguments": vars(args), "overrides": overrides, "packages": packages}
-        Path(args.output).write_text(json.dumps({**about, "measured": found}, indent=2) + "\n")
+        paths = {"cache", "output"}
+        arguments = {name: value for name, value in vars(args).items() if name not in paths}
+        about = {"arguments": arguments, "overrides": overrides, "packages": packages}
+        write_json(args.output, {**about, "measured": found})
 
 
 if __name__ == "__main__":

@@ -92,24 +92,35 @@ ADDRESS = "gs://bucket/out"
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        ("weights.__main__", ["import", "auto", "absent", f"--output={ADDRESS}"]),
-        ("weights.__main__", ["import", "auto", ADDRESS, "--output=w"]),
-        ("weights.__main__", ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"]),
-        ("weights.__main__", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
-        ("predict.__main__", ["absent", "absent", f"--output={ADDRESS}"]),
-        ("predict.__main__", ["absent", "absent", f"--plot={ADDRESS}"]),
-        ("cost.__main__", ["--config=absent.py", f"--plot={ADDRESS}"]),
-        ("show.__main__", ["--config=absent.py", f"--output={ADDRESS}"]),
-        ("plan.__main__", ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"]),
+        ("inception.weights", ["import", "auto", "absent", f"--output={ADDRESS}"]),
+        ("inception.weights", ["import", "auto", ADDRESS, "--output=w"]),
+        (
+            "inception.weights.__main__",
+            ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"],
+        ),
+        ("inception.weights", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
+        ("inception.predict", ["absent", "absent", f"--output={ADDRESS}"]),
+        ("inception.predict", ["absent", "absent", f"--plot={ADDRESS}"]),
+        ("inception.cost", ["--config=absent.py", f"--plot={ADDRESS}"]),
+        ("inception.show", ["--config=absent.py", f"--output={ADDRESS}"]),
+        (
+            "inception.plan.__main__",
+            ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"],
+        ),
+        ("benchmarks", ["--mode=infer", f"--output={ADDRESS}"]),
+        ("inception.data.prepare", ["--dataset=absent", f"--manual_dir={ADDRESS}"]),
     ],
 )
+@pytest.mark.parametrize("address", [ADDRESS, ADDRESS.replace("//", "/")])
 def test_an_address_where_a_file_must_be_is_refused_before_any_work(
-    module, words, tmp_path, monkeypatch, capsys
+    module, words, address, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    main = importlib.import_module(f"inception.{module}").main
+    is_package = hasattr(importlib.import_module(module), "__path__")
+    main = importlib.import_module(f"{module}.__main__" if is_package else module).main
+    words = [word.replace(ADDRESS, address) for word in words]
     assert command_line.run(lambda: main(words)) == 1
-    assert f"error: {ADDRESS} is in a bucket" in capsys.readouterr().err
+    assert f"error: {address} is in a bucket" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -19,9 +19,9 @@ from tabulate import tabulate
 from inception import command_line
 from inception.config import load
 from inception.cost.counting import NetworkCost, count_network, format_shape
+from inception.data.paths import local_path
 from inception.errors import UserError
 from inception.paper import COSTS, ReportedCost
-from inception.workdir.files import local_path
 
 
 def reported_cost(path: str, config: ConfigDict) -> ReportedCost | None:

@@ -11,6 +11,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 from inception.data import DataError
+from inception.data.paths import local_path
 from inception.data.sources import Source
 
 
@@ -25,7 +26,7 @@ class Excluded:
         """
         self._file = file
         try:
-            text = unicodedata.normalize("NFC", Path(file).expanduser().read_text())
+            text = unicodedata.normalize("NFC", local_path(file).read_text())
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"list of excluded images {file} cannot be read: {error}") from error
         self._listed = {

@@ -24,6 +24,7 @@ from typing import Any
 
 from inception import command_line
 from inception.data import DataError, records
+from inception.data.paths import local_path
 from inception.ops.platforms import cores
 
 # The archives from image-net.org (after registration), and the number of files in each.
@@ -33,7 +34,9 @@ ARCHIVES = {
 }
 
 
-def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bool = False) -> Path:
+def prepare(
+    name: str, data_dir: str = "", manual_dir: str | Path = "", *, progress: bool = False
+) -> Path:
     """Makes sure that a tfds data set is in `data_dir` as ArrayRecord files.
 
     tfds may import TensorFlow to make a data set, and TensorFlow takes a GPU's memory: hide the
@@ -74,7 +77,7 @@ def prepare(name: str, data_dir: str = "", manual_dir: str = "", *, progress: bo
         fcntl.flock(lock, fcntl.LOCK_EX)  # released by the system if this process dies
         info = records.find(name, data_dir)
         if info is None:
-            manual = Path(manual_dir or root / "downloads" / "manual").expanduser()
+            manual = local_path(manual_dir or root / "downloads" / "manual")
             return _generate(name, root, manual, progress)
         _convert(info, progress)  # unless another process has done it by now
         return Path(info.data_dir)
@@ -180,11 +183,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.epilog = None  # there is no config
     parser.add_argument("--dataset", required=True, help="tfds's name of the data set, or digits")
     parser.add_argument("--data_dir", default="", help="default: ~/tensorflow_datasets")
-    parser.add_argument("--manual_dir", default="", help="directory of archives you downloaded")
+    parser.add_argument(
+        "--manual_dir", type=local_path, help="directory of archives you downloaded"
+    )
     args = parser.parse_args(argv)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # before TensorFlow takes the GPUs' memory
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # nor its start-up messages
-    folder = prepare(args.dataset, args.data_dir, args.manual_dir, progress=True)
+    folder = prepare(args.dataset, args.data_dir, args.manual_dir or "", progress=True)
     print(f"{args.dataset!r} is ready in {folder}")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from inception.data import DataError
 from inception.data.decode import BadImage
+from inception.data.paths import is_local
 
 MAX_LABELS = 32  # of an image in a multi-label set: the fixed width of a batch's labels
 _MAX_OPEN_FILES = 8192  # every shard stays open, and ImageNet's 1,088 exceed the usual limit
@@ -176,7 +177,7 @@ def data_root(data_dir: str) -> Path:
     from tensorflow_datasets.core import constants
 
     data_dir = data_dir or str(constants.DATA_DIR)
-    if "://" in data_dir:
+    if not is_local(data_dir):
         raise DataError(
             f"data_dir {data_dir}: ArrayRecord files cannot be read from a bucket. Mount it (with "
             "gcsfuse, for example) and give the mount point"

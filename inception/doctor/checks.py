@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from inception.config import named_evaluations
 from inception.data.datasets import eval_data, open_eval_source, open_train_source
 from inception.data.folder import FolderSource, check_files
+from inception.data.paths import is_local
 from inception.data.sources import Source
 from inception.distributed import sharding
 from inception.doctor import speed
@@ -25,7 +26,6 @@ from inception.errors import CheckpointError, UserError
 from inception.training import finetune
 from inception.training.loop import Trainer
 from inception.training.state import build
-from inception.workdir.files import is_local
 from inception.workdir.identity import check_resumable, has_trained, resolve_workdir
 
 MAX_DAYS = 30  # a longer run gets a warning

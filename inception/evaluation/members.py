@@ -19,6 +19,7 @@ from inception.network.model import Inception
 from inception.weights import Pretrained, load_any, locate, registry
 from inception.weights.labels import imagenet_names
 from inception.workdir.identity import check_classes, check_model, has_checkpoint, is_run
+from inception.workdir.logbook import log
 from inception.workdir.restore import TrainedRun, restore_run
 
 # The fields of `Preprocessing` that the config may set, and the config's names for them.
@@ -128,6 +129,11 @@ def _of_run(config: ConfigDict, run: TrainedRun, source: Source) -> Member:
 def _of_weights(config: ConfigDict, path: str, pretrained: Pretrained, source: Source) -> Member:
     """Imported weights, with their own preprocessing where the config has its default values."""
     fields, known = settings.flatten(config), settings.flatten(defaults.get_config())
+    if pretrained.activation != "softmax":
+        log(
+            f"warning: {path} was trained with a {pretrained.activation} of each class; here it is "
+            "evaluated with a softmax over the classes"
+        )
     changed: dict[str, Any] = {
         field: fields[name] for field, name in _GEOMETRY.items() if fields[name] != known[name]
     }

@@ -17,6 +17,7 @@ import numpy as np
 from tabulate import tabulate
 
 from inception import command_line
+from inception.data.paths import local_path
 from inception.errors import UserError
 from inception.predict.predictor import Predictor
 from inception.weights import cache, hub, locate, registry, verify
@@ -24,7 +25,6 @@ from inception.weights.files import WeightsError
 from inception.weights.labels import imagenet_names
 from inception.weights.pretrained import Pretrained
 from inception.weights.registry import REGISTRY, Published
-from inception.workdir.files import local_path
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 

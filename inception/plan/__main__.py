@@ -15,11 +15,11 @@ from collections.abc import Sequence
 
 from inception import command_line
 from inception.config import load
+from inception.data.paths import local_path
 from inception.doctor.findings import show
 from inception.plan.rows import Plan, rows
 from inception.plan.table import write_table
 from inception.plan.topology import check_installed, parse_topology
-from inception.workdir.files import local_path
 from inception.workdir.logbook import log
 
 

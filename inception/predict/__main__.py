@@ -20,13 +20,13 @@ from collections.abc import Sequence
 
 from inception import command_line
 from inception.data.decode import MAX_PIXELS
+from inception.data.paths import local_path
 from inception.errors import UserError
 from inception.predict.answers import find_answers, table
 from inception.predict.features import write_features
 from inception.predict.files import MEMORY_ADVICE, check_some, find_images
 from inception.predict.predictor import Predictor
 from inception.weights import Pretrained, load_any
-from inception.workdir.files import local_path
 
 MAX_PICTURED = 24  # images in a plot
 

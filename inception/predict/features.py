@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from inception.data.decode import MAX_PIXELS
+from inception.data.paths import local_path
 from inception.errors import UserError
 from inception.predict.files import check_some, outputs
 from inception.predict.predictor import Predictor
-from inception.workdir.files import local_path
 
 
 def write_features(

@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from inception import command_line
 from inception.config import load, preprocessing
 from inception.data.datasets import eval_data, open_eval_source, open_train_source
+from inception.data.paths import local_path
 from inception.show import images, page
-from inception.workdir.files import local_path
 
 
 def picture(config: ConfigDict, title: str) -> Figure:

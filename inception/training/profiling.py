@@ -13,8 +13,8 @@ import fsspec
 import jax
 from etils import epath
 
+from inception.data.paths import is_local
 from inception.distributed.sharding import is_main_process
-from inception.workdir.files import is_local
 from inception.workdir.logbook import log
 
 

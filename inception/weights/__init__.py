@@ -11,6 +11,7 @@ TensorFlow, for TensorFlow's checkpoints only.
 import os
 from typing import Any
 
+from inception.data.paths import is_local
 from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
 from inception.weights import locate, registry
@@ -25,7 +26,6 @@ from inception.weights.pretrained import (
     save,
 )
 from inception.weights.sources import SOURCES
-from inception.workdir.files import is_local
 
 __all__ = [
     "SOURCES",

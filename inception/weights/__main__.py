@@ -33,13 +33,13 @@ from typing import Any
 import jax
 
 from inception import command_line, weights
+from inception.data.paths import local_path
 from inception.data.preprocessing import INTERPOLATIONS, METHODS, Preprocessing
 from inception.errors import UserError
 from inception.weights import catalog, locate, publish, verify
 from inception.weights.description import ACTIVATIONS
 from inception.weights.export import FORMATS, export
 from inception.weights.export.foreign import PADDINGS
-from inception.workdir.files import local_path
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:

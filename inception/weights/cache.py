@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from inception.data.paths import is_local
 from inception.weights.files import WeightsError
 from inception.weights.registry import Published
-from inception.workdir.files import is_local
 
 VARIABLE = "INCEPTION_CACHE"
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from inception.data.paths import local_path
 from inception.errors import UserError
 from inception.weights import hub, locate, registry
 from inception.weights.registry import REGISTRY, Published
-from inception.workdir.files import local_path
 
 
 def add(commands: Any) -> None:

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from inception.data.paths import local_path
 from inception.weights import cache, converted, hub, pretrained, registry, transport
 from inception.weights.download import fetch
 from inception.weights.files import MAX_BYTES, WeightsError
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import Pretrained
 from inception.weights.registry import Published
-from inception.workdir.files import local_path
 
 
 def named(path: str | os.PathLike) -> Published | None:

@@ -18,11 +18,11 @@ import numpy as np
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from inception.data.paths import local_path
 from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
 from inception.weights.description import ACTIVATIONS
 from inception.weights.files import WeightsError, check_tensors, open_tensors
-from inception.workdir.files import local_path
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"

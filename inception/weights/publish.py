@@ -22,12 +22,13 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from inception import config as config_fields
+from inception.data.paths import local_path
 from inception.errors import UserError
 from inception.weights import card, timm_folder, transport
 from inception.weights.export import export, foreign
 from inception.weights.files import WeightsError
 from inception.weights.pretrained import DESCRIPTION, Pretrained, describe, from_run, load, save
-from inception.workdir.files import local_path, read_json
+from inception.workdir.files import read_json
 
 _KERAS, _LABELS, _CARD = "model.keras", "labels.txt", "README.md"
 _USAGE = {

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from inception.data.paths import is_local
 from inception.distributed import processes
 from inception.distributed.preemption import Interrupted
 from inception.distributed.sharding import is_main_process
@@ -27,7 +28,6 @@ from inception.errors import CheckpointError
 from inception.workdir import digests
 from inception.workdir.checkpoints import Checkpoints, first_error
 from inception.workdir.digests import DamagedCheckpoint
-from inception.workdir.files import is_local
 from inception.workdir.logbook import log
 from inception.workdir.retention import RetentionPolicy, best_step, quarantine
 

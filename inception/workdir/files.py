@@ -2,33 +2,16 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 from etils import epath
 from etils.epath.gpath import PosixGPath
 
+from inception.data.paths import is_local
 from inception.distributed.sharding import is_main_process
 from inception.errors import UserError
-
-
-def is_local(path: epath.PathLike) -> bool:
-    """Whether a path is on a disk rather than in a bucket."""
-    return "://" not in os.fspath(path)
-
-
-def local_path(path: epath.PathLike) -> Path:
-    """A path on a disk, with ~ expanded; also the `type` of a command's argument.
-
-    Raises:
-      UserError: For an address in a bucket, which would become a local folder "gs:".
-    """
-    if not is_local(path):
-        raise UserError(f"{path} is in a bucket, which only runs support; use a path on a disk")
-    return Path(path).expanduser()
 
 
 class LiteralPath(PosixGPath):

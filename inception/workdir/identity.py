@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from inception import config as settings
 from inception import defaults
+from inception.data.paths import is_local
 from inception.data.sources import Source
 from inception.errors import CheckpointError
 from inception.workdir.files import read_json, write_json
@@ -52,9 +53,12 @@ def resolve_workdir(path: epath.PathLike) -> epath.Path:
         whose path would be treated as a pattern.
     """
     text = os.fspath(path)
+    if is_local(text):
+        return epath.Path(text).expanduser().absolute()
     scheme, is_address, _ = text.partition("://")
     if not is_address:
-        return epath.Path(text).expanduser().absolute()
+        address = text.replace(":/", "://", 1)
+        raise CheckpointError(f"workdir {text} is not an address; write {address}")
     if scheme not in _FILE_SYSTEMS:
         raise CheckpointError(
             f"workdir {text}: {scheme}:// is not supported. Use a local path or one of "

@@ -30,9 +30,9 @@ from typing import Any
 import fsspec
 from etils import epath
 
+from inception.data.paths import is_local
 from inception.distributed import processes
 from inception.errors import CheckpointError
-from inception.workdir.files import is_local
 from inception.workdir.logbook import log
 
 FILE = "run.lock"

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from inception import runtime
+from inception.data.paths import is_local
 from inception.distributed.sharding import is_main_process
-from inception.workdir.files import as_json, is_local, write_text
+from inception.workdir.files import as_json, write_text
 
 METRICS, ANOMALIES = "metrics.jsonl", "anomalies.jsonl"
 

@@ -103,6 +103,15 @@ def test_an_ensemble_of_two_sizes(weights, root, tmp_path):
     assert both["ema"]["loss"] <= np.mean(losses) + 1e-6  # the logarithm is concave
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_an_evaluation_with_another_activation_is_warned_of(weights, root, activation, capsys):
+    pretrained = replace(load(weights[0]), activation=activation)
+    source = FolderSource(root, "validation")
+    members._of_weights(_config(root), str(weights[0]), pretrained, source)
+    warned = "trained with a sigmoid of each class" in capsys.readouterr().out
+    assert warned == (activation == "sigmoid")
+
+
 def test_what_is_nowhere_is_refused(root, tmp_path):
     with pytest.raises(WeightsError, match="nowhere holds no weights"):
         inception.evaluate_run(_config(root, "eval.ensemble=nowhere"), tmp_path / "new")

@@ -212,6 +212,8 @@ def test_paths_of_workdirs_and_checkpoints(monkeypatch, tmp_path):
     assert resolve_checkpoint(run / "checkpoints" / "7") == (run, 7)
     with pytest.raises(CheckpointError, match=r"ftp://host/run.*gs://"):
         resolve_workdir("ftp://host/run")
+    with pytest.raises(CheckpointError, match="write gs://bucket/run"):
+        resolve_workdir("gs:/bucket/run")  # what pathlib makes of an address
 
 
 def test_buckets_that_cannot_be_reached_are_one_error(monkeypatch):

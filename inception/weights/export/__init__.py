@@ -11,11 +11,11 @@ from pathlib import Path
 
 import jax
 
+from inception.data.paths import local_path
 from inception.weights.export import foreign, ours, programs
 from inception.weights.export.format import Format
 from inception.weights.files import WeightsError
 from inception.weights.pretrained import Pretrained
-from inception.workdir.files import local_path
 
 FORMATS: dict[str, Format] = foreign.FORMATS | ours.FORMATS | programs.FORMATS
 
