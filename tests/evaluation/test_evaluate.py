@@ -116,7 +116,6 @@ def test_probabilities_are_averaged_over_an_images_crops(
     assert passed == {passing}
 
 
-@pytest.mark.rounding
 def test_probabilities_are_averaged_over_models(two, tiny, digits):
     model, states = two
     source = digits(slice(0, EXAMPLES))

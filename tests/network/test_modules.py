@@ -16,7 +16,7 @@ from inception.network.pools import AvgPool, max_pool_same
 from inception.ops.platforms import reference
 from tests.oracles import in_float64
 
-pytestmark = [pytest.mark.rounding, pytest.mark.usefixtures("x64")]
+pytestmark = pytest.mark.usefixtures("x64")
 
 WIDTH = 0.25
 NORMS = {

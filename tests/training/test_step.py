@@ -13,8 +13,6 @@ from inception.training.state import build
 from inception.training.step import TrainStep, check_normalization
 from tests import processes
 
-pytestmark = pytest.mark.rounding
-
 
 def _batch(size: int) -> dict:
     rng = np.random.default_rng(0)

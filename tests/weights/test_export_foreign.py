@@ -137,7 +137,7 @@ def test_tensors_that_change_on_the_way_are_noticed(tmp_path, no_library, monkey
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize("name", ["x.weights.h5", "x.h5"])
+@pytest.mark.parametrize("name", ["x.weights.h5", pytest.param("x.h5", marks=pytest.mark.slow)])
 def test_keras_loads_and_computes_the_same(tmp_path, name):
     keras = pytest.importorskip("keras", reason="Keras is the reader")
     ours = random_weights(SMALL_IMAGES, **WIDE)
@@ -167,7 +167,6 @@ def test_a_keras_model_has_our_image_size_and_activation(tmp_path):
     assert back.provenance["activation"] == "x.h5"
 
 
-@pytest.mark.rounding
 @pytest.mark.parametrize(
     ("format", "name", "size", "fields"),
     [

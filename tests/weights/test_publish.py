@@ -146,7 +146,6 @@ def test_timms_description_is_read_back_as_ours(tmp_path, scaling):
     assert described.labels == pretrained.labels
 
 
-@pytest.mark.rounding
 def test_timm_creates_the_model_from_the_folder(make_run, tmp_path):
     for package in ("torch", "timm"):
         if not importlib.util.find_spec(package):
