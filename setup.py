@@ -1,6 +1,7 @@
 """Builds the optional extension that needs other packages' headers; the rest is in pyproject.toml.
 
-A package's files are asked of its metadata, for they lie elsewhere when pip builds in isolation.
+Files of other packages are found by their metadata: their folder differs when pip builds in
+isolation.
 """
 
 from importlib.metadata import files

@@ -1,4 +1,4 @@
-"""Where a library can run a network in several ways, the fastest is the opponent."""
+"""Picks the fastest of several ways in which a library can run a network, as the opponent."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ def fastest(
     """Finds the fastest of several calls.
 
     Args:
-      makers: By name, a function that makes the call.
+      makers: Functions that make the call, by name.
       wait: Returns when the work of all calls is done.
 
     Returns:

@@ -44,9 +44,9 @@ class Worker:
     """A contender's process, which has made its first step.
 
     Attributes:
-      case: What it does.
+      case: What the contender does.
       description: The same in words.
-      start_seconds: From the start of the process to the end of its first step.
+      start_seconds: Seconds from the start of the process to the end of its first step.
       first_step_seconds: The first step's part of that, with compilation.
     """
 

@@ -9,7 +9,7 @@ from benchmarks.fastest import Call, fastest
 
 
 def infer(case: Case) -> Contender:
-    """From uint8 to logits, compiled by tf.function or by XLA, whichever is faster."""
+    """The function from uint8 to logits, compiled by tf.function or by XLA, whichever is faster."""
     tf.config.threading.set_intra_op_parallelism_threads(case.threads)
     tf.config.threading.set_inter_op_parallelism_threads(case.threads)
     if case.dtype == "bfloat16":

@@ -44,7 +44,8 @@ class Result:
       ours_over_theirs: Ratio of our images/s to its, in rounds of the same number; 1 for ours.
       per_core_second: Images per second of processor time.
       ours_over_theirs_per_core: Ratio of these.
-      start_seconds: From the start of its process to the end of its first step, nothing compiled.
+      start_seconds: Seconds from the start of its process, nothing compiled, to the end of its
+        first step.
       first_step_seconds: The first step's part of that, with compilation.
       peak_bytes: Peak memory of the accelerator, or else of the host, compilation included.
     """

@@ -18,7 +18,7 @@ class Start:
       contender: Its name.
       description: What a step does.
       cold: Whether nothing was compiled before.
-      seconds: From the start of the process to the end of its first step.
+      seconds: Seconds from the start of the process to the end of its first step.
       first_step_seconds: The first step's part of that, with compilation or loading.
       step_seconds: Time of a later step.
       peak_bytes: Peak memory until the end of the first step, compilation included.

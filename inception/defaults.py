@@ -35,22 +35,24 @@ _SINGLE_CROP = ("eval.crops", (1,))
 
 _RANDOMNESS = {
     "seed": Field(
-        0, at_least(0, 2**32 - 1), "Decides initial weights, order, crops, colors and dropout."
+        0, at_least(0, 2**32 - 1), "Seed of initial weights, order, crops, colors and dropout."
     ),
 }
 
 # What is read, and the released code's preprocessing.
 _DATA = {
     "dataset": Field("imagenet2012", TEXT, 'Data set: a tfds name, "digits", "folder" or "fake".'),
-    "data_dir": Field("", TEXT, "Where it is; empty: tfds's default, ~/tensorflow_datasets."),
+    "data_dir": Field("", TEXT, "Folder or bucket of the data set; empty: ~/tensorflow_datasets."),
     "split": Field("train", TEXT, 'Any tfds split expression; for "folder" a folder\'s name.'),
-    "image_size": Field(299, at_least(1, 4096), "Pixels, height and width of the input (table 1)."),
+    "image_size": Field(
+        299, at_least(1, 4096), "Height and width of the input, in pixels (table 1)."
+    ),
     "input_mean": Field(
         [0.5, 0.5, 0.5],
         three(at_least(-1e9)),
-        "Of red, green and blue in [0, 1]; the input is (pixel / 255 - input_mean) / input_std.",
+        "Means of red, green and blue; the input is (pixel / 255 - input_mean) / input_std.",
     ),
-    "input_std": Field([0.5, 0.5, 0.5], three(POSITIVE), "Of red, green and blue: see input_mean."),
+    "input_std": Field([0.5, 0.5, 0.5], three(POSITIVE), "Divisors of red, green and blue."),
     "augmentation": Field(
         "inception",
         one_of("inception", "inception_fast", "resnet", "flip", "none"),
@@ -59,11 +61,11 @@ _DATA = {
     "on_bad_record": Field(
         "fail",
         one_of("fail", "skip"),
-        'What an unreadable image does in training; "skip": it is logged, and the next of the '
+        'Response to an unreadable image in training; "skip" logs it, and the next of the '
         "permutation takes its place.",
     ),
     "max_pixels": Field(
-        178_956_970, at_least(1), "A larger image is unreadable; Pillow's limit, 537 MB."
+        178_956_970, at_least(1), "Maximum number of pixels of an image: Pillow's limit, 537 MB."
     ),
     "data_threads": Field(0, at_least(0, 1024), "Decoding threads; 0: one per available core."),
 }
@@ -77,7 +79,7 @@ _TRAINING = {
         "32 (section 8), divide over 1, 2, 3, 4, 6, 8, 12 and 16 devices.",
     ),
     "accumulation_steps": Field(
-        1, at_least(1, 4096), "Micro-batches per step; more of them need less memory."
+        1, at_least(1, 4096), "Micro-batches per step; more of them use less memory."
     ),
     "num_epochs": Field(100.0, POSITIVE, "Epochs of the whole run (section 8)."),
     "dtype": Field(
@@ -108,7 +110,7 @@ _FINE_TUNING = {
         "Weights to start from: a name such as torchvision, imported weights, a file of weights or "
         "a run. They set the fields FROM_WEIGHTS below.",
     ),
-    "freeze_until": Field("", TEXT, "The stages up to this one, e.g. Mixed_6e, are not trained."),
+    "freeze_until": Field("", TEXT, "Last stage that is frozen, e.g. Mixed_6e; empty: none."),
     "body_learning_rate_factor": Field(
         1.0, at_least(0), "Factor of the learning rate for everything but the heads."
     ),
@@ -120,30 +122,30 @@ _OPTIMIZER = {
     "rmsprop_decay": Field(0.9, FRACTION, "Decay of the mean square (section 8).", _RMSPROP),
     "rmsprop_epsilon": Field(1.0, POSITIVE, "Added to the mean square (section 8).", _RMSPROP),
     "momentum": Field(0.9, FRACTION, "Momentum, with either optimizer (released code)."),
-    "clip_norm": Field(2.0, at_least(0), "Global gradient norm; 0: no clipping (section 8)."),
+    "clip_norm": Field(2.0, at_least(0), "Maximum norm of the gradient; 0: none (section 8)."),
     "weight_decay": Field(
-        4e-5, at_least(0), "x 0.5 ||w||^2 over convolution and linear kernels (released code)."
+        4e-5, at_least(0), "Factor of 0.5 ||w||^2 for kernels w, not biases (released code)."
     ),
     "learning_rate": Field(
         0.045,
         POSITIVE,
-        "For learning_rate_batch images; grows linearly with batch_size (section 8).",
+        "Rate for a batch of learning_rate_batch; proportional to batch_size (section 8).",
     ),
-    "learning_rate_batch": Field(1600, at_least(1), "Images: 50 replicas x 32 (section 8)."),
+    "learning_rate_batch": Field(1600, at_least(1), "Batch size of learning_rate (section 8)."),
     "schedule": Field(
         "staircase",
         one_of("staircase", "cosine"),
-        '"staircase": x decay_rate every decay_epochs (section 8); "cosine": to 0 at the end.',
+        'Decay of the rate: "staircase" (section 8), or "cosine", to 0 at the end.',
     ),
     "decay_rate": Field(0.94, POSITIVE, "Factor of each stair (section 8).", _STAIRCASE),
     "decay_epochs": Field(2.0, POSITIVE, "Epochs of each stair (section 8).", _STAIRCASE),
-    "warmup_epochs": Field(0.0, at_least(0), "Epochs in which the rate rises linearly from 0."),
+    "warmup_epochs": Field(0.0, at_least(0), "Epochs over which the rate rises linearly from 0."),
 }
 
 # The fields of inception.Inception, whose docstring says more.
 _NETWORK = {
     "model.outline": Field(
-        "released", one_of(*NETWORK_CHOICES["outline"]), "The released network, or table 1 itself."
+        "released", one_of(*NETWORK_CHOICES["outline"]), "Released network, or table 1 itself."
     ),
     "model.stem": Field(
         "factorized",
@@ -156,43 +158,43 @@ _NETWORK = {
     "model.width_multiplier": Field(1.0, above_0(16), "Factor of all channel counts."),
     "model.dropout_rate": Field(0.2, FRACTION, "Dropout before the logits (released code)."),
     "model.relu_between_3x3": Field(
-        True, SWITCH, "A ReLU between figure 5's 3x3 convolutions, or a linear unit (section 3.1)."
+        True, SWITCH, "Whether a ReLU is between figure 5's 3x3 convolutions (section 3.1)."
     ),
     "model.factorization": Field(
         "asymmetric", one_of(*NETWORK_CHOICES["factorization"]), "Figure 6's 7x7 (section 3.2)."
     ),
     "model.expanded_filter_bank": Field(
-        True, SWITCH, "Figure 7 on the 8x8 grid, or figure 5's module (section 3.2)."
+        True, SWITCH, "Whether the 8x8 grid has figure 7, or figure 5 (section 3.2)."
     ),
     "model.reduction": Field(
         "parallel",
         one_of(*NETWORK_CHOICES["reduction"]),
-        "How grids shrink: figure 10, or one of the two of figure 9 (section 5).",
+        "Grid reductions: figure 10, or one of the two of figure 9 (section 5).",
     ),
     "model.avg_pool_counts_padding": Field(
-        False, SWITCH, "Average pools count the padding: torchvision's, not the released code's."
+        False, SWITCH, "Whether average pools count the padding, as torchvision's do."
     ),
     "model.mixed_7c_pool": Field(
-        "average", one_of(*NETWORK_CHOICES["mixed_7c_pool"]), '"max" in the network of FID.'
+        "average", one_of(*NETWORK_CHOICES["mixed_7c_pool"]), 'Pool of Mixed_7c: "max" in FID.'
     ),
     "model.batch_norm_scale": Field(
-        False, SWITCH, "Batch normalization learns a scale: torchvision's, not the released code's."
+        False, SWITCH, "Whether batch normalization learns a scale, as torchvision's does."
     ),
     "model.batch_norm_decay": Field(
         0.9997, FRACTION, "Decay of the running statistics (released code)."
     ),
     "model.batch_norm_epsilon": Field(1e-3, POSITIVE, "Added to the variance (released code)."),
     "model.batch_norm_group": Field(
-        32, at_least(0), "Images normalized together, one replica (section 8); 0: the whole batch."
+        32, at_least(0), "Images normalized together, a replica (section 8); 0: the whole batch."
     ),
 }
 
 # A single crop, as in table 3, or as in tables 4 and 5.
 _EVALUATION = {
     "eval.dataset": Field("", TEXT, "Data set to evaluate on; empty: that of training."),
-    "eval.data_dir": Field("", TEXT, "Where it is; empty: as in training."),
+    "eval.data_dir": Field("", TEXT, "Folder or bucket of the data set; empty: as in training."),
     "eval.split": Field(
-        "validation", TEXT, "A tfds split expression, or a folder's name: see split."
+        "validation", TEXT, "Any tfds split expression, or a folder's name: see split."
     ),
     "eval.batch_size": Field(
         256, at_least(1), "Crops that go through the devices at once, over all of them."
@@ -201,7 +203,7 @@ _EVALUATION = {
     "eval.preprocessing": Field(
         "inception",
         one_of("inception", "resize_crop", "resize"),
-        "How an image is cropped and resized: see data/preprocessing.py (released code).",
+        "Crop and resize of an image: see data/preprocessing.py (released code).",
         _SINGLE_CROP,
     ),
     "eval.crop_fraction": Field(
@@ -209,17 +211,15 @@ _EVALUATION = {
     ),
     "eval.crops": Field(1, one_of(1, 12, 144), "Crops per image (table 4)."),
     "eval.ensemble": Field(
-        "",
-        TEXT,
-        "PATH1,PATH2: these together (table 5); runs, checkpoints or what init_from takes.",
+        "", TEXT, "Networks averaged, PATH1,PATH2 (table 5): runs, checkpoints, or as init_from."
     ),
     "eval.exclude": Field(
-        "", TEXT, "A file that lists images to leave out, such as the challenge's blacklist."
+        "", TEXT, "File that lists images to leave out, e.g. the challenge's blacklist."
     ),
     "eval.classes": Field(
         "all",
         one_of("all", "present"),
-        '"present": only those of the split, for imagenet_a and imagenet_r.',
+        'Classes that count: "present" is those of the split, for imagenet_a and imagenet_r.',
     ),
 }
 
@@ -231,9 +231,9 @@ _OUTPUT = {
     ),
     "keep_checkpoints": Field(3, at_least(1), "Number of the newest checkpoints to keep."),
     "keep_every_epochs": Field(
-        0.0, at_least(0), "Also save and keep one checkpoint in this many epochs; 0: none."
+        0.0, at_least(0), "Epochs between checkpoints that are kept as well; 0: none."
     ),
-    "keep_best": Field(False, SWITCH, "Also keep the best checkpoint by top-1 (EMA)."),
+    "keep_best": Field(False, SWITCH, "Whether the best checkpoint by top-1 (EMA) is kept."),
 }
 
 # What is done about steps that go wrong, and ways to see what a run does.
@@ -241,18 +241,18 @@ _WATCH = {
     "max_nonfinite_steps": Field(
         10,
         at_least(1),
-        "A step whose loss or gradient is not finite changes no weights; this many in a row end "
-        "the run.",
+        "Steps in a row without a finite loss and gradient that end the run; such a step changes "
+        "no weights.",
     ),
     "spike_factor": Field(
-        5.0, at_least(0), "A loss or gradient norm this far above recent ones is recorded; 0: off."
+        5.0, at_least(0), "Factor over recent losses and gradient norms of a spike; 0: off."
     ),
-    "profile_steps": Field("", STEPS, "10:13 traces steps 10 to 13 into WORKDIR/profile."),
+    "profile_steps": Field("", STEPS, "Steps to trace into WORKDIR/profile, such as 10:13."),
     "deterministic": Field(
-        False, SWITCH, "On a GPU: equal bits in every run, slower. Others always do so."
+        False, SWITCH, "Whether a GPU repeats runs bit for bit, slower; others always do."
     ),
     "debug.nans": Field(
-        False, SWITCH, "Stop at the first operation that makes a NaN and name it; slow."
+        False, SWITCH, "Whether to stop at the first operation that makes a NaN; slow."
     ),
 }
 

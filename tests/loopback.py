@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 BODY = np.random.default_rng(0).bytes(1_200_000)
+SHA256 = hashlib.sha256(BODY).hexdigest()
 CUT = 700_000  # bytes after which a connection is cut
+KEPT = CUT // (1 << 18) * (1 << 18)  # bytes that a cut leaves: whole pieces
 Handler = http.server.BaseHTTPRequestHandler
 Answer = Callable[[Handler, int], None]  # of a request, and how many came before it to its path
 

@@ -107,7 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--configs", required=True, help="names in configs/, or paths: v2,v3")
     parser.add_argument("--seeds", type=int, default=3, help="runs per row (%(default)s)")
     parser.add_argument("--workdir", required=True, help="folder of the runs and the report")
-    parser.add_argument("--on", help="a config whose changes of v3 all rows take over: digits")
+    parser.add_argument(
+        "--on", help="a config whose changes relative to v3 are applied to all rows: digits"
+    )
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
     args, overrides = command_line.parse(parser, words)
     names = [name for name in args.configs.split(",") if name]

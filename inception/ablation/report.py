@@ -13,7 +13,7 @@ import pandas as pd
 from etils import epath
 
 from inception.ablation import plots
-from inception.ablation.results import WEIGHTS, compare, estimate, read_runs
+from inception.ablation.results import WEIGHT_KINDS, compare, estimate, read_runs
 from inception.ablation.rows import AblationRow, AblationRun
 from inception.workdir.files import write_json, write_text
 
@@ -196,7 +196,7 @@ def _weights_table(finished: pd.DataFrame) -> str:
             "calibration error, %": _spread(runs[f"{weights}_ece"]),
         }
         for row, runs in finished.groupby("row", sort=False)
-        for weights in WEIGHTS
+        for weights in WEIGHT_KINDS
     ]
     return _table(lines, left=2)
 

@@ -13,10 +13,10 @@ from scipy import stats
 
 from inception.ablation.rows import AblationRow, AblationRun
 from inception.cost.counting import count_network
+from inception.network.model import WEIGHT_KINDS
 from inception.paper import find_result, reported_change
 
 CONFIDENCE = 0.95
-WEIGHTS = ("ema", "raw")
 FACTS = ("run", "row", "seed", "error", "seconds", "machine", "dataset", "split", "training_images")
 MEASURES = ("top1_error", "top5_error", "loss", "confidence", "ece")
 
@@ -26,7 +26,7 @@ def read_runs(runs: Sequence[AblationRun]) -> pd.DataFrame:
 
     Returns:
       A line for each run: the FACTS and, if it is finished, "examples" and "classes" of the
-      evaluation and the MEASURES of both WEIGHTS, such as "ema_top1_error".
+      evaluation and the MEASURES of each of WEIGHT_KINDS, such as "ema_top1_error".
     """
     lines = []
     for run in runs:
@@ -38,12 +38,12 @@ def read_runs(runs: Sequence[AblationRun]) -> pd.DataFrame:
         if results := run.results:
             classes = len(results["ema"]["per_class"])
             line |= {"examples": results["examples"], "classes": classes}
-            for weights in WEIGHTS:
+            for weights in WEIGHT_KINDS:
                 measured = results[weights]
                 errors = {f"{name}_error": 1 - measured[name] for name in ("top1", "top5")}
                 line |= _prefixed(weights, measured | errors)
         lines.append(line)
-    measures = [f"{weights}_{measure}" for weights in WEIGHTS for measure in MEASURES]
+    measures = [f"{weights}_{measure}" for weights in WEIGHT_KINDS for measure in MEASURES]
     table = pd.DataFrame(lines, columns=[*FACTS, "examples", "classes", *measures])
     return table.astype(dict.fromkeys(measures, float))  # None is a loss that is not finite
 

@@ -58,7 +58,7 @@ class LayerCost(NamedTuple):
     activation_bytes: int
 
     def __str__(self) -> str:
-        """As table 1 has it, e.g. "conv padded 3x3/1"."""
+        """The notation of table 1, e.g. "conv padded 3x3/1"."""
         if self.kind == "linear":
             return self.kind
         padded = " padded" if self.kind == "conv" and self.padded else ""
@@ -186,8 +186,8 @@ def _walk(
     """Appends the layers of `jaxpr` and of the functions that it calls (jit, custom derivatives).
 
     Args:
-      jaxpr: What is walked through.
-      inputs: For each of its arguments, positions in `layers` of the layers that it comes from.
+      jaxpr: The program.
+      inputs: Positions in `layers` of the layers that each of its arguments comes from.
       layers: The layers so far.
       outer: The stage that calls it: functions with a custom derivative have no name stack.
 

@@ -80,7 +80,7 @@ def augment(
       float32 [batch, height, width, 3]; in [-1, 1] with the defaults.
 
     Raises:
-      ValueError: for images or keys of another shape or type.
+      ValueError: For images or keys of another shape or type.
     """
     images = jnp.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3 or keys.shape != images.shape[:1]:
@@ -95,7 +95,7 @@ def augment(
         return _scale(distort_color(_uint8(images), choices), mean, std)
     if augmentation == "inception_fast":
         return _scale(distort_color_fast(_uint8(images), choices), mean, std)
-    return normalize(images, mean, std)
+    return scale_pixels(images, mean, std)
 
 
 def _scale(colors: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
@@ -106,7 +106,7 @@ def _scale(colors: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
     return (colors - center) / scale
 
 
-def normalize(
+def scale_pixels(
     images: ArrayLike,
     mean: Sequence[float] = (0.5, 0.5, 0.5),
     std: Sequence[float] = (0.5, 0.5, 0.5),
@@ -265,7 +265,7 @@ def mixup(key: Array, images: Array, labels: Array, alpha: float) -> tuple[Array
       alpha: Parameter of the distribution, above 0; a smaller one mixes less.
 
     Raises:
-      ValueError: for an odd batch, or labels that are not one row per image.
+      ValueError: For an odd batch, or labels that are not one row per image.
     """
     batch = images.shape[0]
     if batch % 2 or labels.ndim != 2 or len(labels) != batch:

@@ -220,7 +220,7 @@ def _central_crop(image: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def _center(height: int, width: int, size: int) -> Box:
-    """As torchvision's center_crop, for an image that is not smaller than the crop."""
+    """The box of torchvision's center_crop; the image must not be smaller than the crop."""
     return round((height - size) / 2), round((width - size) / 2), size, size
 
 

@@ -28,7 +28,7 @@ def check_trainable(config: ConfigDict, source: Source) -> None:
     """Refuses data of fewer than two classes, from which nothing can be learned.
 
     Raises:
-      DataError: for such data.
+      DataError: For such data.
     """
     if source.num_classes > 1:
         return

@@ -1,4 +1,4 @@
-"""From files to encoded images, and from these to pixels.
+"""Reads encoded images from files, and decodes them to pixels.
 
 libjpeg-turbo (simplejpeg) decodes JPEG, Pillow everything else. The EXIF orientation is ignored, as
 in TensorFlow and ImageNet pipelines. Damaged files are errors: most decoders silently fill missing
@@ -92,9 +92,9 @@ def decode(
     With `choose_box`, called once, only the pixels in the box that it returns.
 
     Raises:
-      BadImage: if the file is truncated or corrupt, even outside the box, or not an image, has more
+      BadImage: If the file is truncated or corrupt, even outside the box, or not an image, has more
         than `max_pixels`, or values without defined black and white; or for another kind of array.
-      MemoryError: if the pixels do not fit into memory.
+      MemoryError: If the pixels do not fit into memory.
     """
     if isinstance(image, np.ndarray):
         pixels = _rgb(image)
@@ -238,7 +238,7 @@ def _reduce(image: Image.Image) -> np.ndarray:
     """Reduces gray of more than 8 bits to 8 if black and white are defined, see the module.
 
     Raises:
-      BadImage: if they are not, with the range of the values.
+      BadImage: If they are not, with the range of the values.
     """
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
     low, high = values.min(), values.max()

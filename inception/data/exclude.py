@@ -22,7 +22,7 @@ class Excluded:
         """Reads the list.
 
         Raises:
-          DataError: if it cannot be read.
+          DataError: If it cannot be read.
         """
         self._file = file
         try:
@@ -50,7 +50,7 @@ class Excluded:
         """Refuses a list that excludes nothing, rather than silently evaluate everything.
 
         Raises:
-          DataError: with an example of the source's names.
+          DataError: With an example of the source's names.
         """
         if not any(source.name(index) in self for index in range(len(source))):
             raise DataError(

@@ -47,7 +47,7 @@ class FolderSource:
                 image's.
 
         Raises:
-            DataError: for a missing folder, no images, images in deeper folders, classes that are
+            DataError: For a missing folder, no images, images in deeper folders, classes that are
                 missing from the training folder (or empty there), one folder under two names, or
                 other files.
         """

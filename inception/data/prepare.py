@@ -53,7 +53,7 @@ def prepare(
         The data set's folder.
 
     Raises:
-        DataError: for an unknown data set, missing or truncated archives, a folder that cannot be
+        DataError: For an unknown data set, missing or truncated archives, a folder that cannot be
             written or exists but is incomplete, or a damaged TFRecord copy.
     """
     if name in ("folder", "fake"):

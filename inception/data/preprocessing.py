@@ -1,6 +1,6 @@
 """How an image becomes the network's input: plain data, saved with weights.
 
-crops.py does the host's half (crop and resize), `augment.normalize` the device's (scaling).
+crops.py does the host's half (crop and resize), `augment.scale_pixels` the device's (scaling).
 """
 
 import math
@@ -26,7 +26,7 @@ class Preprocessing:
       std: Standard deviation of red, green and blue. The defaults scale to [-1, 1].
 
     Raises:
-      ValueError: for another value; it names the field.
+      ValueError: For another value; it names the field.
     """
 
     image_size: int = 299

@@ -16,8 +16,8 @@ def naming(source: Source, example: int) -> Iterator[None]:
     """Adds an example's name to the errors of decoding and resizing it.
 
     Raises:
-      BadImage: for a BadImage or an error of OpenCV.
-      MemoryError: for a MemoryError; another image may have taken the memory, so this is not a
+      BadImage: For a BadImage or an error of OpenCV.
+      MemoryError: For a MemoryError; another image may have taken the memory, so this is not a
         BadImage.
     """
     try:
@@ -46,9 +46,9 @@ def read_example(
     With `choose_box`, only the box that it returns: see `decode`.
 
     Raises:
-      BadImage: if the image cannot be decoded.
-      DataError: if the record is missing, or its label is outside the source's classes.
-      MemoryError: if the pixels do not fit into memory. Each of these names the example.
+      BadImage: If the image cannot be decoded.
+      DataError: If the record is missing, or its label is outside the source's classes.
+      MemoryError: If the pixels do not fit into memory. Each of these names the example.
     """
     try:
         with naming(source, example):

@@ -33,7 +33,7 @@ class RecordSource:
         """Opens `split`, any tfds split expression ("train[:90%]"), of the data set `name`.
 
         Raises:
-            DataError: if the data set, its ArrayRecord files or the split are missing or empty, or
+            DataError: If the data set, its ArrayRecord files or the split are missing or empty, or
                 its features are not an `image` and a `label`.
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -129,7 +129,7 @@ def builder_class(name: str) -> Any:
     """Returns the class that can prepare a data set: tfds's, ours or one that was registered.
 
     Raises:
-        DataError: for an unknown name, with similar known ones.
+        DataError: For an unknown name, with similar known ones.
     """
     import tensorflow_datasets as tfds
 
@@ -150,7 +150,7 @@ def file_instructions(name: str, splits: Iterable[Any], split: str) -> list:
     """Returns tfds's file instructions (filename, skip, take, ...) of a split expression.
 
     Raises:
-        DataError: for an unknown or empty split, with those of the data set `name`.
+        DataError: For an unknown or empty split, with those of the data set `name`.
     """
     from tensorflow_datasets.core.splits import SplitDict
 

@@ -52,7 +52,7 @@ class ArraySource:
                 label + 1.
 
         Raises:
-            DataError: for labels of another shape or type.
+            DataError: For labels of another shape or type.
         """
         self._images, self._labels = images, np.asarray(labels)
         shape, kind = self._labels.shape, self._labels.dtype
@@ -142,7 +142,7 @@ def open_source(
         on_bad_record: "fail", or "skip": leave out a folder's files whose suffix is not an image's.
 
     Raises:
-        DataError: for an unknown data set or split, an empty one, files that are not images, or
+        DataError: For an unknown data set or split, an empty one, files that are not images, or
             missing data; then the message says how to get them.
     """
     match dataset:

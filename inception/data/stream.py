@@ -67,7 +67,7 @@ def train_stream(
     Raises:
       DataError: at once if batch_size is not divisible by process_count, or the source is empty or
         multi-label; later for a label outside the source's classes or a missing record.
-      BadImage: if a record cannot be decoded and on_bad_record is "fail", or 100 in a row.
+      BadImage: If a record cannot be decoded and on_bad_record is "fail", or 100 in a row.
     """
     if batch_size % process_count:
         raise DataError(
@@ -166,8 +166,8 @@ def eval_stream(
       batch.
 
     Raises:
-      DataError: for a label outside the source's classes or a missing record.
-      BadImage: if a record cannot be decoded, because every example counts.
+      DataError: For a label outside the source's classes or a missing record.
+      BadImage: If a record cannot be decoded, because every example counts.
     """
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
@@ -219,8 +219,8 @@ def predict_stream(
       -1, and a black image, for a bad image and in the padding of the last batch.
 
     Raises:
-      BadImage: if an image cannot be decoded and there is no `on_error`.
-      MemoryError: if its pixels do not fit into memory and there is no `on_error`.
+      BadImage: If an image cannot be decoded and there is no `on_error`.
+      MemoryError: If its pixels do not fit into memory and there is no `on_error`.
     """
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from inception.data.sources import Source
 from inception.data.stream import eval_stream
 from inception.distributed import sharding
 from inception.evaluation import metrics
-from inception.network.model import WEIGHTS, Inception
+from inception.network.model import WEIGHT_KINDS, Inception
 from inception.predict.predictor import Predictor
 
 
@@ -44,7 +44,7 @@ class Evaluator:
       mesh: Devices to evaluate on.
       preprocessings: Preprocessing for each model; None for the config's. Every image is read once
         for each different way to crop and resize it.
-      classes: For each model, the classes of the network that the data's classes are, int32
+      classes: For each model, the network's class of every class of the data, int32
         [classes of the data], or None if they are the same; None if they are for all models.
 
     Raises:
@@ -95,7 +95,7 @@ class Evaluator:
           `metrics.summarize`.
         """
         same = all(member.variables("ema") is member.variables("raw") for member in members)
-        kinds = ("ema",) if same else WEIGHTS
+        kinds = ("ema",) if same else WEIGHT_KINDS
         predictors = {kind: self._predictors(members, kind) for kind in kinds}
         totals: dict[str, dict] = {kind: {} for kind in kinds}
         for images, batch in self._batches():
@@ -103,7 +103,7 @@ class Evaluator:
                 parts = self._parts(predictors[kind], images)
                 totals[kind] = metrics.add(totals[kind], self._count(parts, batch))
             after_batch()
-        return self._results(step, {kind: totals.get(kind, totals["ema"]) for kind in WEIGHTS})
+        return self._results(step, {kind: totals.get(kind, totals["ema"]) for kind in WEIGHT_KINDS})
 
     def _results(self, step: int, totals: dict[str, dict]) -> dict:
         config, examples = self._config.eval, int(totals["ema"]["examples"])
@@ -189,7 +189,7 @@ def _geometry(preprocessing: Preprocessing) -> Preprocessing:
 
 @partial(jax.jit, static_argnames="crops")
 def _some_crops(images: jax.Array, first: int, crops: int) -> jax.Array:
-    """From [batch, all crops, height, width, 3] `crops` of each image, the batch's first axis."""
+    """[batch, all crops, height, width, 3] -> [batch * crops, height, width, 3], from `first`."""
     images = jax.lax.dynamic_slice_in_dim(images, first, crops, axis=1)
     return images.reshape(-1, *images.shape[2:])
 
@@ -207,7 +207,7 @@ def _log_probabilities(
 
     Args:
       outputs: Outputs of the network, with "logits" [batch * crops, classes of the network].
-      classes: For each class of the data the class of the network, int32 [classes]; None if they
+      classes: The network's class of each class of the data, int32 [classes]; None if they
         are the same.
       present: False for classes that cannot be the answer, bool [classes]; None if all can.
       crops: Number of crops of each image.

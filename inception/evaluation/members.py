@@ -43,7 +43,7 @@ class Member:
       weights: The "raw" and the "ema" variables; imported weights are both.
       preprocessing: Preprocessing of the images.
       has_own_preprocessing: Whether the preprocessing came with the weights.
-      classes: For each class of the data, the class of the network, int32 [classes of the data];
+      classes: The network's class of each class of the data, int32 [classes of the data];
         None if they are the same.
     """
 
@@ -153,7 +153,7 @@ def _of_weights(config: ConfigDict, path: str, pretrained: Pretrained, source: S
 def classes_of(
     path: str, labels: Sequence[str], num_classes: int, source: Source
 ) -> np.ndarray | None:
-    """For each class of the data the class of a network, by name if both have names.
+    """The network's class of each class of the data, by name if both have names.
 
     ImageNet's classes are also found by their WordNet ids. Classes that the data does not have,
     such as the background, cannot be the answer. If names do not match and there are equally many

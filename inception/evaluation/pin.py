@@ -1,11 +1,11 @@
-"""What only a machine with internet can say about the published files of weights.
+"""Measures the published files of weights, on a machine with internet.
 
     python -m inception.evaluation.pin [NAME ...] [--images=FOLDER]
 
-Run once, by somebody who has the network, this downloads every file, or those of these names,
+This downloads every file, or those of the given names,
 prints the sizes and digests that weights/registry.py lacks, compares our network with the original
 library's where that is installed, and evaluates on ImageNet's validation images, which are in
-FOLDER/ID/FILE.JPEG, ID such as n01440764. The status is 1 if a file cannot be had or read.
+FOLDER/ID/FILE.JPEG with an ID such as n01440764. The status is 1 if a file cannot be had or read.
 """
 
 import sys
@@ -31,19 +31,19 @@ _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 @dataclass(frozen=True)
 class Result:
-    """What was found out about a file.
+    """The measurements of a file.
 
     Attributes:
-      published: what it is called.
+      published: Its row in the registry.
       size: Bytes.
-      sha256: of the file.
-      commit: of the repository, "" for a file.
-      difference: the largest relative one from the original library's endpoints, or why there is
-        none.
-      top1: Percent of the images, or None where there are no images or no such classes.
-      top5: likewise.
-      images: how many.
-      problem: why the file could not be had or read, "" if it could.
+      sha256: SHA-256 of the file.
+      commit: Commit of the repository, "" for a file.
+      difference: Largest relative difference from the original library's endpoints, or the reason
+        why it was not measured.
+      top1: Top-1 accuracy in percent; None if it was not measured.
+      top5: Top-5 accuracy in percent; None if it was not measured.
+      images: Number of images.
+      problem: Reason why the file could not be downloaded or read, "" if it could.
     """
 
     published: Published
@@ -61,8 +61,8 @@ def examine(published: Published, images: Path | None = None) -> Result:
     """Downloads, reads, compares and evaluates.
 
     Args:
-      published: what.
-      images: a folder of ImageNet's validation images, in folders called by WordNet ids.
+      published: The weights.
+      images: Folder of ImageNet's validation images, in folders named by WordNet ids.
     """
     try:
         path = locate.locate(published, refresh=True)
@@ -97,11 +97,11 @@ def evaluate(loaded: Pretrained, folder: Path) -> tuple[np.ndarray | None, int]:
     """The shares of images whose class is the first answer, and is among the first five.
 
     Args:
-      loaded: weights of ImageNet's 1000 classes, in WordNet's order; others are not evaluated.
-      folder: with a folder of images for each class, called by its WordNet id.
+      loaded: Weights of ImageNet's 1000 classes, in WordNet's order; others are not evaluated.
+      folder: Folder with a folder of images for each class, named by its WordNet id.
 
     Raises:
-      UserError: if there are no such images.
+      UserError: If there are no such images.
     """
     ids = {wordnet: number for number, wordnet in enumerate(imagenet_names())}
     if loaded.model.num_classes != len(ids):
@@ -109,7 +109,9 @@ def evaluate(loaded: Pretrained, folder: Path) -> tuple[np.ndarray | None, int]:
     files = sorted(path for path in folder.glob("n*/*") if path.suffix.lower() in _SUFFIXES)
     files = [path for path in files if path.parent.name in ids]
     if not files:
-        raise UserError(f"--images={folder} holds no images ID/FILE.JPEG, ID such as n01440764")
+        raise UserError(
+            f"--images={folder} does not contain images ID/FILE.JPEG, e.g. n01440764/1.JPEG"
+        )
     predictor = Predictor(loaded.model, loaded.variables, loaded.preprocessing)
     right, seen = np.zeros(2), 0
     for index, outputs in predictor.stream([str(path) for path in files]):
@@ -123,7 +125,7 @@ def evaluate(loaded: Pretrained, folder: Path) -> tuple[np.ndarray | None, int]:
 
 
 def lines(results: list[Result]) -> str:
-    """For registry.py: what it lacks, or has otherwise."""
+    """The sizes, digests and commits that registry.py lacks or states otherwise, one line each."""
     rows = []
     for result in results:
         published = result.published
@@ -138,7 +140,7 @@ def lines(results: list[Result]) -> str:
 
 
 def table(results: list[Result]) -> str:
-    """For the README, in Markdown."""
+    """The results as a Markdown table."""
 
     def percent(first: float | None, fifth: float | None) -> str:
         return f"{first:.2f} / {fifth:.2f}" if first else ""

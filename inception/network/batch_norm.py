@@ -11,7 +11,7 @@ from inception.ops.normalize import Pool, affine, normalize, pooled, scale_and_s
 
 
 class Coefficients(NamedTuple):
-    """What a normalization is made of, each float32 [channels]."""
+    """The parameters and running statistics of a normalization, each float32 [channels]."""
 
     scale: jax.Array
     bias: jax.Array
@@ -47,7 +47,7 @@ class BatchNorm(nn.Module):
 
     def __call__(self, x: jax.Array, relu: bool = False) -> jax.Array:
         """Normalizes `x` [batch, height, width, channels]; with `relu` a ReLU follows."""
-        y, statistics = self.normalize(x, self.coefficients(x.shape[-1]), relu)
+        y, statistics = self.with_coefficients(x, self.coefficients(x.shape[-1]), relu)
         self.update(statistics)
         return y
 
@@ -63,7 +63,7 @@ class BatchNorm(nn.Module):
         return Coefficients(scale, bias, mean.value, var.value)
 
     @nn.nowrap
-    def normalize(
+    def with_coefficients(
         self, x: jax.Array, coefficients: Coefficients, relu: bool, pool: Pool | None = None
     ) -> tuple[jax.Array, jax.Array | None]:
         """Normalizes by given coefficients; `pool`, a maximum of the result, needs `scale=False`.
@@ -81,7 +81,7 @@ class BatchNorm(nn.Module):
         return y.reshape(x.shape[0], *y.shape[2:]), jnp.stack([mean, var]).mean(axis=1)
 
     def update(self, statistics: jax.Array | None) -> None:
-        """Moves the running averages towards a batch's statistics, if there are any."""
+        """Moves the running averages toward a batch's statistics, if there are any."""
         if statistics is None:
             return
         for name, statistic in zip(("mean", "var"), statistics, strict=True):

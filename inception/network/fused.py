@@ -31,7 +31,7 @@ Head = tuple[AvgPool | None, ConvBN]  # how a branch begins: a 1x1, perhaps with
 
 
 def concat(x: jax.Array, *branches: Branch) -> jax.Array:
-    """As `layers.concat`, with rewrites 1 and 2."""
+    """`layers.concat` with rewrites 1 and 2."""
     heads, rests = zip(*map(_split, branches), strict=True)
     siblings = [head for head in heads if head]
     if len(siblings) < 2:
@@ -75,19 +75,19 @@ def _together(x: jax.Array, heads: Sequence[Head]) -> list[jax.Array]:
             bias = jnp.concatenate([bias_of[name] for name in names])
             part = activation(add_bias(part, bias), relu)
         else:
-            (part,) = _normalize(part, group, [None])
+            (part,) = _batch_norm(part, group, [None])
         outputs |= zip(names, jnp.split(part, ends[:-1], axis=-1), strict=True)
     return [outputs[head.name] for _, head in heads]
 
 
-def _normalize(
+def _batch_norm(
     y: jax.Array, convs: Sequence[ConvBN], pools: Sequence[PoolFunction | None]
 ) -> list[jax.Array]:
-    """Normalizations and ReLUs of channels side by side, as one: the result under each pool."""
+    """Joined normalizations and ReLUs of the convolutions' outputs `y`: the result of each pool."""
     norms, widths = [conv.bn for conv in convs], [conv.width for conv in convs]
     coefficients = [norm.coefficients(width) for norm, width in zip(norms, widths, strict=True)]
     joined = Coefficients(*map(jnp.concatenate, zip(*coefficients, strict=True)))
-    results = [norms[0].normalize(y, joined, convs[0].relu, pool) for pool in pools]
+    results = [norms[0].with_coefficients(y, joined, convs[0].relu, pool) for pool in pools]
     _, statistics = results[0]
     if statistics is not None:
         parts = jnp.split(statistics, list(accumulate(widths[:-1])), axis=-1)
@@ -99,13 +99,13 @@ def _normalize(
 def run(
     stages: Sequence[nn.Module], x: jax.Array, frozen: Collection[str] = ()
 ) -> Iterator[tuple[str, jax.Array]]:
-    """As `layers.run`, with rewrite 3."""
+    """`layers.run` with rewrite 3."""
     pooled = None  # the next stage's output, where it is known already
     for stage, following in zip_longest(stages, stages[1:]):
         if pooled is not None:
             x, pooled = pooled, None
         elif isinstance(stage, ConvBN) and isinstance(following, Pool) and _keeps_order(stage):
-            x, pooled = _normalize(stage.conv(x), [stage], [None, following.pool])
+            x, pooled = _batch_norm(stage.conv(x), [stage], [None, following.pool])
         else:
             x = stage(x)
         if stage.name in frozen:

@@ -112,7 +112,7 @@ class ConvBN(nn.Module):
 
 
 def activation(x: jax.Array, relu: bool) -> jax.Array:
-    """What is left of `BatchNorm` where there is no normalization."""
+    """The ReLU alone: takes the place of `BatchNorm` where there is no normalization."""
     return nn.relu(x) if relu else x
 
 

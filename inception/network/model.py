@@ -1,4 +1,4 @@
-"""Inception-v2 and Inception-v3: the stages in order, the grid of a 299x299 input beside each."""
+"""Inception-v2 and Inception-v3: the stages in order, with the grid of a 299x299 input."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -46,7 +46,7 @@ STEMS: dict[str, tuple[Callable[..., list[nn.Module]], int]] = {
 }
 
 HEADS = ("AuxLogits", "Logits")  # what follows the stages, in order
-WEIGHTS = ("ema", "raw")  # the running averages of a run's weights, and the weights themselves
+WEIGHT_KINDS = ("ema", "raw")  # the running averages of a run's weights, and the weights themselves
 
 NETWORK_CHOICES = {
     "outline": ("released", "table1"),

@@ -206,7 +206,7 @@ class Figure9(nn.Module):
 
     Attributes:
       conv: Makes a convolution.
-      branches: As in `Figure10`.
+      branches: The branches, as in `Figure10`.
       pool: Pool that halves the grid.
       concat: Joins the branches.
       pool_first: Pool, then convolve; otherwise convolve, then pool.

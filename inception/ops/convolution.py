@@ -71,15 +71,16 @@ _kernel_of: ContextVar[_KernelOf] = ContextVar("_kernel_of", default=lambda *sam
 def prepare_kernels() -> Iterator[list[jax.Array]]:
     """Collects the kernels of the convolutions that are traced inside, in their order.
 
-    They are as `conv` is fastest with: siblings already one kernel, cast, in oneDNN's own layout.
+    They are in the form that is fastest for `conv`: siblings joined to one kernel, cast, and in
+    oneDNN's blocked layout.
     Prepared once, they serve many calls of the same network (`with_kernels`).
     """
     kernels: list[jax.Array] = []
 
     def collect(kernel: jax.Array, geometry: onednn.Geometry) -> tuple:
-        packed = geometry._replace(packed=True)
+        blocked = geometry._replace(blocked=True)
         used = is_onednn_used(kernel.dtype)
-        kernels.append(onednn.packed_kernel.bind(kernel, geometry=packed) if used else kernel)
+        kernels.append(onednn.blocked_kernel.bind(kernel, geometry=blocked) if used else kernel)
         return kernel, geometry
 
     with _kernels(collect):
@@ -95,7 +96,7 @@ def with_kernels(kernels: Sequence[jax.Array]) -> Iterator[None]:
         the same platform and image size.
     """
     remaining = iter(kernels)
-    with _kernels(lambda _, geometry: (next(remaining), geometry._replace(packed=True))):
+    with _kernels(lambda _, geometry: (next(remaining), geometry._replace(blocked=True))):
         yield
 
 

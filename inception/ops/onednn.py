@@ -22,21 +22,21 @@ _TARGET = "inception_onednn"
 
 
 class Geometry(NamedTuple):
-    """What a convolution's arrays look like."""
+    """The shapes of a convolution's arrays, and how it is computed."""
 
     x: tuple[int, ...]  # [batch, height, width, channels]
     kernel: tuple[int, ...]  # [height, width, channels, features]
     y: tuple[int, ...]  # [batch, height', width', features]
     stride: int
-    padding: tuple[tuple[int, int], ...]  # above and below, left and right
-    packed: bool = False  # whether the kernel is in oneDNN's own layout
+    padding: tuple[tuple[int, int], ...]  # (top, bottom), (left, right)
+    blocked: bool = False  # whether the kernel is in oneDNN's blocked layout
 
 
 def geometry_of(x: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: str) -> Geometry:
     """The geometry of a convolution of arrays of these shapes.
 
     Raises:
-      ValueError: when they do not fit.
+      ValueError: If they do not fit.
     """
     if len(x) != 4 or len(kernel) != 4 or x[3] != kernel[2]:
         raise ValueError(
@@ -59,7 +59,7 @@ def takes(*arrays: jax.Array) -> bool:
 
 @cache
 def load() -> bool:
-    """Makes oneDNN's convolutions known to XLA; False where they are not installed, or unusable."""
+    """Registers oneDNN's convolutions with XLA; False if they cannot be loaded."""
     extension = util.find_spec("inception.ops._onednn")
     try:
         files = metadata.files("onednn-cpu-gomp") or []
@@ -70,11 +70,11 @@ def load() -> bool:
         return False
     try:
         _load_passive(str(library))
-        convolve = jax.ffi.pycapsule(ctypes.CDLL(extension.origin).Convolve)
+        convolve = jax.ffi.pycapsule(ctypes.CDLL(extension.origin).InceptionConvolve)
         jax.ffi.register_ffi_target(_TARGET, convolve, platform="cpu")
     except (OSError, AttributeError, RuntimeError) as error:
         warnings.warn(
-            f"convolutions are XLA's, for oneDNN's cannot be loaded ({error}). "
+            f"oneDNN's convolutions cannot be loaded ({error}), so XLA's are used. "
             'Build them again: pip install -e ".[cpu]"',
             stacklevel=2,
         )
@@ -85,7 +85,7 @@ def load() -> bool:
 def _load_passive(library: str) -> None:
     """Loads oneDNN with an OpenMP whose threads sleep between convolutions.
 
-    They would go on spinning, on the cores that XLA needs next. OpenMP reads the variable when it
+    They would keep spinning on the cores that XLA needs next. OpenMP reads the variable when it
     is loaded.
     """
     before = os.environ.get("OMP_WAIT_POLICY")
@@ -99,7 +99,7 @@ def _load_passive(library: str) -> None:
 
 
 def _by_xla(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """XLA's convolution, for platforms that oneDNN does not serve; there nothing is packed."""
+    """XLA's convolution, for platforms without oneDNN, whose kernels are not blocked."""
     strides, dimensions = (geometry.stride,) * 2, ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
         x, kernel, strides, geometry.padding, dimension_numbers=dimensions
@@ -116,7 +116,7 @@ def _kernel_gradient_by_xla(x: jax.Array, dy: jax.Array, geometry: Geometry) -> 
     return jax.linear_transpose(lambda kernel: _by_xla(x, kernel, geometry), kernel)(dy)[0]
 
 
-def _packed_by_xla(kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def _kernel_by_xla(kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return kernel
 
 
@@ -146,7 +146,7 @@ def _primitive(name: str, shape: str, elsewhere: Callable) -> Primitive:
 
 
 def _one_by_one(primitive: Primitive, arrays: tuple, axes: tuple, geometry: Geometry):
-    """Under vmap: a convolution after the other."""
+    """The rule for vmap: one convolution after the other."""
 
     def one(mapped: list) -> jax.Array:
         rest = iter(mapped)
@@ -161,7 +161,7 @@ def _one_by_one(primitive: Primitive, arrays: tuple, axes: tuple, geometry: Geom
 output = _primitive("output", "y", _by_xla)
 input_gradient = _primitive("input_gradient", "x", _input_gradient_by_xla)
 kernel_gradient = _primitive("kernel_gradient", "kernel", _kernel_gradient_by_xla)
-packed_kernel = _primitive("packed_kernel", "kernel", _packed_by_xla)
+blocked_kernel = _primitive("blocked_kernel", "kernel", _kernel_by_xla)
 
 # Each is linear in both of its arrays, and its transposes are the other two.
 ad.defbilinear(

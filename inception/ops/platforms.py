@@ -1,4 +1,4 @@
-"""Which platform a program is traced for, which references it uses, and the cores there are."""
+"""The platform that a program is traced for, the references that it uses, and the host's cores."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from jax import lax
 
 GPU = ("cuda", "rocm")
 TPU = ("tpu",)
-ANY = "any"  # for `compiled_for`: no platform in particular, so that `by_platform` uses the default
+ANY = "any"  # for `compiled_for`: any platform, so that `by_platform` uses the default
 OPERATIONS = ("conv", "normalize", "max_pool", "barrier")
 
 _platform: ContextVar[str | None] = ContextVar("_platform", default=None)
@@ -26,7 +26,7 @@ def cores() -> int:
 
 @contextmanager
 def compiled_for(platform: str) -> Iterator[None]:
-    """What is traced inside, or in the function that this decorates, is for one platform alone.
+    """Programs traced inside, or in the function that this decorates, are for one platform only.
 
     Programs of one platform are traced in two thirds of the time. Functions under their own
     `jax.jit`, `jax.checkpoint` or `lax.cond` must not call `by_platform`: JAX may have cached their
@@ -45,7 +45,7 @@ def compiled_for(platform: str) -> Iterator[None]:
 
 @contextmanager
 def reference(*operations: str) -> Iterator[None]:
-    """What is traced inside computes these operations by their references.
+    """Programs traced inside compute these operations by their references.
 
     Args:
       *operations: Names out of `OPERATIONS`.
@@ -84,7 +84,7 @@ def by_platform(*arrays: Any, default: Callable, **functions: Callable) -> Any:
 
 
 def barrier(arrays: Any, *platforms: str) -> Any:
-    """The arrays, unchanged, behind an optimization barrier on these platforms.
+    """The arrays, unchanged, passed through an optimization barrier on these platforms.
 
     The compiler shares nothing across it: what is cheaper to compute twice than to store is
     computed twice. The reference has no barrier.

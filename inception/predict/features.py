@@ -38,7 +38,7 @@ def write_features(
       The shape of the features, [images, ...].
 
     Raises:
-      UserError: if `output` exists or is in a bucket, or no file can be read.
+      UserError: If `output` exists or is in a bucket, or no file can be read.
     """
     output = local_path(output)
     if output.exists():

@@ -21,7 +21,7 @@ def find_images(paths: Sequence[str]) -> list[str]:
     is searched once, see `images_below`.
 
     Raises:
-      UserError: if a folder contains no images.
+      UserError: If a folder contains no images.
     """
     found = []
     for path in paths:
@@ -62,7 +62,7 @@ def check_some(read: int, files: Sequence[str]) -> None:
     """Says how many files could not be read.
 
     Raises:
-      UserError: if none could.
+      UserError: If none could.
     """
     if not read:
         raise UserError(f"none of {len(files):,} files could be read")

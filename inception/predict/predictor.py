@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from inception.data.augment import normalize
+from inception.data.augment import scale_pixels
 from inception.data.preprocessing import Preprocessing
 from inception.distributed import sharding
 from inception.network.fused import fold_batch_norm
@@ -40,7 +40,7 @@ class Predictor:
       mesh: The devices; None for all of this process.
 
     Raises:
-      ValueError: for an unknown endpoint, or a batch_size below 1.
+      ValueError: For an unknown endpoint, or a batch_size below 1.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Predictor:
           "logits" float32 [n, classes] and the endpoints, [n, ...].
 
         Raises:
-          ValueError: for images of another type or shape.
+          ValueError: For images of another type or shape.
         """
         images, size = np.asarray(images), self.preprocessing.image_size
         if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
@@ -137,8 +137,8 @@ class Predictor:
           their outputs.
 
         Raises:
-          BadImage: for an image that cannot be read, without `on_error`.
-          MemoryError: for one whose pixels do not fit into memory, without `on_error`.
+          BadImage: For an image that cannot be read, without `on_error`.
+          MemoryError: For one whose pixels do not fit into memory, without `on_error`.
         """
         from inception.data.decode import MAX_PIXELS  # OpenCV and Grain serve only this
         from inception.data.stream import predict_stream
@@ -157,7 +157,7 @@ class Predictor:
                 yield batch["index"][good], self._batch(batch["image"][good, 0])
 
     def _batch(self, images: np.ndarray) -> Outputs:
-        """At most `_limit` images, padded to one of few sizes, as each size is compiled."""
+        """Pads at most `_limit` images to one of a few sizes, as each size is compiled."""
         size = self.mesh.size
         while size < len(images):
             size = min(2 * size, self._limit)
@@ -200,7 +200,7 @@ def _forward(variables: dict, kernels: list, images: jax.Array, *, model, endpoi
 def _apply(variables: dict, images: jax.Array, *, model: Inception, mean, std, aux_head: bool):
     """All outputs by name."""
     logits, endpoints = model.apply(
-        variables, normalize(images, mean, std), train=False, aux_head=aux_head
+        variables, scale_pixels(images, mean, std), train=False, aux_head=aux_head
     )
     return {"logits": logits, **endpoints}
 

@@ -32,7 +32,7 @@ def training_rows(
     """A few examples, one per row: as stored, then augmented in epoch 0, 1, ...
 
     Raises:
-      DataError: for data that cannot be read, as `train_stream` does.
+      DataError: For data that cannot be read, as `train_stream` does.
     """
     few = _few(source, EXAMPLES, max_pixels)
     size = len(few)  # a batch is an epoch, with every example
@@ -57,7 +57,7 @@ def evaluation_rows(
     """A few examples with their single crops, or two, one per row, with some of their many crops.
 
     Raises:
-      DataError: for data that cannot be read, as `eval_stream` does.
+      DataError: For data that cannot be read, as `eval_stream` does.
     """
     few = _few(source, 2 * COLUMNS if crops == 1 else 2, max_pixels)
     batch = next(eval_stream(few, preprocessing, batch_size=len(few) * crops, crops=crops))

@@ -10,8 +10,8 @@ that percentile.) A spike is applied like any other step. Both are recorded in a
     {"step": 41, "event": "skipped", "loss": null, "grad_norm": null, "learning_rate": 0.045,
      "block_grad_norms": {"Mixed_5b": null, ...}, "examples": {"3": [17, 4, ...]}}
 
-where `examples` are indices of the training data by epoch, in the batch's order, and null stands
-for a number that is not finite.
+where `examples` are indices of the training data by epoch, in the batch's order, and null is a
+number that is not finite.
 """
 
 import math

@@ -18,7 +18,7 @@ from inception.weights import locate, registry
 from inception.weights.files import WeightsError, files_of
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import (
-    DESCRIPTION,
+    DESCRIPTION_FILE,
     Pretrained,
     describe,
     from_run,
@@ -45,7 +45,7 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     """Whatever holds this network's weights: imported ones, a file of anybody's, or a run.
 
     Args:
-      path: a directory that `save` wrote; a file of torchvision, timm, Keras, slim,
+      path: A directory that `save` wrote; a file of torchvision, timm, Keras, slim,
         research/inception or pytorch-fid; a folder of timm's or Keras's as Hugging Face has it,
         config.json and model.safetensors or model.weights.h5; or a run's workdir or
         WORKDIR/checkpoints/STEP, on a disk or in a bucket, whose running averages are taken. If
@@ -54,8 +54,8 @@ def load_any(path: str | os.PathLike) -> Pretrained:
         it is on this machine.
 
     Raises:
-      WeightsError: when it is none of these, cannot be downloaded, or cannot be read.
-      CheckpointError: when a run's checkpoint is not there or cannot be read.
+      WeightsError: If it is none of these, cannot be downloaded, or cannot be read.
+      CheckpointError: If a run's checkpoint does not exist or cannot be read.
     """
     if published := locate.named(path):
         return locate.load(published)
@@ -67,13 +67,13 @@ def load_any(path: str | os.PathLike) -> Pretrained:
     if is_run(path):
         return from_run(path)
     workdir = resolve_workdir(path)
-    if (workdir / DESCRIPTION).exists():
+    if (workdir / DESCRIPTION_FILE).exists():
         return load(os.fspath(path))
     try:
         files_of(os.fspath(path))
     except WeightsError as error:
         kinds = (
-            f"{DESCRIPTION} (imported weights), config.json and model.safetensors (timm), or "
+            f"{DESCRIPTION_FILE} (imported weights), config.json and model.safetensors (timm), or "
             "config.json and checkpoints/ (a run)"
         )
         what = "a directory without" if workdir.is_dir() else "neither a file nor a directory with"
@@ -84,7 +84,7 @@ def load_any(path: str | os.PathLike) -> Pretrained:
 
 
 def _what_else(path: str | os.PathLike) -> str:
-    """What to say of a path where there are no weights."""
+    """Advice for a path without weights, appended to the error."""
     if not is_local(path):
         return "In a bucket only runs are looked for"
     near = registry.nearest(os.fspath(path))

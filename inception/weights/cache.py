@@ -1,4 +1,4 @@
-"""Where files of weights are on this machine: in our cache, or in those of other libraries.
+"""The files of weights on this machine: in our cache, or in those of other libraries.
 
 A file is identified by its digest, never by its name alone. The caches of PyTorch's hub, Hugging
 Face and Keras are read and never written to. Ours is INCEPTION_CACHE, or inception/ in
@@ -26,15 +26,15 @@ VARIABLE = "INCEPTION_CACHE"
 
 @dataclass(frozen=True)
 class File:
-    """A file as it must be, and where our cache has it.
+    """A file in our cache, and what its content must be.
 
     Attributes:
-      path: in our cache.
-      urls: Addresses, the first one first.
-      size: Bytes, 0 where they are not known.
-      sha256: Hexadecimal, "" where it is not known; likewise the others.
-      md5: likewise.
-      git: the SHA-1 that git, and so the hub, calls a small file by.
+      path: Path in our cache.
+      urls: Addresses, tried in this order.
+      size: Number of bytes; 0 if unknown.
+      sha256: SHA-256 in hexadecimal, "" if unknown.
+      md5: MD5 in hexadecimal, "" if unknown.
+      git: SHA-1 that git, and so the hub, identifies a small file by; "" if unknown.
     """
 
     path: Path
@@ -49,7 +49,7 @@ def folder() -> Path:
     """Our cache.
 
     Raises:
-      WeightsError: where nothing says where it is to be, or it is in a bucket.
+      WeightsError: If no variable says where it is, or it is in a bucket.
     """
     if not is_local(os.environ.get(VARIABLE, "")):
         raise WeightsError(
@@ -83,7 +83,7 @@ def _below(folder: Path | None, *parts: str) -> Path | None:
 
 
 def file_of(published: Published) -> File:
-    """The file of something published that is not a repository; its digest, if it is known here."""
+    """The file of published weights that are not a repository, with its digest if it is known."""
     prefix = f"{published.sha256[:16]}-" if published.sha256 else ""
     path = folder() / "weights" / f"{prefix}{published.file}"
     sha256 = published.sha256 or recorded(path)
@@ -91,7 +91,7 @@ def file_of(published: Published) -> File:
 
 
 def recorded(path: Path) -> str:
-    """The SHA-256 that was written down for a file, in sha256sum's format; "" if none was."""
+    """The SHA-256 that `record` wrote for a file, in sha256sum's format; "" if there is none."""
     try:
         return _record(path).read_text().split()[0]
     except (OSError, ValueError, IndexError):
@@ -99,7 +99,7 @@ def recorded(path: Path) -> str:
 
 
 def record(path: Path, sha256: str) -> None:
-    """Writes down what a file is, so that it is noticed if it changes."""
+    """Writes a file's SHA-256 next to it, so that a later change is noticed."""
     _record(path).write_text(f"{sha256}  {path.name}\n")
 
 
@@ -108,7 +108,7 @@ def _record(path: Path) -> Path:
 
 
 def find(file: File, elsewhere: Iterator[Path] | tuple[Path, ...] = ()) -> Path | None:
-    """The file in our cache or at other places; what has its name but other content is reported."""
+    """The file in our cache or elsewhere; one with its name but other content is reported."""
     for path in (file.path, *elsewhere):
         if path.is_file():
             if not (problem := mismatch(path, file)):
@@ -130,7 +130,7 @@ def mismatch(path: Path, file: File) -> str:
 
 
 def digest(path: Path, kind: str = "sha256") -> str:
-    """Of a file's content: "sha256", "md5", or "git", as git calls it."""
+    """The digest of a file's content; `kind` is "sha256", "md5" or "git" (a blob's SHA-1)."""
     hashed = hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=kind == "sha256")
     if kind == "git":
         hashed.update(f"blob {path.stat().st_size}\0".encode())
@@ -141,7 +141,7 @@ def digest(path: Path, kind: str = "sha256") -> str:
 
 
 def others(published: Published) -> Iterator[Path]:
-    """Where PyTorch's hub and Keras would have a file."""
+    """The paths of a file in the caches of PyTorch's hub and Keras."""
     torch = named("TORCH_HOME") or _below(_cache_home(), "torch")
     keras = named("KERAS_HOME") or _below(_home(), ".keras")
     for place in (_below(torch, "hub", "checkpoints"), _below(keras, "models")):
@@ -150,11 +150,11 @@ def others(published: Published) -> Iterator[Path]:
 
 
 def hugging_face() -> Path | None:
-    """Where Hugging Face's libraries keep repositories."""
+    """The folder in which Hugging Face's libraries keep repositories."""
     hub = named("HF_HUB_CACHE") or named("HUGGINGFACE_HUB_CACHE") or _below(named("HF_HOME"), "hub")
     return hub or _below(_cache_home(), "huggingface", "hub")
 
 
 def say(line: str) -> None:
-    """Tells the person who runs the program; the output stays for what was asked for."""
+    """Prints a message to stderr; stdout is for what was asked for."""
     print(line, file=sys.stderr, flush=True)

@@ -32,13 +32,13 @@ _METHODS = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a card tells of a run.
+    """The run that a card describes.
 
     Attributes:
-      name: Of the run.
-      step: Of the checkpoint.
+      name: Name of the run.
+      step: Step of the checkpoint.
       weights: "ema" or "raw", which of its weights are published.
-      config: The run's.
+      config: The run's config.
       images: Number of images that it trained on, 0 if unknown.
       evaluations: Results of this checkpoint as evaluation writes them, each with the config that
         it was made with.
@@ -57,7 +57,7 @@ def write(pretrained: Pretrained, run: Run, license: str, usage: Mapping[str, st
 
     Args:
       pretrained: The weights.
-      run: Where they are from.
+      run: The run that they are from.
       license: Identifier of the hub, such as "apache-2.0", or "" if not stated.
       usage: Lines of Python that load the weights, by library.
     """
@@ -72,8 +72,8 @@ def write(pretrained: Pretrained, run: Run, license: str, usage: Mapping[str, st
         "## Input",
         _input(pretrained.preprocessing),
         "## Use",
-        "DIR is this folder; on the hub, hf-hub:USER/REPO stands for it (in timm, for "
-        "local-dir:DIR)."
+        "DIR is this folder; on the hub, write hf-hub:USER/REPO instead of it (in timm, instead "
+        "of local-dir:DIR)."
         if "keras" not in usage
         else "DIR is this folder.",
         *(f"{library}:\n\n{_code(lines)}" for library, lines in usage.items()),

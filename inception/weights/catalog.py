@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 
 
 def _list(args: argparse.Namespace) -> None:
-    """Show what there is, and what is on this machine."""
+    """List the published weights, and which are on this machine."""
     print(table(list(REGISTRY.values())))
 
 
@@ -51,7 +51,7 @@ def table(all_published: list[Published]) -> str:
 
 
 def size(published: Published) -> str:
-    """In megabytes, "~" where nobody has published it."""
+    """The size in megabytes: "~" marks an estimate, "?" an unknown size."""
     if not (published.size or published.about):
         return "?"
     exact = "" if published.size else "~"
@@ -84,7 +84,7 @@ def _copy(published: Published, path: Path, output: Path) -> None:
 
 
 def _where(args: argparse.Namespace) -> int:
-    """Say where a file is; the status is 1 if it is not on this machine."""
+    """Print the path of a file; the status is 1 if it is not on this machine."""
     published = registry.get(args.name)
     if path := locate.where(published):
         print(path)

@@ -1,8 +1,7 @@
-"""Weights that were imported once, kept as our own: the second load needs no other library.
+"""A cache of imported weights in our format: the second load needs no other library.
 
 A folder is named by the digest of what was imported, the source, and this package's code: another
-version imports again. It has the digests of its files in it, and one that is damaged is made
-again.
+version imports again. It contains the digests of its files; a damaged folder is written again.
 """
 
 import functools
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from inception.weights import cache
 from inception.weights.files import WeightsError
-from inception.weights.pretrained import DESCRIPTION, WEIGHTS, Pretrained, load, save
+from inception.weights.pretrained import DESCRIPTION_FILE, WEIGHTS_FILE, Pretrained, load, save
 
 _SUMS, _HEX = "sha256sums", "[0-9a-f]"
 
@@ -22,12 +21,12 @@ _SUMS, _HEX = "sha256sums", "[0-9a-f]"
 def keep(key: str, source: str, importing: Callable[[], Pretrained]) -> Pretrained:
     """The weights from our cache, or imported and kept there.
 
-    Where the cache cannot be written, that is said, and the weights are imported every time.
+    If the cache cannot be written, a message says so and the weights are imported every time.
 
     Args:
       key: SHA-256 of what is imported.
-      source: that it is imported as.
-      importing: gives the weights.
+      source: Source that it is imported as.
+      importing: Function that imports the weights.
     """
     if found := read(key, source):
         return found
@@ -72,7 +71,9 @@ def _write(folder: Path, pretrained: Pretrained) -> None:
 
 
 def _sums(folder: Path) -> str:
-    return "".join(f"{cache.digest(folder / name)}  {name}\n" for name in (WEIGHTS, DESCRIPTION))
+    return "".join(
+        f"{cache.digest(folder / name)}  {name}\n" for name in (WEIGHTS_FILE, DESCRIPTION_FILE)
+    )
 
 
 def _folder(key: str, source: str) -> Path:
@@ -81,7 +82,7 @@ def _folder(key: str, source: str) -> Path:
 
 @functools.cache
 def _code() -> str:
-    """Stands for this package's code: what imports, and the network that the arrays are for."""
+    """A digest of this package's code: its importers, and the network that the arrays are for."""
     hashed, root = hashlib.sha256(), Path(__file__).parents[1]
     for file in sorted(root.rglob("*.py")):
         hashed.update(file.read_bytes())

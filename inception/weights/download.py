@@ -35,11 +35,12 @@ def fetch(file: File, by_hand: str = "") -> Path:
     """Downloads a file into our cache, unless another process is doing so or has done so.
 
     Args:
-      file: as it must be.
-      by_hand: what else helps where it cannot be downloaded, for the message.
+      file: The file, with what its content must be.
+      by_hand: Advice for the message if it cannot be downloaded.
 
     Raises:
-      DownloadError: naming file, digest, addresses, what each answered, and where to put the file.
+      DownloadError: If it cannot be downloaded; names file, digest, addresses, what each answered,
+        and where to put the file.
     """
     if variable := offline():
         raise _failure(file, f"{variable} is set", by_hand)
@@ -99,8 +100,8 @@ def _complete(part: Path, url: str, file: File) -> None:
     """Makes `part` the whole file, from one address.
 
     Raises:
-      GiveUp: if the address does not send it.
-      OSError: if it cannot be written.
+      GiveUp: If the address does not send it.
+      OSError: If it cannot be written.
     """
     fresh = not part.exists()
     retried(lambda: _receive(part, url, file), lambda: _size(part))
@@ -115,8 +116,8 @@ def _receive(part: Path, url: str, file: File) -> None:
     """Appends to `part` what is missing, or begins again where the server cannot go on.
 
     Raises:
-      TryAgain, GiveUp: as the trouble is.
-      OSError: if it cannot be written.
+      TryAgain, GiveUp: If it cannot go on; `TryAgain` if another try may help.
+      OSError: If it cannot be written.
     """
     have = _kept(part, url, file)
     headers = {"Accept-Encoding": "identity"}  # or the length would be another
@@ -146,7 +147,7 @@ def _receive(part: Path, url: str, file: File) -> None:
 
 
 def _kept(part: Path, url: str, file: File) -> int:
-    """How much of `part` is of use: all, where a digest or the server will notice a mistake."""
+    """The number of bytes of `part` to keep: all if a digest or the server will reveal an error."""
     have = _size(part)
     if have and have < (file.size or MAX_BYTES) and (file.sha256 or _validator(part, url)):
         return have
@@ -155,7 +156,7 @@ def _kept(part: Path, url: str, file: File) -> int:
 
 
 def _extent(answer: Any, have: int, expected: int) -> tuple[int, int]:
-    """Where the answer begins and ends in the file; compared before a byte of it is written."""
+    """The positions in the file where the answer begins and ends, checked before it is written."""
     length, kind = (answer.headers.get(name, "") for name in ("Content-Length", "Content-Type"))
     start = have if answer.status_code == 206 else 0
     if answer.status_code == 206:
@@ -179,7 +180,7 @@ def _check_room(part: Path, needed: int) -> None:
 
 
 def _check_google(part: Path, header: str) -> None:
-    """Google's storage says what it sends: "crc32c=...,md5=..."."""
+    """Checks the MD5 that Google's storage states for what it sends: "crc32c=...,md5=..."."""
     hashes = dict(each.strip().partition("=")[::2] for each in header.split(","))
     with contextlib.suppress(ValueError):
         expected = base64.b64decode(hashes.get("md5", "")).hex()
@@ -211,7 +212,7 @@ def _validators(part: Path) -> Path:
 
 
 def _remember(part: Path, url: str, headers: Mapping[str, str]) -> None:
-    """What the server calls this state of the file, for `If-Range`: weak tags are of no use."""
+    """The server's tag of this version of the file, for `If-Range`, which takes no weak tags."""
     tag = headers.get("ETag", "")
     strong = tag if tag.startswith('"') else headers.get("Last-Modified", "")
     _validators(part).write_text(json.dumps({"url": url, "validator": strong}))

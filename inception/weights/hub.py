@@ -1,7 +1,7 @@
-"""Repositories on Hugging Face's hub: which files of one are needed, and what they must be.
+"""Repositories on Hugging Face's hub: which files are needed, and their digests.
 
-The hub tells the commit of a revision, and the digest of every file of it; what was told is kept,
-so that a repository that is here needs no connection. Our cache has
+The hub states the commit of a revision and the digest of every file in it. Its answer is kept, so
+that a repository that is on this machine needs no connection. Our cache has
 
 hub/USER--REPO/REVISION.json   the commit that this revision was, and the digests of its files
 hub/USER--REPO/COMMIT/FILE     the files
@@ -21,23 +21,23 @@ from inception.weights import cache, transport
 from inception.weights.cache import File
 from inception.weights.download import DownloadError, fetch
 from inception.weights.files import WeightsError
-from inception.weights.pretrained import DESCRIPTION, WEIGHTS
+from inception.weights.pretrained import DESCRIPTION_FILE, WEIGHTS_FILE
 from inception.weights.registry import Published
 
 _PREFERRED = ("model.safetensors", "model.weights.h5", "pytorch_model.bin")
-_BESIDE = ("config.json", "metadata.json")
+_DESCRIPTIONS = ("config.json", "metadata.json")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".h5", ".keras")
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a revision of a repository holds of weights.
+    """The weights in a revision of a repository.
 
     Attributes:
-      commit: 40 digits.
-      weights: the name of the file of weights.
-      files: this one and those that describe it.
+      commit: Commit, 40 hexadecimal digits.
+      weights: Name of the file of weights.
+      files: This file and those that describe it.
     """
 
     commit: str
@@ -52,29 +52,29 @@ class Snapshot:
 
 
 def known(published: Published) -> Snapshot | None:
-    """What our cache or that of Hugging Face's libraries knows of a repository, if anything."""
+    """The snapshot of a repository in our cache or that of Hugging Face's libraries, if any."""
     try:
-        told = json.loads(_record(published).read_text())
-        return _snapshot(published, told["commit"], told["files"])
+        stated = json.loads(_record(published).read_text())
+        return _snapshot(published, stated["commit"], stated["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return _of_hugging_face(published)
 
 
 def ask(published: Published) -> Snapshot:
-    """What the hub says of a repository now, which is kept.
+    """The snapshot of a repository that the hub states now, which is kept.
 
     Raises:
-      DownloadError: if it says nothing.
-      WeightsError: if the repository has no weights.
+      DownloadError: If it does not answer.
+      WeightsError: If the repository has no weights.
     """
     repository, revision = published.repository, published.revision
     url = f"{transport.endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}"
     try:
         if variable := transport.offline():
             raise transport.GiveUp(f"is not asked, for {variable} is set")
-        told = transport.read_json(f"{url}?blobs=true")
-        files = {file["rfilename"]: _digests(file) for file in told["siblings"]}
-        snapshot = _snapshot(published, told["sha"], files)
+        stated = transport.read_json(f"{url}?blobs=true")
+        files = {file["rfilename"]: _digests(file) for file in stated["siblings"]}
+        snapshot = _snapshot(published, stated["sha"], files)
     except (transport.GiveUp, KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -104,10 +104,10 @@ def here(published: Published, snapshot: Snapshot) -> Path | None:
 def download(published: Published, snapshot: Snapshot) -> Path:
     """Downloads what is missing of a snapshot; returns its folder in our cache.
 
-    What Hugging Face's cache has of another commit is the same file if its digest is, and linked.
+    A file of another commit in Hugging Face's cache is linked if its digest is the same.
 
     Raises:
-      DownloadError: if it cannot.
+      DownloadError: If it cannot.
     """
     theirs = _theirs(published)
     for file in snapshot.files:
@@ -122,7 +122,7 @@ def download(published: Published, snapshot: Snapshot) -> Path:
 def _link(file: File, blob: Path) -> bool:
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)
-        if file.path.is_symlink():  # to what is not there any more
+        if file.path.is_symlink():  # to a file that no longer exists
             file.path.unlink()
         file.path.symlink_to(blob)
     except OSError:
@@ -131,12 +131,12 @@ def _link(file: File, blob: Path) -> bool:
 
 
 def by_hand(published: Published) -> str:
-    """What helps where nothing can be downloaded."""
+    """Advice for when nothing can be downloaded."""
     return f"put the files of {address(published)} into a folder, and name its path instead"
 
 
 def address(published: Published) -> str:
-    """Of a repository, for people."""
+    """The address of a repository's page."""
     return f"{transport.endpoint()}/{published.repository}/tree/{published.revision}"
 
 
@@ -171,21 +171,23 @@ def _keep(published: Published, commit: str, files: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _snapshot(published: Published, commit: str, told: Mapping[str, Mapping[str, Any]]) -> Snapshot:
+def _snapshot(
+    published: Published, commit: str, stated: Mapping[str, Mapping[str, Any]]
+) -> Snapshot:
     """The files that are needed, each with a digest.
 
     Raises:
-      WeightsError: if there are no weights, or others than they must be.
-      ValueError: if what is told makes no sense.
+      WeightsError: If there are no weights, or their digest is not the published one.
+      ValueError: If a commit or digest is malformed.
     """
     if not _SHA1.fullmatch(commit):
         raise ValueError(commit)
-    weights = _choose(published, told)
-    beside = (DESCRIPTION,) if weights == WEIGHTS else _BESIDE
-    names = [weights, *(name for name in beside if name in told)]
+    weights = _choose(published, stated)
+    descriptions = (DESCRIPTION_FILE,) if weights == WEIGHTS_FILE else _DESCRIPTIONS
+    names = [weights, *(name for name in descriptions if name in stated)]
     address = f"{transport.endpoint()}/{published.repository}/resolve/{commit}"
     folder = _folder(published) / commit
-    files = [File(folder / name, (f"{address}/{quote(name)}",), **told[name]) for name in names]
+    files = [File(folder / name, (f"{address}/{quote(name)}",), **stated[name]) for name in names]
     for file in files:
         if not (_SHA256.fullmatch(file.sha256) or _SHA1.fullmatch(file.git)):
             raise ValueError(f"no digest of {file.path.name}")
@@ -199,8 +201,8 @@ def _snapshot(published: Published, commit: str, told: Mapping[str, Mapping[str,
 
 
 def _choose(published: Published, names: Collection[str]) -> str:
-    if {WEIGHTS, DESCRIPTION} <= set(names):
-        return WEIGHTS
+    if {WEIGHTS_FILE, DESCRIPTION_FILE} <= set(names):
+        return WEIGHTS_FILE
     if found := [name for name in _PREFERRED if name in names]:
         return found[0]
     found = sorted(name for name in names if name.endswith(_SUFFIXES) and "/" not in name)
@@ -214,7 +216,7 @@ def _choose(published: Published, names: Collection[str]) -> str:
 
 
 def _digests(file: Mapping[str, Any]) -> dict[str, Any]:
-    """Large files have a SHA-256 on the hub, small ones git's own digest."""
+    """Size and digest as the hub states them: SHA-256 of large files, git's SHA-1 of small ones."""
     large = file.get("lfs") or {}
     if large:
         return {"size": large["size"], "sha256": large["sha256"]}
@@ -227,7 +229,7 @@ def _theirs(published: Published) -> Path | None:
 
 
 def _of_hugging_face(published: Published) -> Snapshot | None:
-    """What Hugging Face's cache has: links to files that are named by their digests."""
+    """The snapshot in Hugging Face's cache, whose files are links to files named by digests."""
     if not (root := _theirs(published)):
         return None
     try:
@@ -235,11 +237,11 @@ def _of_hugging_face(published: Published) -> Snapshot | None:
         pinned = _SHA1.fullmatch(revision)
         commit = revision if pinned else (root / "refs" / revision).read_text().strip()
         names = {path.name: path.resolve() for path in (root / "snapshots" / commit).iterdir()}
-        told = {
+        stated = {
             name: {"sha256" if _SHA256.fullmatch(blob.name) else "git": blob.name}
             for name, blob in names.items()
             if blob.is_file()
         }
-        return _snapshot(published, commit, told)
+        return _snapshot(published, commit, stated)
     except (OSError, ValueError):
         return None

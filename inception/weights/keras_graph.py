@@ -224,7 +224,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 
 
 def ancestors(graph: Graph) -> dict[str, frozenset[str]]:
-    """For every layer, the names of all layers that its input depends on."""
+    """The names of all layers that each layer's input depends on, by the layer's name."""
     found: dict[str, frozenset[str]] = {}
     for name, layer in graph.layers.items():
         found[name] = frozenset(layer.inputs).union(*(found[before] for before in layer.inputs))

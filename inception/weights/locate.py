@@ -1,4 +1,4 @@
-"""From a name or an address to weights: found on this machine, or downloaded once."""
+"""Finds published weights by name or address: on this machine, or downloaded once."""
 
 import contextlib
 import dataclasses
@@ -21,10 +21,10 @@ from inception.weights.registry import Published
 
 
 def named(path: str | os.PathLike) -> Published | None:
-    """What a name or an address stands for; None for a path. A path that exists wins over a name.
+    """The published weights of a name or an address; None for a path. An existing path wins.
 
     Raises:
-      WeightsError: for an address that is not complete.
+      WeightsError: For an address that is not complete.
     """
     text = os.fspath(path)
     published = registry.find(text)
@@ -34,21 +34,21 @@ def named(path: str | os.PathLike) -> Published | None:
 
 
 def load(published: Published) -> Pretrained:
-    """The network of something published.
+    """Published weights, imported.
 
     Raises:
-      WeightsError: if it cannot be downloaded or read.
+      WeightsError: If it cannot be downloaded or read.
     """
     if not (key := _digest(published)):
         path = locate(published)
-        if path.name == pretrained.WEIGHTS:  # our own format, in a repository
+        if path.name == pretrained.WEIGHTS_FILE:  # our own format, in a repository
             return pretrained.load(path.parent)
         key = _digest(published)
     return converted.keep(key, _imported_as(published), lambda: _imported(published, key))
 
 
 def _imported_as(published: Published) -> str:
-    """The source; where it is to be recognized, the names that may tell it are a part of it."""
+    """The source, for the cache; "auto" plus a digest of the names by which it is recognized."""
     if published.source != "auto":
         return published.source
     names = published.repository or published.file
@@ -56,10 +56,10 @@ def _imported_as(published: Published) -> str:
 
 
 def _digest(published: Published) -> str:
-    """What a conversion of it is kept by; "" if it is not known yet, or there is none."""
+    """The digest by which the imported weights are cached; "" if unknown or not cached."""
     if published.repository:
         snapshot = hub.known(published)
-        return snapshot.sha256 if snapshot and snapshot.weights != pretrained.WEIGHTS else ""
+        return snapshot.sha256 if snapshot and snapshot.weights != pretrained.WEIGHTS_FILE else ""
     return cache.file_of(published).sha256
 
 
@@ -71,11 +71,11 @@ def _imported(published: Published, key: str) -> Pretrained:
 
 @contextlib.contextmanager
 def file_of(path: str, source: str = "auto") -> Iterator[tuple[str | Path, str]]:
-    """The file that a path, a name or an address stands for, and the source to import it as.
+    """The file at a path, or of a name or an address, and the source to import it as.
 
     Raises:
-      UserError: for a path in a bucket.
-      WeightsError: if it cannot be downloaded.
+      UserError: For a path in a bucket.
+      WeightsError: If it cannot be downloaded.
     """
     published = named(path)
     if not published:
@@ -87,10 +87,10 @@ def file_of(path: str, source: str = "auto") -> Iterator[tuple[str | Path, str]]
 
 @contextlib.contextmanager
 def opened(published: Published) -> Iterator[Path]:
-    """The file of weights, as `import_weights` takes it; what an archive has is unpacked meanwhile.
+    """The file of weights, as `import_weights` takes it; a checkpoint in an archive is unpacked.
 
     Raises:
-      WeightsError: if it cannot be downloaded, or the archive does not have it.
+      WeightsError: If it cannot be downloaded, or the archive does not have it.
     """
     path = locate(published)
     if not published.member:
@@ -104,11 +104,11 @@ def locate(published: Published, refresh: bool = False) -> Path:
     """The file on this machine, checked; downloaded if it is not there.
 
     Args:
-      published: what is wanted.
-      refresh: asks the hub which commit a branch of a repository is now, unless offline.
+      published: The weights.
+      refresh: Whether to ask the hub for a branch's newest commit, unless offline.
 
     Raises:
-      WeightsError: if it cannot be downloaded.
+      WeightsError: If it cannot be downloaded.
     """
     if published.repository:
         again = refresh and not transport.offline()
@@ -127,7 +127,7 @@ def locate(published: Published, refresh: bool = False) -> Path:
 
 
 def where(published: Published) -> Path | None:
-    """The file on this machine, checked; no connection is made."""
+    """The file on this machine, checked, or None; no connection is made."""
     if published.repository:
         snapshot = hub.known(published)
         folder = snapshot and hub.here(published, snapshot)
@@ -145,7 +145,7 @@ def _unpack(archive: Path, member: str, folder: Path) -> Path:
     """Unpacks the files of a checkpoint, and nothing else; returns its path or prefix.
 
     Raises:
-      WeightsError: if there are none, or they are too large.
+      WeightsError: If there are none, or they are too large.
     """
     wanted = re.compile(re.escape(member) + r"(\.index|\.data-\d+-of-\d+)?")
     names, size = [], 0

@@ -25,7 +25,7 @@ from inception.weights.description import ACTIVATIONS
 from inception.weights.files import WeightsError, check_tensors, open_tensors
 
 FORMAT = 1
-WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
+WEIGHTS_FILE, DESCRIPTION_FILE = "weights.safetensors", "model.json"
 _NOT_SAVED = {"parent", "name", "dtype", "fuse"}  # Flax's own, and how a run computes
 
 
@@ -74,8 +74,8 @@ def save(directory: str | Path, pretrained: Pretrained) -> None:
     try:
         arrays = flatten_dict(pretrained.variables, sep="/")
         content = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        (scratch / WEIGHTS).write_bytes(safetensors.numpy.save(content))
-        (scratch / DESCRIPTION).write_text(json.dumps(describe(pretrained), indent=2) + "\n")
+        (scratch / WEIGHTS_FILE).write_bytes(safetensors.numpy.save(content))
+        (scratch / DESCRIPTION_FILE).write_text(json.dumps(describe(pretrained), indent=2) + "\n")
         scratch.rename(directory)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -102,20 +102,20 @@ def load(directory: str | Path, checked: bool = False) -> Pretrained:
     """Reads what `save` wrote.
 
     Args:
-      directory: as given to `save`.
-      checked: its files are known to be those that this version wrote. Otherwise the arrays are
-        compared with the network's, for which it must be traced: a second.
+      directory: Directory that `save` wrote.
+      checked: Whether its files are known to be those that this version wrote. Otherwise the
+        arrays are compared with the network's, which takes a second of tracing.
 
     Raises:
-      UserError: when it is in a bucket.
-      WeightsError: when it is incomplete, damaged, or written by a newer version.
+      UserError: If it is in a bucket.
+      WeightsError: If it is incomplete, damaged, or written by a newer version.
     """
     directory = local_path(directory)
-    rest = _read_description(directory / DESCRIPTION)
-    with open_tensors(directory / WEIGHTS) as tensors:
+    rest = _read_description(directory / DESCRIPTION_FILE)
+    with open_tensors(directory / WEIGHTS_FILE) as tensors:
         if not checked:
             shapes = shapes_of(rest["model"], rest["preprocessing"].image_size)
-            check_tensors(directory / WEIGHTS, tensors.shapes, shapes)
+            check_tensors(directory / WEIGHTS_FILE, tensors.shapes, shapes)
         arrays = {name: np.asarray(tensors.read(name), np.float32) for name in tensors.shapes}
     return Pretrained(variables=unflatten_dict(arrays, sep="/"), **rest)
 

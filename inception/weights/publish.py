@@ -27,7 +27,14 @@ from inception.errors import UserError
 from inception.weights import card, timm_folder, transport
 from inception.weights.export import export, foreign
 from inception.weights.files import WeightsError
-from inception.weights.pretrained import DESCRIPTION, Pretrained, describe, from_run, load, save
+from inception.weights.pretrained import (
+    DESCRIPTION_FILE,
+    Pretrained,
+    describe,
+    from_run,
+    load,
+    save,
+)
 from inception.workdir.files import read_json
 
 _KERAS, _LABELS, _CARD = "model.keras", "labels.txt", "README.md"
@@ -105,7 +112,7 @@ def publish(
 
 def _is_published(folder: Path, pretrained: Pretrained) -> bool:
     """Whether a folder has exactly these weights."""
-    if not (folder / DESCRIPTION).is_file():
+    if not (folder / DESCRIPTION_FILE).is_file():
         return False
     there = load(folder)
     equal = jax.tree.map(np.array_equal, there.variables, pretrained.variables)
@@ -170,9 +177,9 @@ def _write_other(pretrained: Pretrained, library: str, folder: Path, license: st
     """Writes timm's or Keras's files; returns notes."""
     if library == "keras":
         return export(pretrained, "keras", folder / _KERAS)
-    notes = export(pretrained, "timm", folder / timm_folder.WEIGHTS)
+    notes = export(pretrained, "timm", folder / timm_folder.WEIGHTS_FILE)
     content = timm_folder.config(pretrained, license)
-    (folder / timm_folder.CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    (folder / timm_folder.CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
     return notes
 
 

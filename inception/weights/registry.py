@@ -1,8 +1,8 @@
-"""Every published file of Inception-v3 weights, as data: where it is, what it must be, how good.
+"""Every published file of Inception-v3 weights: addresses, digests, accuracy and license.
 
-Nothing here was ever downloaded by the authors of this file. Sizes and digests are those that the
-publishers, or projects that pin the files, have written down; `digest_from` says who. `python -m
-inception.evaluation.pin` downloads everything and prints what is missing.
+Sizes and digests are those that the publishers, or projects that pin the files, state; the authors
+of this file have not downloaded them. `python -m inception.evaluation.pin` downloads everything and
+prints what is missing.
 
 Accuracy is on ImageNet's validation set, as published and with the publisher's crop. The order of
 the 1000 classes is that of their WordNet ids everywhere but in `fid`, see docs/weights.md.
@@ -25,24 +25,24 @@ class Published:
     """A file of weights that somebody offers, or a repository on Hugging Face's hub with one.
 
     Attributes:
-      name: what `load_pretrained` takes.
-      source: one of `sources.SOURCES`, which has its network and preprocessing, or "auto".
-      file: its name in the caches; for a repository, that of its weights.
+      name: Name that `load_pretrained` takes.
+      source: One of `sources.SOURCES`, which has its network and preprocessing, or "auto".
+      file: Name of the file in the caches; for a repository, the name of its file of weights.
       urls: Addresses of the same bytes, tried in this order.
-      size: Exact number of bytes, enforced; 0 where it is not known.
-      about: Bytes, roughly, where `size` is not known; shown only.
-      sha256: of the file; "" where nobody has published it.
-      md5: likewise, checked as well.
-      digest_from: who says so; where there is no digest, what is trusted instead.
-      member: the checkpoint inside an archive, without the suffixes of a V2 checkpoint's files.
+      size: Exact number of bytes, enforced; 0 if unknown.
+      about: Approximate number of bytes if `size` is unknown; only shown.
+      sha256: SHA-256 of the file, enforced; "" if unknown.
+      md5: MD5 of the file, enforced; "" if unknown.
+      digest_from: Origin of the digest, or what is trusted without one.
+      member: Checkpoint inside an archive, without the suffixes of a V2 checkpoint's files.
       repository: USER/REPO on the hub, instead of `urls`.
-      revision: commit, branch or tag of the repository.
+      revision: Commit, branch or tag of the repository.
       classes: Number of outputs; 0 without a head.
-      top1: Published accuracy in percent, 0.0 where there is none.
-      top5: likewise.
-      crop: with which it was measured.
-      license: of the weights, as their publisher states it.
-      license_url: where.
+      top1: Published top-1 accuracy in percent; 0.0 if unknown.
+      top5: Published top-5 accuracy in percent; 0.0 if unknown.
+      crop: Crop of the published accuracy.
+      license: License of the weights, as their publisher states it.
+      license_url: Address of that statement.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Published:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """What other libraries call it in their caches: the last parts of its addresses."""
+        """The file's names in other libraries' caches: the last parts of its addresses."""
         return tuple(dict.fromkeys(map(file_name, self.urls)))
 
 
@@ -101,19 +101,17 @@ _HUB_TRUST = "the SHA-256 that the hub states for the file"
 _KERAS_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/inception_v3"
 _KERAS_RELEASE = "https://github.com/fchollet/deep-learning-models/releases/download/v0.5"
-_KERAS_LICENSE = ("Apache-2.0, as quoted", "https://keras.io/api/applications/inceptionv3/")
 
 
 def _keras(name: str, suffix: str, mirrors: tuple[str, ...], **fields) -> Published:
     file = f"{_KERAS_FILE}{suffix}.h5"
-    license, license_url = _KERAS_LICENSE
     return Published(
         name=name,
         source="keras",
         file=file,
         urls=tuple(f"{folder}/{file}" for folder in (_KERAS, _KERAS_RELEASE, *mirrors)),
-        license=license,
-        license_url=license_url,
+        license="Apache-2.0, as quoted",
+        license_url="https://keras.io/api/applications/inceptionv3/",
         **fields,
     )
 
@@ -203,17 +201,11 @@ _ALL = (
     ),
     *(
         _tensorflow(
-            f"slim/{kind}",
-            "slim",
-            f"{file}_2017_08_18.tar.gz",
-            f"{file}.ckpt",
+            *(f"slim/{kind}", "slim"),
+            *(f"{kind}_inception_v3_2017_08_18.tar.gz", f"{kind}_inception_v3.ckpt"),
             crop="none published",
         )
-        for kind, file in (
-            ("adv", "adv_inception_v3"),
-            ("ens3_adv", "ens3_adv_inception_v3"),
-            ("ens4_adv", "ens4_adv_inception_v3"),
-        )
+        for kind in ("adv", "ens3_adv", "ens4_adv")
     ),
     _tensorflow(
         "tensorflow-inception",
@@ -241,12 +233,11 @@ _ALL = (
     ),
 )
 REGISTRY: dict[str, Published] = {published.name: published for published in _ALL}
-# How timm and `sources.SOURCES` call the same.
-_TAGS = ("tv_in1k", "tf_in1k", "tf_adv_in1k", "gluon_in1k")
+# The names of timm and `sources.SOURCES` for the same weights.
 ALIASES = {
-    alias: f"timm/inception_v3.{tag}"
-    for tag in _TAGS
-    for alias in (tag, f"timm.{tag}", f"inception_v3.{tag}")
+    f"{prefix}{tag}": f"timm/inception_v3.{tag}"
+    for tag in ("tv_in1k", "tf_in1k", "tf_adv_in1k", "gluon_in1k")
+    for prefix in ("", "timm.", "inception_v3.")
 }
 
 _REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\S+))?")
@@ -254,14 +245,14 @@ _DIGEST = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
 
 def find(name: str) -> Published | None:
-    """What a name or an address stands for; None if it is neither.
+    """The published weights of a name or an address; None if it is neither.
 
     Args:
-      name: of `REGISTRY` or `ALIASES`, "hf-hub:USER/REPO", "hf-hub:USER/REPO@REVISION" or
+      name: Name in `REGISTRY` or `ALIASES`, "hf-hub:USER/REPO", "hf-hub:USER/REPO@REVISION" or
         "https://HOST/FILE#sha256=DIGEST".
 
     Raises:
-      WeightsError: for an address that is not complete.
+      WeightsError: For an address that is not complete.
     """
     if name.startswith(HUB):
         return _from_hub(name)
@@ -271,15 +262,15 @@ def find(name: str) -> Published | None:
 
 
 def get(name: str) -> Published:
-    """What `find` finds.
+    """The published weights of a name or an address.
 
     Raises:
-      WeightsError: if that is nothing, naming what looks like it.
+      WeightsError: If there are none; names similar ones.
     """
     if published := find(name):
         return published
     near = nearest(name) or REGISTRY
-    raise WeightsError(f"there are no published weights {name!r}: choose {', '.join(near)}")
+    raise WeightsError(f"unknown published weights {name!r}: choose {', '.join(near)}")
 
 
 def _from_hub(address: str) -> Published:

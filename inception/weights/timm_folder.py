@@ -5,7 +5,7 @@ from typing import Any
 
 from inception.weights.pretrained import Pretrained
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 # timm's own crop modes. "squash" does not keep the aspect ratio, as "inception" and "resize" here;
 # it resizes with antialiasing, which they do not.
 _MODES = {"resize_crop": "center", "inception": "squash", "resize": "squash"}

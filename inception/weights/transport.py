@@ -1,8 +1,8 @@
-"""HTTP as weights need it: redirects, the hub's token, and what is worth another try.
+"""HTTP for weights: redirects, the hub's token, and retries.
 
 Proxies and certificates are those of requests: HTTPS_PROXY, NO_PROXY, REQUESTS_CA_BUNDLE. HF_TOKEN
-is sent to the hub's own host (HF_ENDPOINT) and never follows a redirect to another; what ~/.netrc
-has is sent to nobody.
+is sent to the hub's own host (HF_ENDPOINT) and never follows a redirect to another; ~/.netrc is
+not used.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 
 
 class TryAgain(Exception):
-    """Trouble that may pass; `seconds` is what the server asks to wait, 0.0 if it does not."""
+    """A failure that may pass; `seconds` is the wait that the server asks for, or 0.0."""
 
     def __init__(self, reason: str, seconds: float = 0.0):
         super().__init__(reason)
@@ -34,7 +34,7 @@ class TryAgain(Exception):
 
 
 class GiveUp(Exception):
-    """Trouble of an address that stays."""
+    """A failure of an address that will not pass."""
 
 
 def offline() -> str:
@@ -52,11 +52,11 @@ def retried(action: Callable[[], _Result], progress: Callable[[], int] = lambda:
     """Repeats what raises `TryAgain`, `TRIES` times in a row without progress.
 
     Args:
-      action: to do.
-      progress: Bytes that are there; while they grow, a bad line is not given up.
+      action: What to repeat.
+      progress: Number of bytes received; tries are counted again whenever it grows.
 
     Raises:
-      GiveUp: with the last reason.
+      GiveUp: If all fail; has the last reason.
     """
     failures = 0
     while True:
@@ -74,7 +74,7 @@ def read_json(url: str) -> Any:
     """The JSON that an address answers with.
 
     Raises:
-      GiveUp: if it does not.
+      GiveUp: If it does not.
     """
 
     def read() -> Any:
@@ -95,7 +95,7 @@ def opened(url: str, headers: Mapping[str, str]) -> Iterator[Any]:
     Its status is 200, 206 (a part of it) or 416 (there is no such part).
 
     Raises:
-      TryAgain, GiveUp: if there is none.
+      TryAgain, GiveUp: If there is none.
     """
     with _follow(url, dict(headers)) as answer:
         status = f"answers {answer.status_code} {answer.reason}"
@@ -114,7 +114,7 @@ def pieces(answer: Any) -> Iterator[bytes]:
     """The body of an answer.
 
     Raises:
-      TryAgain: when it ends early.
+      TryAgain: If it ends early.
     """
     try:
         yield from answer.iter_content(_PIECE)
@@ -153,13 +153,13 @@ def _token(url: str) -> dict[str, str]:
 
 
 def _is_hub(url: str) -> bool:
-    """Whether an address is of the hub's very host, port and encryption."""
+    """Whether an address has the hub's host, port and encryption."""
     return urlsplit(url)[:2] == urlsplit(endpoint())[:2]
 
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    """What requests raises, as a line that a person understands."""
+    """A readable message for an exception of requests."""
     from requests import exceptions
 
     try:

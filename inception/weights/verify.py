@@ -22,7 +22,7 @@ class Difference:
       endpoint: Name of the endpoint.
       shape: Shape of our array.
       largest: Largest absolute difference.
-      relative: That difference divided by the largest absolute value of theirs.
+      relative: Largest absolute difference divided by the largest absolute value of theirs.
     """
 
     endpoint: str
@@ -63,11 +63,11 @@ def verify(
     model is run as that model, with its own scaling, pooling and head.
 
     Args:
-      pretrained: What was imported.
+      pretrained: The imported weights.
       path: The file.
       batch: Number of images.
       ema: Whether the running averages of the weights were imported.
-      exact_padding: As in `reference.endpoints`.
+      exact_padding: Whether PyTorch's network leaves the padding out of its average pools.
 
     Raises:
       WeightsError: If the source's library is not installed.

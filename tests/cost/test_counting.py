@@ -1,28 +1,16 @@
-"""What networks cost: the paper's arithmetic, the known counts of every block, and the command."""
-
-import functools
-import subprocess
-import sys
+"""What networks cost: the paper's arithmetic, and the known counts of every block."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
-import inception
-from inception import command_line
-from inception.cost import __main__ as command
-from inception.cost import counting, diagram
-
-
-@functools.cache
-def _cost(name: str, *overrides: str) -> counting.NetworkCost:
-    return counting.count_network(inception.load_config(f"configs/{name}.py", overrides))
+from inception.cost import counting
+from tests.cost.networks import cost
 
 
 def _total(name: str) -> int:
-    return _cost(name).total.multiply_adds
+    return cost(name).total.multiply_adds
 
 
 def _chain(*layers, size: int = 16, channels: int = 64) -> int:
@@ -147,7 +135,7 @@ MULTIPLY_ADDS = {
 
 
 def test_multiply_adds_of_every_block():
-    counted = {stage.name: stage.multiply_adds / 1e6 for stage in _cost("v3").stages}
+    counted = {stage.name: stage.multiply_adds / 1e6 for stage in cost("v3").stages}
     for name, expected in MULTIPLY_ADDS.items():
         # Within half of the last digit given, or half a percent.
         assert counted.pop(name) == pytest.approx(expected, rel=0.005, abs=0.5), name
@@ -168,26 +156,26 @@ def test_totals(name, giga):
 
 
 def test_table_1_has_the_parameters_that_the_paper_says():
-    assert _cost("table1").total.parameters < 25e6  # section 3
+    assert cost("table1").total.parameters < 25e6  # section 3
 
 
 def test_parameters_with_and_without_the_auxiliary_head():
-    assert _cost("v3").total.parameters == 23_817_352
-    assert _cost("v3").total_with_aux_head.parameters == 27_143_152
-    none = _cost("figure8_none")
+    assert cost("v3").total.parameters == 23_817_352
+    assert cost("v3").total_with_aux_head.parameters == 27_143_152
+    none = cost("figure8_none")
     assert none.aux_head is None
     assert none.total_with_aux_head.parameters == none.total.parameters == 23_817_352
 
 
 def test_receptive_fields_of_table_2():
-    full, half = _cost("resolution_299"), _cost("resolution_151")
+    full, half = cost("resolution_299"), cost("resolution_151")
     assert [s.multiply_adds for s in full.stages] == [s.multiply_adds for s in half.stages]
     ratio = _total("resolution_79") / full.total.multiply_adds
     assert ratio == pytest.approx(1 - 0.061, abs=0.001)
 
 
 def test_stages_are_in_order_with_their_figures_and_shapes():
-    stages = [(stage.name, stage.kind, stage.shape) for stage in _cost("v3").stages]
+    stages = [(stage.name, stage.kind, stage.shape) for stage in cost("v3").stages]
     assert stages[:4] == [
         ("Conv2d_1a_3x3", "conv 3x3/2", (149, 149, 32)),
         ("Conv2d_2a_3x3", "conv 3x3/1", (147, 147, 32)),
@@ -202,7 +190,7 @@ def test_stages_are_in_order_with_their_figures_and_shapes():
         ("pooled", "average pool", (2048,)),
         ("Logits", "linear", (1000,)),
     ]
-    head = _cost("v3").aux_head
+    head = cost("v3").aux_head
     assert head is not None
     assert [str(layer) for layer in head.layers] == [
         "average pool 5x5/3",
@@ -224,11 +212,11 @@ def test_stages_are_in_order_with_their_figures_and_shapes():
     ],
 )
 def test_variants_are_told_from_the_figures(name, stage, kind):
-    assert {each.name: each.kind for each in _cost(name).stages}[stage] == kind
+    assert {each.name: each.kind for each in cost(name).stages}[stage] == kind
 
 
 def test_activations_follow_the_dtype():
-    single, half = _cost("v3"), _cost("v3", "dtype=bfloat16")
+    single, half = cost("v3"), cost("v3", "dtype=bfloat16")
     first, last = single.stages[0], single.stages[-1]
     assert first.activation_bytes == 149 * 149 * 32 * 4
     assert half.stages[0].activation_bytes == 149 * 149 * 32 * 2
@@ -250,7 +238,7 @@ def test_layers_know_what_they_read():
     layers, _ = counting.trace(diamond, jnp.zeros((1, 20)))
     assert [layer.inputs for layer in layers] == [(), (0,), (0,), (1, 2)]
 
-    figure10, figure9 = _cost("v3"), _cost("figure9_convolve_first")
+    figure10, figure9 = cost("v3"), cost("figure9_convolve_first")
     for network, inputs, pool_reads in (
         (figure10, [(), (), (1,), (2,), ()], ()),  # the pool is a branch of its own,
         (figure9, [(), (), (1,), (2,), (), (0, 3, 4)], (0, 3, 4)),  # or after all branches
@@ -259,83 +247,3 @@ def test_layers_know_what_they_read():
         assert [layer.inputs for layer in stage.layers] == inputs  # branch by branch
         (pool,) = [layer for layer in stage.layers if layer.kind == "max pool"]
         assert pool.inputs == pool_reads
-
-
-# The command and the picture.
-
-
-def test_the_command_compares_configs(capsys):
-    paths = [f"--config=configs/{name}.py" for name in ("v3", "v2", "figure8_none")]
-    assert command_line.run(lambda: command.main(paths)) == 0
-    output = capsys.readouterr().out
-    assert "23,817,352" in output
-    assert "cannot be matched" in output  # the 3.8 G of table 3
-    comparison = [line.split() for line in output.splitlines()[-3:]]
-    assert comparison == [
-        ["v3", "23,817,352", "5.713", "G", "1.000", "4.8", "G"],
-        ["v2", "23,798,184", "5.300", "G", "0.928", "3.8", "G"],
-        ["figure8_none", "23,817,352", "5.713", "G", "1.000", "-"],
-    ]
-
-
-def test_the_papers_figure_is_not_shown_beside_another_network(capsys):
-    command.main(["--config=configs/v3.py", "--config.batch_size=32"])
-    assert "4.8 G" in capsys.readouterr().out
-    command.main(["--config=configs/v3.py", "--config.image_size", "151"])
-    assert "4.8 G" not in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("--config.image_size=60", "config.image_size=60"),
-        ("--config.model.stm=7x7", "config.model.stm"),
-        ("--num_classes=0", "num_classes=0"),
-        ("--plot=no/such/folder.png", "no/such/folder.png"),
-    ],
-)
-def test_errors_are_one_line(argument, message, capsys):
-    assert command_line.run(lambda: command.main(["--config=configs/digits.py", argument])) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize("name", ["v3", "table1", "figure9_convolve_first", "figure8_none"])
-def test_the_picture_names_every_stage_once_and_is_small(name, tmp_path):
-    counted = _cost(name)
-    figure = diagram.draw(counted, name)
-    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
-    for stage in counted.stages:
-        # In the outline; a reduction also heads the card that shows its branches.
-        assert texts.count(stage.name) == 1 + (stage.kind in ("figure 9", "figure 10"))
-    assert any("auxiliary head" in text for text in texts[2:]) == (counted.aux_head is not None)
-    file = tmp_path / "architecture.png"
-    figure.savefig(file)
-    assert file.stat().st_size < 400_000
-    assert np.asarray(Image.open(file).convert("L")).std() > 10  # something is drawn
-
-
-def test_the_picture_draws_the_branches_of_a_figure():
-    """Figure 7, the longest branch first; a layer is centered below those that read it."""
-    (stage, _) = [stage for stage in _cost("v3").stages if stage.kind == "figure 7"]
-    places = diagram.place_layers(stage.layers)
-    found = {
-        place: f"{str(stage.layers[number]).split(' ')[-1]} {stage.layers[number].shape[-1]}"
-        for number, place in places.items()
-        if number >= 0
-    }
-    assert found == {
-        **{(0.5, 1): "1x1/1 448", (0.5, 2): "3x3/1 384"},
-        **{(0, 3): "1x3/1 384", (1, 3): "3x1/1 384"},
-        **{(2.5, 1): "1x1/1 384", (2, 2): "1x3/1 384", (3, 2): "3x1/1 384"},
-        **{(4, 1): "3x3/1 1280", (4, 2): "1x1/1 192"},
-        (5, 1): "1x1/1 320",
-    }
-
-
-def test_nothing_slow_is_imported():
-    slow = ("tensorflow", "tensorflow_datasets", "matplotlib")
-    code = f"import sys, inception.cost.__main__; print([m for m in {slow} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -149,7 +149,7 @@ def test_keys_differ_in_each_of_their_parts():
 @pytest.mark.parametrize("augmentation", ["resnet", "flip"])
 def test_flip_only_mirrors_whole_images(photographs, augmentation):
     images = np.concatenate([photographs[:, :32, :48]] * 4)
-    keys, plain = batch_keys(len(images)), np.asarray(aug.normalize(images))
+    keys, plain = batch_keys(len(images)), np.asarray(aug.scale_pixels(images))
     flipped = np.asarray(aug.draw(keys).flip)
     assert 0 < flipped.sum() < len(images)
     expected = np.where(flipped[:, None, None, None], plain[:, :, ::-1], plain)
@@ -158,10 +158,10 @@ def test_flip_only_mirrors_whole_images(photographs, augmentation):
 
 @pytest.mark.parametrize("compile", [lambda f: f, jax.jit], ids=["eager", "jit"])
 @pytest.mark.parametrize(("mean", "std"), [((0.5,) * 3, (0.5,) * 3), IMAGENET])
-def test_normalize_is_linear_and_exact_at_the_ends(compile, mean, std):
+def test_scaling_is_linear_and_exact_at_the_ends(compile, mean, std):
     """By default as the released code: convert_image_dtype, then minus 0.5, times 2."""
     levels = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 1, 3))
-    out = np.asarray(compile(functools.partial(aug.normalize, mean=mean, std=std))(levels))
+    out = np.asarray(compile(functools.partial(aug.scale_pixels, mean=mean, std=std))(levels))
     assert out.dtype == np.float32
     np.testing.assert_allclose(out, (levels.astype(np.float64) / 255 - mean) / std, atol=1e-6)
     if mean == std:
@@ -189,7 +189,7 @@ def test_range_dtype_and_jit(crops, augmentation):
     assert jitted.max() <= 1
     np.testing.assert_allclose(jitted, aug.augment(keys, crops, augmentation), atol=ROUNDING)
     if augmentation == "none":
-        np.testing.assert_array_equal(jitted, aug.normalize(crops))
+        np.testing.assert_array_equal(jitted, aug.scale_pixels(crops))
 
 
 def test_gray_images_stay_gray():

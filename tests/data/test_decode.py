@@ -72,16 +72,6 @@ def test_lossless_files_keep_every_pixel(photograph, kind):
     np.testing.assert_array_equal(decode(data), photograph)
 
 
-def test_alpha_is_dropped_and_palette_resolved(photograph):
-    image = Image.fromarray(photograph)
-    transparent = image.copy()
-    transparent.putalpha(Image.fromarray(photograph[..., 0]))
-    np.testing.assert_array_equal(decode(encode(transparent, "PNG")), photograph)
-    palette = image.quantize(64)
-    expected = np.asarray(palette.convert("RGB"))
-    np.testing.assert_array_equal(decode(encode(palette, "PNG")), expected)
-
-
 def test_16_bit_gray_keeps_its_high_byte(photograph):
     gray = photograph[..., 1].astype(np.uint16) * 256 + 77
     pixels = decode(encode(Image.fromarray(gray), "PNG"))

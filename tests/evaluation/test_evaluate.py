@@ -12,7 +12,7 @@ import pytest
 
 import inception
 from inception.data import DataError
-from inception.data.augment import normalize
+from inception.data.augment import scale_pixels
 from inception.data.crops import eval_crops
 from inception.data.preprocessing import Preprocessing
 from inception.data.sources import ArraySource, FakeSource
@@ -56,7 +56,7 @@ def two(runs):
 
 
 def _probabilities(model, state, images: np.ndarray) -> np.ndarray:
-    logits, _ = model.apply(state.variables("ema"), normalize(images), train=False)
+    logits, _ = model.apply(state.variables("ema"), scale_pixels(images), train=False)
     return np.asarray(jax.nn.softmax(logits), np.float64)
 
 
@@ -98,7 +98,7 @@ def test_probabilities_are_averaged_over_an_images_crops(
 
     def spy(images, *scale):
         passed.add(len(images))
-        return normalize(images, *scale)
+        return scale_pixels(images, *scale)
 
     monkeypatch.setattr(sys.modules["inception.predict.predictor"], "normalize", spy)
     config = tiny(f"eval.crops={crops}", f"eval.batch_size={batch_size}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inception.data.augment import normalize
+from inception.data.augment import scale_pixels
 from inception.data.decode import BadImage
 from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
@@ -53,7 +53,7 @@ def images():
 @pytest.fixture(scope="module")
 def expected(model, variables, images):
     """By the network itself, without folding its batch normalization."""
-    inputs = normalize(images, PREPROCESSING.mean, PREPROCESSING.std)
+    inputs = scale_pixels(images, PREPROCESSING.mean, PREPROCESSING.std)
     logits, endpoints = jax.jit(lambda v, x: model.apply(v, x, aux_head=True))(variables, inputs)
     return {"logits": logits, **endpoints}
 

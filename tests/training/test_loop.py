@@ -18,7 +18,6 @@ from inception.errors import EX_TEMPFAIL, CheckpointError, ConfigError
 from inception.training import losses
 from inception.training.loop import Trainer
 from inception.training.state import build
-from inception.training.watch import TrainingError
 from inception.workdir.checkpoints import Checkpoints
 from inception.workdir.logbook import read_anomalies, read_metrics
 from tests import processes
@@ -215,18 +214,6 @@ def test_steps_that_are_not_finite_are_left_out_and_named(poison, tiny, digits, 
     replayed = inception.replay_step(config, tmp_path, min(skipped), digits(TRAIN))
     assert not replayed["finite"]
     assert labels[replayed["example"][0]] == replayed["label"][0] < 5
-
-
-@pytest.mark.slow  # tests/training/test_watch.py has it without a run
-def test_too_many_steps_that_are_not_finite_end_the_run_at_the_last_good_state(
-    poison, tiny, digits, tmp_path
-):
-    config = tiny("num_epochs=8.0", "schedule=staircase", "max_nonfinite_steps=1")
-    with pytest.raises(TrainingError, match=r"steps (\d+) to \1 .*max_nonfinite_steps=1.* nan"):
-        _run(config, digits, tmp_path)
-    state = _newest_state(config, tmp_path)
-    assert _is_finite(state)
-    assert state.step >= read_anomalies(tmp_path)[0]["step"]
 
 
 def test_batches_that_cannot_be_split_are_refused_before_anything_is_written(

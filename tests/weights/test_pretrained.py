@@ -14,7 +14,7 @@ from inception.data.preprocessing import Preprocessing
 from inception.errors import UserError
 from inception.weights import Pretrained, WeightsError, load, load_pretrained, pretrained, save
 from inception.weights.export import export
-from inception.weights.pretrained import DESCRIPTION, WEIGHTS, shapes_of
+from inception.weights.pretrained import DESCRIPTION_FILE, WEIGHTS_FILE, shapes_of
 
 
 def test_a_bucket_is_refused_instead_of_a_folder_of_its_name(small, tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_load_pretrained_takes_a_directory(small, tmp_path):
 def test_a_description_without_an_activation_has_a_softmax(small, tmp_path):
     """As versions wrote it that knew nothing else."""
     save(tmp_path / "weights", small)
-    file = tmp_path / "weights" / DESCRIPTION
+    file = tmp_path / "weights" / DESCRIPTION_FILE
     content = json.loads(file.read_text())
     del content["activation"], content["provenance"]
     file.write_text(json.dumps(content))
@@ -111,23 +111,25 @@ def test_an_interrupted_save_leaves_nothing(small, tmp_path, monkeypatch):
 )
 def test_a_damaged_description_is_refused(small, tmp_path, change):
     save(tmp_path / "weights", small)
-    file = tmp_path / "weights" / DESCRIPTION
+    file = tmp_path / "weights" / DESCRIPTION_FILE
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
-    with pytest.raises(WeightsError, match=DESCRIPTION):
+    with pytest.raises(WeightsError, match=DESCRIPTION_FILE):
         load(tmp_path / "weights")
 
 
 def test_weights_of_another_network_are_refused(small, tmp_path):
     save(tmp_path / "weights", small)
-    file = tmp_path / "weights" / DESCRIPTION
+    file = tmp_path / "weights" / DESCRIPTION_FILE
     content = json.loads(file.read_text())
     content["model"]["num_classes"], content["labels"] = 3, []
     file.write_text(json.dumps(content))
-    with pytest.raises(WeightsError, match=rf"{WEIGHTS}.*\n.*of another shape(.*\n)*.*Logits/bias"):
+    with pytest.raises(
+        WeightsError, match=rf"{WEIGHTS_FILE}.*\n.*of another shape(.*\n)*.*Logits/bias"
+    ):
         load(tmp_path / "weights")
 
 
-@pytest.mark.parametrize("file", [DESCRIPTION, WEIGHTS])
+@pytest.mark.parametrize("file", [DESCRIPTION_FILE, WEIGHTS_FILE])
 def test_an_incomplete_directory_is_refused(small, tmp_path, file):
     save(tmp_path / "weights", small)
     (tmp_path / "weights" / file).unlink()

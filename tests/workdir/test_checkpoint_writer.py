@@ -47,16 +47,6 @@ def test_a_save_in_flight_survives_an_exception(tmp_path):
         saved.restore(_like())
 
 
-def test_the_newest_are_kept_and_one_of_them_can_be_chosen(tmp_path):
-    with CheckpointWriter(tmp_path, RetentionPolicy(2)) as saved:
-        for step in (1, 2, 3):
-            saved.save(step, {**STATE, "step": jnp.int32(step)})
-    with Checkpoints(tmp_path) as saved:
-        assert saved.steps() == [2, 3]
-        assert saved.restore(_like())[1]["step"] == 3
-        assert saved.restore(_like(), step=2)[1]["step"] == 2
-
-
 def test_saving_again_keeps_the_first(tmp_path):
     with CheckpointWriter(tmp_path) as saved:
         saved.save(1, STATE)
@@ -78,7 +68,7 @@ def test_a_donated_state_is_saved_as_it_was(tmp_path):
         np.testing.assert_array_equal(saved.restore(like)[1]["w"], 0)
 
 
-def test_every_so_many_steps_and_the_best_are_kept_besides(tmp_path):
+def test_one_in_several_steps_and_the_best_are_kept_too(tmp_path):
     scores = {1: 0.5, 2: 0.9, 3: 0.7, 4: 0.8, 5: 0.6, 6: 0.6, 7: 0.1}
     lines = (json.dumps({"step": n, "eval/ema_top1": score}) for n, score in scores.items())
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
@@ -88,8 +78,9 @@ def test_every_so_many_steps_and_the_best_are_kept_besides(tmp_path):
     assert _steps(tmp_path) == [2, 4, 7]
 
 
-@pytest.mark.parametrize("name", ["lr=[0.1]", "a*b?", "[a-z]", "100% #1"])
+@pytest.mark.parametrize("name", ["run", "lr=[0.1]", "a*b?", "[a-z]", "100% #1"])
 def test_a_path_is_no_pattern(tmp_path, name):
+    """The newest are kept, and one of them can be chosen, whatever the workdir is called."""
     workdir = tmp_path / name
     with CheckpointWriter(workdir, RetentionPolicy(2)) as saved:
         for step in (1, 2, 3):
@@ -225,7 +216,7 @@ def test_an_error_is_not_hidden_by_a_save_that_fails_too(tmp_path, capsys):
         crash(KeyboardInterrupt("saved"))
 
 
-def test_a_folder_that_is_removed_meanwhile_is_made_anew(tmp_path, capsys):
+def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path, capsys):
     with CheckpointWriter(tmp_path, RetentionPolicy(2)) as saved:
         saved.save(1, STATE)
         saved._wait()
@@ -279,20 +270,6 @@ def disk(tmp_path):
         pytest.skip("mounting a small disk is not allowed")
     yield tmp_path
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)
-
-
-def test_a_full_disk(disk, capsys):
-    with CheckpointWriter(disk) as saved:
-        saved.save(1, NOISE)
-        saved._wait()
-        (disk / "other").write_bytes(bytes(1 << 20))
-        saved.save(2, NOISE)
-        saved._wait()
-        assert saved.steps() == [1]
-        (disk / "other").unlink()
-        saved.save(3, NOISE)
-    assert _steps(disk) == [1, 3]
-    assert "step 2 cannot be saved" in capsys.readouterr().out
 
 
 def test_a_disk_that_becomes_read_only(disk, capsys):

@@ -1,7 +1,7 @@
 """Exports weights to the files of other libraries, and as programs that run without our code.
 
 A file is written under a temporary name, read back by the library of its format, compared with our
-network on a sample, and only then renamed: no wrong file is left behind. A format that cannot
+network on a sample, and only then renamed, so no wrong file remains. A format that cannot
 represent a network refuses it, or the notes say what is left out.
 """
 
@@ -36,7 +36,7 @@ def export(
       output: File to write, or the directory for "safetensors" and "savedmodel".
       preprocessing: Whether a program takes uint8 pixels and scales them itself.
       padding: What torchvision and timm do with a network that does not count the padding, which
-        they would refuse: "exact" writes exact_padding.py beside it, "ignore" computes otherwise.
+        they would refuse: "exact" writes exact_padding.py next to it, "ignore" computes otherwise.
 
     Returns:
       Notes: how to read it, what it lacks, and what was verified.
@@ -56,7 +56,7 @@ def export(
         raise WeightsError(f"preprocessing cannot be part of {format}, which has weights only")
     if output.exists():
         raise WeightsError(f"{output} exists and is not overwritten. Name another output")
-    missing = [file for file in kind.beside if not _is_beside(output, file)]
+    missing = [file for file in kind.companions if not _is_companion_there(output, file)]
     scratch = output.with_name(f".{output.name}-{os.getpid()}")
     scratch.mkdir(parents=True)
     try:
@@ -80,7 +80,7 @@ def export(
     return notes
 
 
-def _is_beside(output: Path, file: Path) -> bool:
+def _is_companion_there(output: Path, file: Path) -> bool:
     """Whether a copy of the file is next to the output.
 
     Raises:

@@ -3,7 +3,7 @@
 Each library can load only its own version of the network, described by the `model` of its source in
 `SOURCES`. A network that differs is refused: for example, the average pools of torchvision and timm
 count the padding, so a network whose pools do not would compute something else there.
-`with_padding` makes a format that takes it: exactly, with a file of Python beside it, or not.
+`with_padding` makes a format that takes it: exactly, with a Python file next to it, or not.
 """
 
 import dataclasses
@@ -64,8 +64,8 @@ def _fitted(pretrained: Pretrained, source: str, padding: str = "") -> tuple[Pre
         )
     if found:
         choices = (
-            "--padding=exact writes a few lines of PyTorch beside the weights that make it the "
-            "same, --padding=ignore only the weights; or export"
+            "--padding=exact writes a few lines of PyTorch next to the weights that make it "
+            "the same, --padding=ignore only the weights; or export"
             if [*found] == [_PADDING] and naming is names.TORCH
             else "Export"
         )
@@ -154,8 +154,8 @@ def _write_torch(
         path.with_name(HOOK.name).write_bytes(HOOK.read_bytes())
         made = f"exact_padding({made})"
         notes.append(
-            f"exact_padding is in {HOOK.name}, which was written beside it; without it the weights "
-            "compute something else"
+            f"exact_padding is in {HOOK.name}, which was written next to it; without it the "
+            "weights compute something else"
         )
     return [f"load it into {made}; its input is {scaled(pretrained)}", *notes]
 
@@ -238,7 +238,7 @@ def with_padding(format: str, padding: str) -> Format:
 
     Args:
       format: "torchvision" or "timm".
-      padding: "exact", to write `HOOK` beside the weights, or "ignore", to accept other outputs.
+      padding: "exact", to write `HOOK` next to the weights, or "ignore", to accept other outputs.
 
     Raises:
       WeightsError: For other formats, which need no choice.
@@ -252,7 +252,7 @@ def with_padding(format: str, padding: str) -> Format:
         kind,
         write=partial(kind.write, padding=padding),  # type: ignore[call-arg]
         verify=partial(kind.verify, padding=padding),  # type: ignore[call-arg]
-        beside=(HOOK,) if padding == "exact" else (),
+        companions=(HOOK,) if padding == "exact" else (),
     )
 
 

@@ -18,14 +18,14 @@ class Format:
       write: Writes the file, and returns notes on how to use it and what it lacks.
       verify: Reads it back, and returns notes on what was compared.
       program: Whether it is a program, which can scale pixels itself.
-      beside: Files of this package that `write` copies beside the output.
+      companions: Files of this package that `write` copies next to the output.
     """
 
     suffixes: tuple[str, ...]
     write: Callable[[Pretrained, Path, bool], list[str]]
     verify: Callable[[Pretrained, Path, bool], list[str]]
     program: bool = False
-    beside: tuple[Path, ...] = ()
+    companions: tuple[Path, ...] = ()
 
 
 def require_close(differences: list[verify.Difference], reader: str) -> str:

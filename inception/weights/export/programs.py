@@ -15,7 +15,7 @@ import jax
 import jax.export
 import numpy as np
 
-from inception.data.augment import normalize
+from inception.data.augment import scale_pixels
 from inception.network.fused import fold_batch_norm
 from inception.weights import verify
 from inception.weights.export.format import Format, require_close, scaled
@@ -32,7 +32,7 @@ def program(pretrained: Pretrained, preprocessing: bool) -> tuple[Callable, tupl
 
     def logits(images: jax.Array) -> jax.Array:
         if preprocessing:
-            images = normalize(images, scaling.mean, scaling.std)
+            images = scale_pixels(images, scaling.mean, scaling.std)
         return model.apply(variables, images)[0]
 
     size = scaling.image_size
@@ -53,7 +53,7 @@ def _verify(pretrained: Pretrained, path: Path, preprocessing: bool, *, library:
     scaling = pretrained.preprocessing
     shape = (3, scaling.image_size, scaling.image_size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    scaled_images = np.asarray(normalize(pixels, scaling.mean, scaling.std))
+    scaled_images = np.asarray(scale_pixels(pixels, scaling.mean, scaling.std))
     model, variables = pretrained.model, pretrained.variables
     ours = verify.our_endpoints(model, variables, scaled_images, aux_head=False)["logits"]
     images = pixels if preprocessing else scaled_images
