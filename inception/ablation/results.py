@@ -71,8 +71,8 @@ def compare(rows: Sequence[AblationRow], runs: pd.DataFrame) -> pd.DataFrame:
         pairs = (own - errors[row.parent]).dropna() if row.parent else own[:0]
         line: dict[str, Any] = {"row": row.name, "parent": row.parent, "changes": row.changes}
         line |= _prefixed("error", estimate(own)) | _prefixed("difference", estimate(pairs))
-        both = (wrong[name][pairs.index] for name in (row.name, row.parent or row.name))
-        line |= _prefixed("images", compare_images(*both, runs.examples.max()))
+        answers, others = (wrong[name][pairs.index] for name in (row.name, row.parent or row.name))
+        line |= _prefixed("images", compare_images(answers, others, runs.examples.max()))
         if len(own):
             line |= _count(FrozenConfigDict(row.config), int(runs.classes.max()))
         line["experiment"], paper = find_result(row.name, list(errors))

@@ -136,7 +136,7 @@ def _builder_of_files(known: Any, root: Path, manual: Path) -> Any:
         def download_and_extract(self, urls: dict[str, str]) -> dict[str, Path]:
             return {name: _unpack(manual / Path(url).name, unpacked) for name, url in urls.items()}
 
-    class Builder(known, skip_registration=True):
+    class Builder(known, skip_registration=True):  # type: ignore[call-arg]
         name = known.name
 
         def _split_generators(self, _):
