@@ -10,7 +10,8 @@ device; data measures JPEG files to uint8 batches, with one thread. Each contend
 its own, on the same cores; rounds of about --seconds are interleaved, and a ratio is the median
 over pairs of rounds. Warm-up and compilation are excluded; the column "first step" has a cold
 start, with compilation into a temporary folder (or --cache=DIR). --augmentation=inception adds a
-row: ours with it. benchmarks/limits.py explains the device's limits.
+row: ours with it. benchmarks/limits.py explains the device's limits. --isa=native,avx2 measures a
+CPU twice, the second time with all libraries kept to AVX2.
 
 startup and memory start each contender's training in fresh processes, cold and with a full cache.
 
@@ -30,6 +31,7 @@ from pathlib import Path
 
 from benchmarks import gpu, speed, starts
 from benchmarks.cases import OURS, Case, check
+from benchmarks.interleave import INSTRUCTIONS, instructions
 from benchmarks.photographs import HEIGHT, WIDTH, write_photographs
 from inception import command_line
 from inception.config import flatten, load
@@ -62,14 +64,18 @@ def make_cases(
 def compare_networks(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
     """Measures every batch size, prints a table for each and returns the numbers."""
     found = []
-    for batch in args.batch.split(","):
-        cases = make_cases(args, overrides, args.mode, batch)
-        limits = speed.limits(cases[0], cache)
-        print(f"{args.mode}, batch {batch}, {args.size}x{args.size}, {args.dtype}")
-        print(speed.limits_line(limits) + "\n", flush=True)
-        results = speed.measure(cases, args.rounds, args.seconds, cache)
-        print(speed.table(results, limits) + "\n", flush=True)
-        found.append({"limits": limits, "results": [dataclasses.asdict(each) for each in results]})
+    for isa in args.isa.split(","):
+        for batch in args.batch.split(","):
+            cases = make_cases(args, overrides, args.mode, batch)
+            with instructions(isa):
+                limits = speed.limits(cases[0], cache / isa)
+                print(f"{args.mode}, batch {batch}, {args.size}x{args.size}, {args.dtype}, {isa}")
+                print(speed.limits_line(limits) + "\n", flush=True)
+                results = speed.measure(cases, args.rounds, args.seconds, cache / isa)
+            print(speed.table(results, limits) + "\n", flush=True)
+            found.append(
+                {"isa": isa, "limits": limits, "results": list(map(dataclasses.asdict, results))}
+            )
     return found
 
 
@@ -135,6 +141,9 @@ def parser() -> argparse.ArgumentParser:
         "--num_classes", type=int, default=1000, help="number of logits (%(default)s)"
     )
     parser.add_argument("--augmentation", help="adds a row: ours with it")
+    parser.add_argument(
+        "--isa", default="native", help="of a CPU in train and infer: native,avx2 (%(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="of each contender (default all cores; data 1)")
     parser.add_argument("--rounds", type=int, help="default 5; startup and memory 1")
     parser.add_argument("--seconds", type=float, help="of a round (10; gpu 2)")
@@ -154,6 +163,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in ("threads", "rounds", "seconds", "minutes"):
         if getattr(args, name) <= 0:
             raise UserError(f"--{name}={getattr(args, name)} must be greater than 0")
+    if unknown := set(args.isa.split(",")) - set(INSTRUCTIONS):
+        raise UserError(f"--isa={unknown.pop()}: use some of {','.join(INSTRUCTIONS)}")
     if args.mode == "gpu":
         compare_on_gpu(args, overrides)
         return
