@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import gpu, speed, starts
+from benchmarks import gpu, gpu_parts, speed, starts
 from benchmarks.cases import OURS, Case, check
 from benchmarks.interleave import INSTRUCTIONS, instructions
 from benchmarks.photographs import HEIGHT, WIDTH, write_photographs
@@ -103,10 +103,10 @@ def compare_starts(args: argparse.Namespace, overrides: Sequence[str], cache: Pa
 
 def compare_on_gpu(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     """Runs gpu.py, in bfloat16."""
-    check("train", gpu.OPPONENT)
+    check("train", gpu_parts.OPPONENT)
     args.dtype, args.against = "bfloat16", ""
     output = Path(args.output or "gpu.jsonl")
-    setting = gpu.Setting(
+    setting = gpu_parts.Setting(
         fields=make_cases(args, overrides, "train", "256")[0].fields,
         num_classes=args.num_classes,
         threads=args.threads,

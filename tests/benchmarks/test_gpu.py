@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu, parity
+from benchmarks import gpu, gpu_parts, parity
 from benchmarks.cases import OURS, Case
 from benchmarks.speed import Result, Spread
 from inception.config import flatten
@@ -35,7 +35,7 @@ def _measured(rate, ratio):
     one = Spread(1.0, 1.0, 1.0)
     ours = Result(OURS, "ours", 256, Spread(rate, rate, rate), one, one, one, 1.0, 0.5, 1 << 30)
     theirs = dataclasses.replace(
-        ours, contender=gpu.OPPONENT, ours_over_theirs=Spread(ratio, ratio, ratio)
+        ours, contender=gpu_parts.OPPONENT, ours_over_theirs=Spread(ratio, ratio, ratio)
     )
     return {"limits": LIMITS, "results": [dataclasses.asdict(each) for each in (ours, theirs)]}
 
@@ -52,7 +52,7 @@ FOUND = {
 @pytest.fixture
 def setting(tiny, tmp_path):
     fields = flatten(tiny("dtype=bfloat16"))
-    return gpu.Setting(fields, 10, 1, 1, 0.1, str(tmp_path / "cache"))
+    return gpu_parts.Setting(fields, 10, 1, 1, 0.1, str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_the_best_draw_counts():
 def test_every_part_leaves_a_line_and_targets_are_judged(parts, setting, tmp_path, capsys):
     verdicts = gpu.run(setting, tmp_path / "gpu.jsonl", 8)
     lines = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
-    assert [line["part"] for line in lines] == list(gpu.PARTS) == list(parts)
+    assert [line["part"] for line in lines] == list(gpu_parts.PARTS) == list(parts)
     assert lines[-1]["error"] == "status 1"
     assert gpu.results_of(tmp_path / "gpu.jsonl").keys() == FOUND.keys()
     assert [verdict.met for verdict in verdicts] == [True, True, False, False, True, True]
@@ -107,11 +107,11 @@ def test_every_part_leaves_a_line_and_targets_are_judged(parts, setting, tmp_pat
 def test_given_again_it_runs_what_is_missing_and_leaves_it_the_time(parts, setting, tmp_path):
     output = tmp_path / "gpu.jsonl"
     gpu.run(setting, output, 8)
-    assert sum(part.share for part in gpu.PARTS.values()) <= 480
-    alone = gpu.PARTS["train_512"].share * 480 / sum(part.share for part in gpu.PARTS.values())
+    shares = {name: part.share for name, part in gpu_parts.PARTS.items()}
+    alone = 480 * shares["train_512"] / sum(shares.values())
     parts.clear()
     gpu.run(setting, output, 8)
-    assert parts.keys() == gpu.PARTS.keys() - FOUND.keys()
+    assert parts.keys() == gpu_parts.PARTS.keys() - FOUND.keys()
     assert parts["train_512"] > 3 * alone  # with the time of those before it
     assert max(parts.values()) <= 480
 
@@ -149,15 +149,15 @@ def test_a_part_that_takes_too_long_is_ended(setting, tmp_path, monkeypatch):
 def test_the_whole_is_rehearsed_on_a_cpu(tiny, tmp_path):
     """Every part, tiny; the plan is another test's, as a program for a GPU compiles for minutes."""
     fields = flatten(tiny("dtype=bfloat16"))
-    setting = gpu.Setting(
+    setting = gpu_parts.Setting(
         *(fields, 10, cores(), 1, 0.1, str(tmp_path / "cache"), "cpu", ("flax-naive",), 1 / 64),
         quick_start=[*TINY, "num_epochs=0.1"],
     )
     gpu.run(setting, tmp_path / "gpu.jsonl", 60)
     found = gpu.results_of(tmp_path / "gpu.jsonl")
-    assert found.keys() == gpu.PARTS.keys() - {"plan"}
+    assert found.keys() == gpu_parts.PARTS.keys() - {"plan"}
     assert found["parity"] == {"logits": 0, "gradients": 0}
-    assert found["without"].keys() == {"nothing", *gpu.WITHOUT}
+    assert found["without"].keys() == {"nothing", *gpu_parts.WITHOUT}
     assert found["profile"]["traces"]
     for name in ("train_512", "infer_1024"):
         assert [each["contender"] for each in found[name]["results"]] == [OURS, "flax-naive"]
