@@ -3,20 +3,21 @@
     python -m benchmarks --mode=train|infer|data|startup|memory [--against=NAME,...]
         [--batch=16,...] [--size=299] [--dtype=float32] [--threads=N] [--rounds=5] [--seconds=10]
         [--config=configs/v3.py] [--config.FIELD=VALUE ...] [--output=FILE.json]
-    python -m benchmarks --mode=gpu
+    python -m benchmarks --mode=gpu [--output=gpu.jsonl] [--minutes=8]
 
 train measures the whole training step and infer uint8 to logits, both on a batch of noise on the
 device; data measures JPEG files to uint8 batches, with one thread. Each contender has a process of
 its own, on the same cores; rounds of about --seconds are interleaved, and a ratio is the median
 over pairs of rounds. Warm-up and compilation are excluded; the column "first step" has a cold
 start, with compilation into a temporary folder (or --cache=DIR). --augmentation=inception adds a
-row: ours with it. benchmarks/limits.py explains the device's limits.
+row: ours with it. benchmarks/limits.py explains the device's limits. --isa=native,avx2 measures a
+CPU twice, the second time with all libraries kept to AVX2.
 
 startup and memory start each contender's training in fresh processes, cold and with a full cache.
 
 Opponents: torchvision, timm, timm-compile (torch.compile), keras (infer only) and flax-naive, the
 obvious Flax code; for data tf.data, torchvision's DataLoader and pillow. gpu makes all measurements
-for a GPU: benchmarks/gpu.py.
+for a GPU within --minutes, and continues where it was stopped: benchmarks/gpu.py.
 """
 
 import argparse
@@ -27,8 +28,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import gpu, speed, starts
+from benchmarks import gpu, gpu_parts, speed, starts
 from benchmarks.cases import OURS, Case, check
+from benchmarks.interleave import INSTRUCTIONS, instructions
 from benchmarks.photographs import HEIGHT, WIDTH, write_photographs
 from inception import command_line
 from inception.config import flatten, load
@@ -63,14 +65,18 @@ def make_cases(
 def compare_networks(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
     """Measures every batch size, prints a table for each and returns the numbers."""
     found = []
-    for batch in args.batch.split(","):
-        cases = make_cases(args, overrides, args.mode, batch)
-        limits = speed.limits(cases[0], cache)
-        print(f"{args.mode}, batch {batch}, {args.size}x{args.size}, {args.dtype}")
-        print(speed.limits_line(limits) + "\n", flush=True)
-        results = speed.measure(cases, args.rounds, args.seconds, cache)
-        print(speed.table(results, limits) + "\n", flush=True)
-        found.append({"limits": limits, "results": [dataclasses.asdict(each) for each in results]})
+    for isa in args.isa.split(","):
+        for batch in args.batch.split(","):
+            cases = make_cases(args, overrides, args.mode, batch)
+            with instructions(isa):
+                limits = speed.limits(cases[0], cache / isa)
+                print(f"{args.mode}, batch {batch}, {args.size}x{args.size}, {args.dtype}, {isa}")
+                print(speed.limits_line(limits) + "\n", flush=True)
+                results = speed.measure(cases, args.rounds, args.seconds, cache / isa)
+            print(speed.table(results, limits) + "\n", flush=True)
+            found.append(
+                {"isa": isa, "limits": limits, "results": list(map(dataclasses.asdict, results))}
+            )
     return found
 
 
@@ -96,14 +102,20 @@ def compare_starts(args: argparse.Namespace, overrides: Sequence[str], cache: Pa
     return [dataclasses.asdict(each) for each in found]
 
 
-def compare_on_gpu(args: argparse.Namespace, overrides: Sequence[str], cache: Path) -> list[dict]:
-    """Runs gpu.py, in bfloat16 against timm's compiled network."""
-    args.against, args.dtype = gpu.OPPONENT, "bfloat16"
-
-    def cases_of(mode: str, batch: int) -> list[Case]:
-        return make_cases(args, overrides, mode, str(batch))
-
-    return gpu.run(cases_of, args.rounds, args.seconds, cache, "gpu")
+def compare_on_gpu(args: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Runs gpu.py, in bfloat16."""
+    check("train", gpu_parts.OPPONENT)
+    args.dtype, args.against = "bfloat16", ""
+    output = Path(args.output or "gpu.jsonl")
+    setting = gpu_parts.Setting(
+        fields=make_cases(args, overrides, "train", "256")[0].fields,
+        num_classes=args.num_classes,
+        threads=args.threads,
+        rounds=args.rounds,
+        seconds=args.seconds,
+        cache=args.cache or f"{output}.cache",
+    )
+    gpu.run(setting, output, args.minutes)
 
 
 MODES = {
@@ -112,14 +124,13 @@ MODES = {
     "data": compare_inputs,
     "startup": compare_starts,
     "memory": compare_starts,
-    "gpu": compare_on_gpu,
 }
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     parser = command_line.parser("python -m benchmarks", __doc__, config=True)
-    parser.add_argument("--mode", required=True, choices=MODES)
+    parser.add_argument("--mode", required=True, choices=[*MODES, "gpu"])
     parser.add_argument("--against", default="", metavar="NAME,...", help="opponents")
     parser.add_argument("--batch", help="images of a step, e.g. 1,16 (default 16; data 32)")
     parser.add_argument(
@@ -131,9 +142,13 @@ def parser() -> argparse.ArgumentParser:
         "--num_classes", type=int, default=1000, help="number of logits (%(default)s)"
     )
     parser.add_argument("--augmentation", help="adds a row: ours with it")
+    parser.add_argument(
+        "--isa", default="native", help="of a CPU in train and infer: native,avx2 (%(default)s)"
+    )
     parser.add_argument("--threads", type=int, help="of each contender (default all cores; data 1)")
     parser.add_argument("--rounds", type=int, help="default 5; startup and memory 1")
-    parser.add_argument("--seconds", type=float, default=10, help="of a round (%(default)s)")
+    parser.add_argument("--seconds", type=float, help="of a round (10; gpu 2)")
+    parser.add_argument("--minutes", type=float, default=8, help="of --mode=gpu (%(default)s)")
     parser.add_argument("--cache", type=local_path, help="folder that keeps compiled programs")
     parser.add_argument(
         "--output", metavar="FILE.json", type=local_path, help="file for all numbers"
@@ -146,10 +161,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, overrides = command_line.parse(parser(), argv)
     args.batch = args.batch or BATCHES.get(args.mode, "16")
     args.threads = args.threads or (1 if args.mode == "data" else cores())
+    args.seconds = args.seconds if args.seconds is not None else 2 if args.mode == "gpu" else 10
     args.rounds = args.rounds or (1 if args.mode in ("startup", "memory") else 5)
-    for name in ("threads", "rounds", "seconds"):
+    for name in ("threads", "rounds", "seconds", "minutes"):
         if getattr(args, name) <= 0:
             raise UserError(f"--{name}={getattr(args, name)} must be greater than 0")
+    if unknown := set(args.isa.split(",")) - set(INSTRUCTIONS):
+        raise UserError(f"--isa={unknown.pop()}: use some of {','.join(INSTRUCTIONS)}")
+    if args.mode == "gpu":
+        compare_on_gpu(args, overrides)
+        return
     with tempfile.TemporaryDirectory(prefix="inception-benchmark-") as scratch:
         found = MODES[args.mode](args, overrides, Path(args.cache or scratch))
     if args.output:

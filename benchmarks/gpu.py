@@ -1,30 +1,40 @@
-"""All measurements for a GPU, in one go.
+"""All measurements for a GPU, within eight minutes.
 
     pip install -e ".[cuda]" -r requirements-oracles.txt
-    python -m benchmarks --mode=gpu [--output=gpu.json]
+    python -m benchmarks --mode=gpu [--output=gpu.jsonl] [--minutes=8]
 
-First compares logits and gradients with the CPU's. Then measures, in bfloat16 with float32 weights,
-the training step with 256 images and inference with 1 to 1024, against timm's network, channels
-last, compiled by torch.compile with autocast, and checks each target. No GPU has run it yet.
+Each part (gpu_parts.PARTS, in that order) is a process of its own, and its result is a line of the
+output as soon as it is there:
+
+    {"part": "train_256", "seconds": 61.2, "result": {...}}, or "error": why there is none
+
+The parts share the minutes. One that exceeds its share is ended, and the time that it leaves is the
+next ones'. Given again, the command keeps the results and runs what is missing, with the programs
+that were compiled (OUTPUT.cache). If logits or gradients differ from the CPU's, or there is no GPU,
+nothing else is measured. Networks are measured in bfloat16 with float32 weights, next to timm's,
+channels last, compiled by torch.compile with autocast. No GPU has run it yet.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import parity, speed
-from benchmarks.cases import Case
-from benchmarks.speed import Result
+from benchmarks import parity
+from benchmarks.gpu_parts import PARTS, Setting
+from benchmarks.interleave import environment
 from inception.errors import UserError
 
-OPPONENT = "timm-compile"
-TRAIN_BATCH = 256
-INFER_BATCHES = (1, 8, 32, 128, 256, 1024)
 MIN_RATIO = 1.0  # of our images/s to theirs, in training and in inference
 MIN_ROOFLINE_SHARE = 0.40  # of arithmetic and traffic without overlap, in training
-
-CasesOf = Callable[[str, int], Sequence[Case]]  # (mode, batch) -> ours and the opponent
+MIN_TOP1 = 0.985  # of the quick start
+_TO_END = 8.0  # seconds in which a part that is told to end has to end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,40 +49,81 @@ class Verdict:
         return f"{'met' if self.met else 'MISSED':8}{self.target}: {self.found:.3g}"
 
 
-def run(cases_of: CasesOf, rounds: int, seconds: float, cache: Path, platform: str) -> list[dict]:
-    """Compares, measures and judges; prints everything.
-
-    Args:
-      cases_of: Returns the cases for a mode and a batch size.
-      rounds: Rounds of each measurement.
-      seconds: Seconds of a round.
-      cache: Folder for compiled programs.
-      platform: Platform of the device, "gpu"; "cpu" for a rehearsal.
+def run(setting: Setting, output: Path, minutes: float) -> list[Verdict]:
+    """Runs the parts whose results `output` lacks, one after the other, within `minutes`.
 
     Returns:
-      All numbers.
+      The targets of all parts that have a result; they are printed.
 
     Raises:
       UserError: If there is no such device, or its results differ from the CPU's.
     """
-    require(speed.limits(cases_of("train", TRAIN_BATCH)[0], cache), platform)
-    case = cases_of("train", 2)[0]
-    float32 = dataclasses.replace(case, fields={**case.fields, "dtype": "float32"})
-    verdicts = judge_parity(parity.compare(float32, platform, cache))
-    print(*verdicts, sep="\n", flush=True)
-    if not all(verdict.met for verdict in verdicts):
-        raise UserError("the device's results differ from the CPU's, so nothing was measured")
-    found = []
-    for mode, batch in (("train", TRAIN_BATCH), *(("infer", batch) for batch in INFER_BATCHES)):
-        cases = cases_of(mode, batch)
-        limits = speed.limits(cases[0], cache)
-        results = speed.measure(cases, rounds, seconds, cache)
-        print(f"\n{mode}, batch {batch}", speed.limits_line(limits), sep="\n")
-        print(speed.table(results, limits), flush=True)
-        verdicts += judge(mode, batch, results, limits)
-        found.append({"limits": limits, "results": [dataclasses.asdict(each) for each in results]})
-    print("", *verdicts, sep="\n")
-    return [*found, {"verdicts": [dataclasses.asdict(verdict) for verdict in verdicts]}]
+    found, start, end = results_of(output), time.monotonic(), 0.0
+    unit = 60 * minutes / sum(part.share for part in PARTS.values())
+    for name, part in PARTS.items():
+        end += part.share * unit
+        if name not in found:
+            began = time.monotonic()
+            line = _run_part(name, setting, start + end - began)
+            with output.open("a") as file:
+                seconds = round(time.monotonic() - began, 1)
+                file.write(json.dumps({"part": name, "seconds": seconds, **line}) + "\n")
+            print(f"{name}: {line.get('error', 'done')}, {seconds} s\n", flush=True)
+            found = results_of(output)
+        if name == "device" and name in found:
+            require(found[name], setting.platform)
+            name_of = setting.device or found[name]["device"]
+            setting = dataclasses.replace(setting, device=name_of)
+        if name == "parity":
+            require_parity(found)
+    verdicts = list(judge(found))
+    print(*verdicts, sep="\n")
+    return verdicts
+
+
+def results_of(output: Path) -> dict[str, dict]:
+    """The results that a file of lines holds, by part."""
+    lines = output.read_text().splitlines() if output.exists() else []
+    return {line["part"]: line["result"] for line in map(json.loads, lines) if "result" in line}
+
+
+def _run_part(name: str, setting: Setting, seconds: float) -> dict:
+    """{"result": ...} of a part that may take so many seconds, or {"error": ...}."""
+    cache = Path(setting.cache)
+    cache.mkdir(parents=True, exist_ok=True)
+    file = cache / f"{name}.json"
+    file.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.gpu_parts",
+            name,
+            json.dumps(dataclasses.asdict(setting)),
+        ],
+        env=environment(setting.threads, cache)
+        | ({"JAX_PLATFORMS": "cpu"} if PARTS[name].on_cpu else {}),
+        start_new_session=True,  # so that all of its processes can be ended
+    )
+    try:
+        status = process.wait(max(0.1, seconds - _TO_END))
+    except subprocess.TimeoutExpired:
+        status = None
+    finally:
+        _end(process)
+    if file.exists():
+        return {"result": json.loads(file.read_text())}
+    return {"error": f"ended after {seconds:.0f} s" if status is None else f"status {status}"}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a part and what it has started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(_TO_END)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
 
 
 def require(limits: Mapping[str, Any], platform: str) -> None:
@@ -88,25 +139,42 @@ def require(limits: Mapping[str, Any], platform: str) -> None:
         )
 
 
-def judge_parity(differences: Mapping[str, float]) -> list[Verdict]:
-    """Whether the device's results equal the CPU's."""
-    return [
-        Verdict(f"{what} equal to the CPU's within {limit:g}", differences[what], met)
-        for what, limit in parity.TOLERANCE.items()
-        for met in [differences[what] <= limit]
-    ]
+def require_parity(found: Mapping[str, dict]) -> None:
+    """Requires results that are the CPU's.
+
+    Raises:
+      UserError: If they differ, or have not been compared.
+    """
+    verdicts = list(judge({"parity": found["parity"]})) if "parity" in found else []
+    print(*verdicts, sep="\n", flush=True)
+    if not verdicts or not all(verdict.met for verdict in verdicts):
+        raise UserError(
+            "the device's results differ from the CPU's or could not be compared, so nothing else "
+            "was measured"
+        )
 
 
-def judge(
-    mode: str, batch: int, results: Sequence[Result], limits: Mapping[str, Any]
-) -> Iterator[Verdict]:
-    """The targets of one measurement; `results` are ours and the opponent's."""
-    ours, theirs = results
-    ratio = theirs.ours_over_theirs.median
-    name = f"{mode}, batch {batch}"
-    target = f"{name}, ours / {theirs.contender} at least {MIN_RATIO}"
-    yield Verdict(target, ratio, ratio >= MIN_RATIO)
-    if mode == "train":
-        share = ours.images_per_second.median / limits["roofline"]
+def judge(found: Mapping[str, dict]) -> Iterator[Verdict]:
+    """The targets of the parts that have a result."""
+    for what, limit in parity.TOLERANCE.items() if "parity" in found else ():
+        value = found["parity"][what]
+        yield Verdict(f"{what} equal to the CPU's within {limit:g}", value, value <= limit)
+    if "quick_start" in found:
+        top1 = found["quick_start"]["ema"]
+        yield Verdict(f"quick start, top-1 at least {MIN_TOP1}", top1, top1 >= MIN_TOP1)
+    for name, result in found.items():
+        mode, _, batch = name.partition("_")
+        if mode in ("train", "infer"):
+            yield from _judge_speed(f"{mode}, batch {batch}", result)
+
+
+def _judge_speed(name: str, result: Mapping[str, Any]) -> Iterator[Verdict]:
+    ours, *others = result["results"]
+    for other in others:
+        ratio = other["ours_over_theirs"][0]
+        target = f"{name}, ours / {other['contender']} at least {MIN_RATIO}"
+        yield Verdict(target, ratio, ratio >= MIN_RATIO)
+    if name.startswith("train"):
+        share = ours["images_per_second"][0] / result["limits"]["roofline"]
         target = f"{name}, share of the no-overlap roofline at least {MIN_ROOFLINE_SHARE}"
         yield Verdict(target, share, share >= MIN_ROOFLINE_SHARE)

@@ -14,6 +14,18 @@ from typing import Any
 from benchmarks.cases import ROOT, Case
 from inception.errors import UserError
 
+# What makes each library compute as on a processor without AVX-512.
+INSTRUCTIONS: dict[str, dict[str, str]] = {
+    "native": {},
+    "avx2": {
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",  # our convolutions and PyTorch's
+        "ATEN_CPU_CAPABILITY": "avx2",  # PyTorch's other operations
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",  # NumPy's, which measures the limits
+    },
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Round:
@@ -92,7 +104,7 @@ class Worker:
         assert self._process.stdin
         self._process.stdin.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=3)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -105,6 +117,21 @@ class Worker:
         raise UserError(
             f"the process of {self.case.contender!r} ended with status {status}, see above"
         )
+
+
+@contextmanager
+def instructions(name: str) -> Iterator[None]:
+    """Processes that start inside use these instructions at most: a key of `INSTRUCTIONS`."""
+    before = dict(os.environ)
+    flags = INSTRUCTIONS[name] | {
+        "XLA_FLAGS": f"{before.get('XLA_FLAGS', '')} {INSTRUCTIONS[name].get('XLA_FLAGS', '')}"
+    }
+    try:
+        os.environ.update(flags)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def environment(threads: int, cache: Path) -> dict[str, str]:

@@ -61,29 +61,35 @@ OPTIMIZATIONS = {
 }
 
 
-def timed(names: Sequence[str], config: ConfigDict, rounds: int) -> list[dict[str, str]]:
-    """A row for the whole step and for each step without an optimization, timed on this machine."""
+def seconds(names: Sequence[str], config: ConfigDict, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round of the whole step and of the steps without an optimization, by name."""
     mesh = sharding.make_mesh()
     case = Case(OURS, "train", 0, flatten(config), CLASSES)
     batch = next(sharding.to_devices(mesh, [synthetic_batch(case)]))
-    steps = {}
+    steps, states = {}, {}
     for name in names:
         without = OPTIMIZATIONS.get(name, Without())
         with reference(*without.operations):
             recipe = build(config, CLASSES, STEPS_PER_EPOCH)
             recipe = dataclasses.replace(recipe, model=recipe.model.clone(fuse=without.fuse))
-            jitted = TrainStep(recipe, mesh).jitted
-            steps[name] = jitted.lower(recipe.abstract_state(mesh), batch).compile()
-    state = recipe.create_state(mesh)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+            step = TrainStep(recipe, mesh, packed=without.packed)
+            state = step.pack(recipe.create_state(mesh))
+            steps[name] = step.jitted.lower(state, batch).compile()
+        states[name] = state
+    found: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds + 1):  # the first warms up
         for name, step in steps.items():
             start = time.perf_counter()
-            state, _ = jax.block_until_ready(step(state, batch))
-            seconds[name].append(time.perf_counter() - start)
-    rows = []
-    for name, (_, *own) in seconds.items():
-        ratios = [one / whole for one, whole in zip(own, seconds[WHOLE][1:], strict=True)]
+            states[name], _ = jax.block_until_ready(step(states[name], batch))
+            found[name].append(time.perf_counter() - start)
+    return {name: times[1:] for name, times in found.items()}
+
+
+def timed(names: Sequence[str], config: ConfigDict, rounds: int) -> list[dict[str, str]]:
+    """A row for the whole step and for each step without an optimization, timed on this machine."""
+    found, rows = seconds(names, config, rounds), []
+    for name, own in found.items():
+        ratios = [one / whole for one, whole in zip(own, found[WHOLE], strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         row = {"without": name, "seconds": f"{statistics.median(own):.2f}"}
         rows.append(row | {"of the whole step's": spread})

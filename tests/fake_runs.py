@@ -28,6 +28,7 @@ def evaluation(errors: int) -> dict:
         "bin_confidence": np.array([0.9 * EXAMPLES]),
         "class_examples": counts,
         "class_correct": counts * right / EXAMPLES,
+        "wrong": np.arange(errors),
     }
     return metrics.summarize(total)
 

@@ -13,7 +13,14 @@ import pandas as pd
 from etils import epath
 
 from inception.ablation import plots
-from inception.ablation.results import WEIGHT_KINDS, compare, estimate, read_runs
+from inception.ablation.results import (
+    WEIGHT_KINDS,
+    WRONG,
+    compare,
+    compare_images,
+    estimate,
+    read_runs,
+)
 from inception.ablation.rows import AblationRow, AblationRun
 from inception.workdir.files import write_json, write_text
 
@@ -44,7 +51,8 @@ points, however many seeds there are.
 {weights}
 
 Mean ± standard deviation over the seeds. Raw weights are those of the last step; confidence is the
-mean probability of the predicted class.
+mean probability of the predicted class. The last column is paired image by image, with its 95 %
+interval over seeds and images.
 
 ## Cost
 
@@ -59,7 +67,10 @@ DIFFERENCES = """
 {table}
 
 Top-1 error minus that of the parent with the same seed, negative where the row is better: mean
-[95 % t-interval]. One interval in twenty excludes 0 by chance.
+[95 % t-interval over the seeds]. "Over seeds and images" is the interval for other seeds and other
+images of the same kind, paired image by image, and "excludes 0" is about it where it is known. Then
+follow the numbers of images that only the row and only its parent classifies wrongly, means over
+the seeds. One interval in twenty excludes 0 by chance.
 """
 MISSING = """
 ## Failed or missing
@@ -93,7 +104,10 @@ def write(
     setting = {name: value for row in rows for name, value in row.setting.items()}
     measured = read_runs(runs)
     compared = compare(rows, measured)
-    tables = {"rows": compared.to_dict("records"), "runs": measured.to_dict("records")}
+    tables = {
+        "rows": compared.to_dict("records"),
+        "runs": measured.drop(columns=WRONG).to_dict("records"),
+    }
     write_json(workdir / "report.json", {"command": command, "setting": setting, **tables})
     write_text(workdir / "report.md", page(compared, measured, setting, command))
     if measured.examples.notna().any():
@@ -168,13 +182,18 @@ def _result_table(rows: pd.DataFrame) -> str:
 def _differences(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
-    one_sign = np.sign(rows.difference_low * rows.difference_high)
     columns = {
         "row": rows.row,
         "parent": rows.parent,
         "changed": rows.changes.map(_changes),
         "points": _interval(rows, "difference", sign="+"),
-        "excludes 0": one_sign.map({1: "yes", 0: "no", -1: "no"}),
+        "over seeds and images": _interval(rows, "images", sign="+"),
+        "excludes 0": _excludes_0(rows, "images")
+        .fillna(_excludes_0(rows, "difference"))
+        .fillna("no"),
+        "newly wrong / right": _text(rows.images_newly_wrong, ".1f")
+        + " / "
+        + _text(rows.images_newly_right, ".1f"),
         "seed by seed": [
             ", ".join(f"{100 * pair:+.2f}" for pair in pairs.values())
             for pairs in rows.difference_by_seed
@@ -182,6 +201,12 @@ def _differences(rows: pd.DataFrame) -> str:
         "paper": _text(rows.paper_change, "+.1f"),
     }
     return DIFFERENCES.format(table=_table(columns, left=3))
+
+
+def _excludes_0(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Whether an interval excludes 0, "yes" or "no"; missing where there is no interval."""
+    one_sign = np.sign(rows[f"{name}_low"] * rows[f"{name}_high"])
+    return one_sign.map({1: "yes", 0: "no", -1: "no"})
 
 
 def _weights_table(finished: pd.DataFrame) -> str:
@@ -194,6 +219,7 @@ def _weights_table(finished: pd.DataFrame) -> str:
             "loss, nats": _spread(runs[f"{weights}_loss"], scale=1, digits=4),
             "mean confidence, %": _spread(runs[f"{weights}_confidence"]),
             "calibration error, %": _spread(runs[f"{weights}_ece"]),
+            "minus EMA's error, points": _minus_ema(runs) if weights == "raw" else None,
         }
         for row, runs in finished.groupby("row", sort=False)
         for weights in WEIGHT_KINDS
@@ -201,9 +227,16 @@ def _weights_table(finished: pd.DataFrame) -> str:
     return _table(lines, left=2)
 
 
+def _minus_ema(runs: pd.DataFrame) -> str:
+    """The raw weights' error minus the EMA weights', over a row's seeds and images."""
+    found = compare_images(runs.raw_wrong, runs.ema_wrong, runs.examples.max())
+    return _interval(pd.DataFrame([found]).add_prefix("images_"), "images", sign="+")[0]
+
+
 def _cost_table(rows: pd.DataFrame) -> str:
     columns = {
         "row": rows.row,
+        "top-1 error, %": _text(100 * rows.error_mean, ".2f"),
         "parameters": _text(rows.parameters, ",.0f"),
         "with auxiliary head": _text(rows.parameters_with_aux_head, ",.0f"),
         "multiply-adds": _text(rows.multiply_adds, ",.0f"),

@@ -6,18 +6,25 @@ If the data set is missing, tfds makes it, from the files in `manual_dir` or a d
 there as TFRecord files, made by somebody else, each is converted to an ArrayRecord file next to it
 and compared record by record; the originals stay. If it is there as ArrayRecord, nothing is done.
 
+The four .gz files of mnist, fashion_mnist or kmnist may be in `manual_dir` too, compressed by
+anybody (Debian's package dataset-fashion-mnist has them in /usr/share/datasets/fashion-mnist): then
+nothing is downloaded.
+
 The command can be interrupted and repeated at any time, and run twice at once: a data set gets its
 name only when it is complete, a converted file only after the comparison.
 """
 
 import contextlib
 import fcntl
+import gzip
 import io
 import operator
 import os
 import shutil
 import sys
 import tarfile
+import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +96,9 @@ def _generate(name: str, root: Path, manual: Path, progress: bool) -> Path:
 
     known = records.builder_class(name)
     try:
-        builder = tfds.builder(name, data_dir=root, file_format="array_record")
+        builder = _builder_of_files(known, root, manual) or tfds.builder(
+            name, data_dir=root, file_format="array_record"
+        )
     except (AssertionError, ValueError):  # whose messages fill a page
         configs = ", ".join(known.builder_configs) or "none"
         raise DataError(
@@ -113,6 +122,40 @@ def _generate(name: str, root: Path, manual: Path, progress: bool) -> Path:
     except (AssertionError, ImportError) as error:  # no manual_dir; a package of this data set
         raise DataError(f"data set {name!r} cannot be made: {error}") from error
     return folder
+
+
+def _builder_of_files(known: Any, root: Path, manual: Path) -> Any:
+    """A builder that reads the .gz files of a data set in `manual`; None unless all are there.
+
+    tfds knows digests of the compressed files only, and other copies of MNIST and its like are
+    compressed with other headers. The checksum of the content in each file is verified.
+    """
+    files = [info.filename or "" for info in known.url_infos.values()]
+    if not files or not all(file.endswith(".gz") and (manual / file).exists() for file in files):
+        return None
+    unpacked = tempfile.TemporaryDirectory(prefix="inception-prepare-")
+
+    class Files:
+        def download_and_extract(self, urls: dict[str, str]) -> dict[str, Path]:
+            return {name: _unpack(manual / Path(url).name, unpacked) for name, url in urls.items()}
+
+    class Builder(known, skip_registration=True):  # type: ignore[call-arg]
+        name = known.name
+
+        def _split_generators(self, _):
+            return super()._split_generators(Files())
+
+    return Builder(data_dir=root, file_format="array_record")
+
+
+def _unpack(file: Path, folder: tempfile.TemporaryDirectory) -> Path:
+    target = Path(folder.name, file.stem)
+    try:
+        with gzip.open(file) as packed, target.open("wb") as plain:
+            shutil.copyfileobj(packed, plain)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{file} cannot be read: {error}. Copy it again") from error
+    return target
 
 
 def _check_archives(name: str, manual: Path, instructions: str) -> None:

@@ -224,7 +224,8 @@ def _log_probabilities(
 
 def _count(parts: Sequence[jax.Array], batch: dict) -> dict:
     """Sums over a batch; the answer is the mean of equally large parts, each [batch, classes]."""
-    sums = metrics.count(_log_mean(jnp.stack(parts)), batch["label"], batch["mask"])
+    log_p = _log_mean(jnp.stack(parts))
+    sums = metrics.count(log_p, batch["label"], batch["mask"], batch["example"])
     return sums | {"seen": (batch["example"] >= 0).sum()}
 
 

@@ -11,7 +11,9 @@ CALIBRATION_BINS = 15
 MAX_CONFUSED = 50  # classes up to which there is a confusion matrix
 
 
-def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> dict:
+def count(
+    log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array, examples: jax.Array
+) -> dict:
     """Sums over the images of a batch.
 
     An image without an answer (`predictor.has_answer`) counts as classified wrongly.
@@ -21,6 +23,7 @@ def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> d
       labels: Int32 [batch], or [batch, n] where an image has several right answers, -1 for none;
         images without any are not counted.
       mask: Bool [batch], False for the padding of the last batch.
+      examples: Int32 [batch], the number of each image in the split.
 
     Returns:
       "examples", "top1", "top5" (counts), "not_finite" (images without an answer, whose loss is not
@@ -28,7 +31,8 @@ def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> d
       labels), "confidence" (probability of the predicted class); for the calibration
       "bin_examples", "bin_correct" and "bin_confidence" [15]; "class_examples" and "class_correct"
       [classes] and, for up to 50 classes, "confusion" [true, predicted], in which an image with
-      several labels belongs to the first.
+      several labels belongs to the first. And, not a sum, "wrong": int32 [batch], the numbers of
+      the images that are counted and classified wrongly, -1 for the others.
     """
     batch, classes = log_probabilities.shape
     labels = labels.reshape(batch, -1)
@@ -56,6 +60,7 @@ def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> d
         "bin_confidence": confidence @ in_bin,
         "class_examples": in_class.sum(axis=0),
         "class_correct": correct @ in_class,
+        "wrong": jnp.where(mask & ~hits[:, 0], examples, -1),
     }
     if classes <= MAX_CONFUSED:
         predicted = jax.nn.one_hot(top[:, 0], classes) * answered[:, None]
@@ -65,8 +70,10 @@ def count(log_probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> d
 
 def add(total: dict, sums: dict) -> dict:
     """Adds a batch's sums to the total so far ({} at first), in float64 on the host."""
-    sums = {name: np.asarray(value, np.float64) for name, value in sums.items()}
-    return {name: total.get(name, 0) + value for name, value in sums.items()}
+    wrong = np.asarray(sums["wrong"])
+    sums = {name: np.asarray(value, np.float64) for name, value in sums.items() if name != "wrong"}
+    added = {name: total.get(name, 0) + value for name, value in sums.items()}
+    return added | {"wrong": np.append(total.get("wrong", wrong[:0]), wrong[wrong >= 0])}
 
 
 def summarize(total: dict) -> dict:
@@ -75,8 +82,9 @@ def summarize(total: dict) -> dict:
     Returns:
       "top1", "top5", "loss" (nats), "confidence" (mean probability of the predicted class), "ece"
       (expected calibration error, 15 equal bins), "not_finite" (the number of images without an
-      answer, which count as wrong), "per_class" (accuracies, None where a class has no image) and
-      for up to 50 classes "confusion" (counts, [true][predicted]).
+      answer, which count as wrong), "per_class" (accuracies, None where a class has no image), for
+      up to 50 classes "confusion" (counts, [true][predicted]), and "wrong" (the numbers in the
+      split, from 0, of the images that are classified wrongly, in order).
     """
     examples = total["examples"]
     gaps = np.abs(total["bin_correct"] - total["bin_confidence"])
@@ -87,4 +95,5 @@ def summarize(total: dict) -> dict:
     result["per_class"] = [float(correct / n) if n else None for correct, n in classes]
     if "confusion" in total:
         result["confusion"] = total["confusion"].astype(int).tolist()
+    result["wrong"] = np.sort(total["wrong"]).tolist()
     return result

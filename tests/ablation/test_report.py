@@ -15,7 +15,7 @@ from PIL import Image
 
 from inception import paper
 from inception.ablation import report
-from inception.ablation.results import compare, estimate, read_runs
+from inception.ablation.results import compare, compare_images, estimate, read_runs
 from inception.ablation.rows import config_file, load_rows, load_setting, make_runs
 from inception.workdir.identity import resolve_workdir
 from tests import fake_runs
@@ -70,6 +70,43 @@ def test_interval_is_students():
     assert all(math.isnan(one[name]) for name in ("deviation", "low", "high"))
 
 
+def _lists(wrong):
+    """The images that are wrong, by seed, of bool [seeds, images]."""
+    return pd.Series([np.flatnonzero(row).tolist() for row in wrong])
+
+
+def test_the_interval_over_images_of_one_seed_is_that_of_the_paired_test():
+    first, second = np.random.default_rng(0).random((2, 1, 500)) < 0.1
+    found = compare_images(_lists(first), _lists(second), 500)
+    test = scipy.stats.ttest_rel(first[0].astype(float), second[0].astype(float))
+    expected = (test.confidence_interval(0.95).low, test.confidence_interval(0.95).high)
+    assert (found["low"], found["high"]) == pytest.approx(expected)
+    assert found["mean"] == pytest.approx(first.mean() - second.mean())
+    assert found["newly_wrong"] == (first & ~second).sum()
+    assert found["newly_right"] == (second & ~first).sum()
+
+
+def test_seeds_that_differ_widen_the_interval_over_images():
+    rng = np.random.default_rng(1)
+    second = rng.random((3, 4000)) < 0.05
+    alike = rng.random((3, 4000)) < 0.1
+    spread = rng.random((3, 4000)) < np.array([[0.02], [0.1], [0.18]])
+    intervals = [compare_images(_lists(each), _lists(second), 4000) for each in (alike, spread)]
+    narrow, wide = (each["high"] - each["low"] for each in intervals)
+    assert wide > 5 * narrow
+    assert narrow < 0.05 < wide
+    only_seeds = estimate(pd.Series((spread.mean(axis=1) - second.mean(axis=1)).tolist()))
+    assert wide == pytest.approx(only_seeds["high"] - only_seeds["low"], rel=0.05)
+
+
+def test_nothing_is_said_of_images_that_are_not_known():
+    known, unknown = pd.Series([[1, 2]]), pd.Series([None])
+    for pair in ((known, unknown), (unknown, known), (known[:0], known[:0])):
+        assert all(math.isnan(value) for value in compare_images(*pair, 10).values())
+    same = compare_images(known, known, 10)
+    assert (same["mean"], same["low"], same["high"]) == (0, 0, 0)
+
+
 def test_rows_are_measured(table3):
     _, rows, runs = table3
     table = compared(rows, runs)
@@ -117,9 +154,15 @@ def test_page_shows_measured_beside_reported(written):
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
     changed = "optimizer: momentum → rmsprop"
     result = ["v2_rmsprop", changed, "2.22 [1.53, 2.91]", "3", "23.1", "6.3", "table 3"]
-    points = ["-1.11 [-1.80, -0.42]", "yes", "-1.11, -0.83, -1.39", "-0.3"]
     assert result in cells
-    assert ["v2_rmsprop", "v2", changed, *points] in cells
+    (found,) = (line for line in cells if line[:3] == ["v2_rmsprop", "v2", changed])
+    points, both, excludes, changes, *rest = found[3:]
+    assert (points, changes) == ("-1.11 [-1.80, -0.42]", "0.0 / 4.0")
+    assert rest == ["-1.11, -0.83, -1.39", "-0.3"]
+    assert both.startswith("-1.11 [-2.")
+    assert excludes == "yes"
+    raw = next(line for line in cells if line[:2] == ["v3", "raw"])
+    assert raw[-1].startswith("+0.56 [")
     for said in ("--the=command", "1,437 images to train on", "360 of validation", "1 x abacus"):
         assert said in page
     assert not {"nan", "None"} & {cell for line in cells for cell in line}

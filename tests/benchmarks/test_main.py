@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import time
 
 import numpy as np
@@ -36,6 +37,20 @@ def _case(contender=OURS, mode="train", *overrides):
 def _input(contender, photographs):
     fields = (f"data_dir={photographs}", "image_size=75", "batch_size=8")
     return _case(contender, "data", *fields)
+
+
+def test_instructions_are_for_the_processes_that_start_inside(monkeypatch, tmp_path):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_one=1")
+    before = dict(os.environ)
+    with interleave.instructions("avx2"):
+        inside = interleave.environment(1, tmp_path)
+        assert inside["XLA_FLAGS"].split() == ["--xla_one=1", "--xla_cpu_max_isa=AVX2"]
+        assert (inside["ONEDNN_MAX_CPU_ISA"], inside["ATEN_CPU_CAPABILITY"]) == ("AVX2", "avx2")
+    assert dict(os.environ) == before
+    with interleave.instructions("native"):
+        assert interleave.environment(1, tmp_path)["XLA_FLAGS"].split() == ["--xla_one=1"]
+    with pytest.raises(UserError, match=r"--isa=sse9: use some of native,avx2"):
+        command.main(["--mode=train", "--isa=native,sse9"])
 
 
 def test_a_case_survives_the_way_to_its_process():

@@ -1,16 +1,20 @@
 import inception  # noqa: F401, I001 (sets XLA's flags first)
 
+import gzip
 import hashlib
 import io
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from tests.data_builders import NUM_TRAIN, NUM_VALIDATION, photograph
@@ -282,3 +286,43 @@ def test_archives_that_are_missing_or_wrong(archives, tmp_path):
     with pytest.raises(DataError, match=r"No such file.*img_train.tar"):
         prepare.prepare("imagenet2012", str(tmp_path), str(archives))
     assert not list(tmp_path.rglob("*.array_record*"))
+
+
+# Files of MNIST's kind
+
+
+def write_mnist(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Writes the four files, each image and label in both splits, compressed without names."""
+    for split in ("train", "t10k"):
+        for kind, numbers in (("images-idx3", images), ("labels-idx1", labels)):
+            header = struct.pack(f">{1 + numbers.ndim}i", 2048 + numbers.ndim, *numbers.shape)
+            file = folder / f"{split}-{kind}-ubyte.gz"
+            file.write_bytes(gzip.compress(header + numbers.tobytes(), mtime=0))
+
+
+def test_fashion_mnist_is_made_of_files_that_are_there(tmp_path, monkeypatch):
+    from tensorflow_datasets.image_classification import mnist
+
+    monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 3)
+    monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 3)
+    images = np.random.default_rng(0).integers(256, size=(3, 28, 28), dtype=np.uint8)
+    labels = np.array([7, 0, 9], np.uint8)
+    write_mnist(tmp_path, images, labels)
+    folder = prepare.prepare("fashion_mnist", str(tmp_path / "data"), str(tmp_path))
+    assert folder == tmp_path / "data/fashion_mnist/3.0.1"
+    for split in ("train", "test"):
+        source = RecordSource("fashion_mnist", split, str(tmp_path / "data"))
+        found = {label: cv2.imdecode(np.frombuffer(png, np.uint8), 0) for png, label in source}
+        assert found.keys() == set(labels)
+        for image, label in zip(images, labels, strict=True):
+            np.testing.assert_array_equal(found[label], image)
+
+
+def test_a_damaged_file_of_fashion_mnist_is_named(tmp_path):
+    write_mnist(tmp_path, np.zeros((3, 28, 28), np.uint8), np.zeros(3, np.uint8))
+    file = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    damaged = bytearray(file.read_bytes())
+    damaged[-8] ^= 1  # its checksum
+    file.write_bytes(damaged)
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz cannot be read: CRC"):
+        prepare.prepare("fashion_mnist", str(tmp_path / "data"), str(tmp_path))

@@ -142,6 +142,7 @@ def test_listed_images_are_left_out_and_both_counts_are_reported(two, tiny, tmp_
     rest = ArraySource([image for image, _ in left], [label for _, label in left], num_classes=10)
     alone = _evaluate(tiny(), rest, [model], states[:1])
     assert some["ema"]["confusion"] == alone["ema"]["confusion"]
+    assert some["ema"]["wrong"] == [[1, 2, 4, 5][index] for index in alone["ema"]["wrong"]]
     assert some["ema"]["loss"] == pytest.approx(alone["ema"]["loss"], rel=1e-6)
 
 
@@ -289,6 +290,6 @@ def test_counts_are_exact_on_any_number_of_devices_and_processes(runs):
             assert (several["examples"], several["excluded"]) == (11, 0)
             for weights in ("ema", "raw"):
                 assert several[weights]["confusion"] == one[weights]["confusion"]
-                for name in ("top1", "top5", "per_class"):
+                for name in ("top1", "top5", "per_class", "wrong"):
                     assert several[weights][name] == one[weights][name]
                 assert several[weights]["loss"] == pytest.approx(one[weights]["loss"], rel=1e-5)
