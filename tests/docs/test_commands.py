@@ -1,15 +1,18 @@
 """Every command on a page is one that its program takes, and what it names is there."""
 
+import ast
 import difflib
 import re
+import textwrap
 import tomllib
 
 import pytest
 
 import inception
-from docs.commands import ROOT, commands_of, parser_of
+from docs.commands import ROOT, commands_of, parser_of, subparsers
 from inception import command_line
 from inception.ablation.rows import config_file
+from inception.config import differences, flatten
 from inception.weights.sources import SOURCES
 
 PATTERNS = ("*.md", "docs/**/*.md", "launch/*.md", ".github/**/*.md")
@@ -29,14 +32,14 @@ def _found(program: str) -> dict[str, list[str]]:
 PYTHON = {**_found("python"), **_found("python3")}
 
 
-@pytest.mark.parametrize("line", PYTHON)
+@pytest.mark.parametrize("line", PYTHON, ids=str)
 def test_python_commands_parse(line):
     _, *words = PYTHON[line]
     if words[:2] in (["-m", "venv"], ["-m", "pip"]):
         return
     module = words[words[0] == "-m"]
     parser, rest = parser_of(module), words[(words[0] == "-m") + 1 :]
-    if not rest:  # the program is only mentioned
+    if not rest or (rest[0] in subparsers(parser) and len(rest) == 1):  # it is only mentioned
         return
     args, overrides = command_line.parse(parser, rest)
     configs = (
@@ -86,7 +89,29 @@ def test_a_command_that_does_not_parse_is_found(line, capsys):
     assert difflib.get_close_matches("--config", capsys.readouterr().err.split(), cutoff=0.5)
 
 
-@pytest.mark.parametrize("line", _found("pip"))
+def test_the_example_of_an_experiment_is_a_row(tmp_path):
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("## An experiment in ten lines")[1]
+    lines = text.split("Then")[0].splitlines()
+    code = "\n".join(line.removeprefix("    ") for line in lines if line[:4].isspace() or not line)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/v3_no_smoothing.py").write_text(code)
+    row = inception.load_config(tmp_path / "configs/v3_no_smoothing.py")
+    changed = differences(*map(flatten, (inception.load_config("configs/v3.py"), row)))
+    assert changed == {"label_smoothing": (0.1, 0.0)}
+
+
+@pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_code_compiles_and_its_names_exist(page):
+    for block in re.findall(r"(?:^ {4,}.*\n|^\n(?= {4}))+", page.read_text(), re.MULTILINE):
+        code = textwrap.dedent(block)
+        if not re.match(r"\s*(import|from|model,|extract|\"\"\") ?", code):
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "inception":
+                assert node.attr in {*inception.__all__, "data"}
+
+
+@pytest.mark.parametrize("line", _found("pip"), ids=str)
 def test_what_pip_installs_is_there(line):
     _, command, *words = line.split()
     assert command == "install"
@@ -99,7 +124,7 @@ def test_what_pip_installs_is_there(line):
             assert match[1] in known
 
 
-@pytest.mark.parametrize("line", _found("pytest"))
+@pytest.mark.parametrize("line", _found("pytest"), ids=str)
 def test_the_tests_that_are_named_are_there(line):
     for word in _found("pytest")[line]:
         if word.startswith("tests/"):
