@@ -101,7 +101,7 @@ class MetricLogger:
         return self._seconds_per_step
 
     def _show_progress(self, step: int, line: str) -> None:
-        if not is_main_process() or not sys.stdout.isatty():
+        if not is_main_process() or not _is_terminal():
             log(line)
             return
         if not self._bar:
@@ -144,6 +144,13 @@ class MetricLogger:
         with _log_write_errors(self._workdir):
             self._events = self._events or _EventFile(self._workdir)  # takes seconds, once
             self._events.write(step, scalars)
+
+
+def _is_terminal() -> bool:
+    """Whether standard output is a terminal of a known width, without which tqdm draws nothing."""
+    with contextlib.suppress(OSError, ValueError):  # of a stream without a file
+        return sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns > 0
+    return False
 
 
 @contextlib.contextmanager

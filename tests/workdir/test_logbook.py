@@ -45,10 +45,10 @@ def test_the_progress_line_has_what_a_person_wants(tmp_path, capsys):
 
 
 @contextlib.contextmanager
-def _terminal():
-    """Standard output is a terminal of 60 columns; yields a function that reads what it got."""
+def _terminal(columns: int = 60):
+    """Standard output is a terminal; yields a function that reads what it got."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 60, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     with os.fdopen(theirs, "w", encoding="utf-8") as output, os.fdopen(ours, "rb", 0) as reader:
         os.set_blocking(ours, False)
 
@@ -97,6 +97,12 @@ def test_on_a_terminal_progress_is_one_line_that_is_overwritten(tmp_path, monkey
             assert progress.startswith("step 30/100")
         log("after")
         assert _screen(received + terminal())[3:] == ["after", ""]
+
+
+def test_on_a_terminal_of_unknown_width_progress_is_lines(tmp_path):
+    with _terminal(columns=0) as terminal, MetricLogger(tmp_path, 0, 100, 8.0) as metrics:
+        metrics.train(10, 32, METRICS)
+        assert terminal().startswith("step 10/100  epoch 1.25")
 
 
 def test_speed_is_measured_between_completed_steps(tmp_path, monkeypatch):
