@@ -87,6 +87,7 @@ def test_everything_is_measured_and_judged(monkeypatch, tiny, tmp_path, capsys):
         gpu.run(cases_of, 1, 1.0, tmp_path, "gpu")
 
 
+@pytest.mark.slow
 def test_parity_computes_both_heads_and_a_gradient(tiny):
     config = tiny("batch_size=2")
     found = parity.compute(Case(OURS, "train", 1, flatten(config), 10))

@@ -75,7 +75,10 @@ def test_crops_pass_in_equal_parts_that_fit(images, crops, limit, expected):
     assert crops_per_pass(images, crops, limit) == expected
 
 
-@pytest.mark.parametrize(("crops", "batch_size", "passing"), [(12, 30, 24), (144, 50, 48)])
+@pytest.mark.parametrize(
+    ("crops", "batch_size", "passing"),
+    [(12, 30, 24), pytest.param(144, 50, 48, marks=pytest.mark.slow)],
+)
 def test_probabilities_are_averaged_over_an_images_crops(
     two, tiny, digits, monkeypatch, crops, batch_size, passing
 ):
