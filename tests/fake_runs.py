@@ -1,14 +1,20 @@
-"""Trains nothing: writes what a finished run leaves in its workdir, with errors made to order."""
+"""Trains nothing: writes what runs leave in their workdirs, with chosen errors or weights."""
 
 import json
 import math
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from inception.distributed import sharding
 from inception.evaluation import metrics
 from inception.training import optimizers
+from inception.training.state import build
+from inception.workdir.checkpoint_writer import CheckpointWriter
+from inception.workdir.identity import start_or_resume
+from tests.oracles import random_array
 
 TRAINING_EXAMPLES, EXAMPLES, CLASSES = 1437, 360, 10
 
@@ -58,3 +64,18 @@ def write_run(config: ConfigDict, workdir: epath.Path, ema_errors: int, raw_erro
     results |= {"ema": evaluation(ema_errors), "raw": evaluation(raw_errors)}
     (workdir / "results.json").write_text(json.dumps(results))
     return results
+
+
+def write_checkpoint(config: ConfigDict, workdir: epath.Path, source) -> None:
+    """Writes a run of one step on `source`, whose weights are drawn from config.seed."""
+    start_or_resume(workdir, config, source)
+    recipe, mesh = build(config, source.num_classes, steps_per_epoch=1.0), sharding.make_mesh()
+    rng = np.random.default_rng(config.seed)
+
+    def draw(path, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        is_count = np.issubdtype(leaf.dtype, np.integer)
+        value = 1 if is_count else random_array(jax.tree_util.keystr(path), leaf.shape, rng)
+        return jax.device_put(np.asarray(value, leaf.dtype), leaf.sharding)
+
+    with CheckpointWriter(workdir) as saved:
+        saved.save(1, jax.tree.map_with_path(draw, recipe.abstract_state(mesh)))

@@ -1,4 +1,4 @@
-"""Other people's Inception-v3 and slim's colours, for tests to compare with."""
+"""Other people's Inception-v3 and slim's colors, for tests to compare with."""
 
 import importlib.util
 import json

@@ -35,7 +35,6 @@ def test_training_prints_progress_and_leaves_results(run):
     _, workdir, process = run
     assert process.returncode == 0, process.stderr
     assert "images/s" in process.stdout
-    assert process.stdout.count("validation (360 images)") == 1
     results = json.loads((workdir / "results.json").read_text())
     assert results["step"] == 4
     assert results["examples"] == 360
@@ -68,7 +67,7 @@ def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
     ("sent", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, EX_TEMPFAIL, marks=pytest.mark.slow)],
 )
-def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path, sent, status):
+def test_an_interrupted_run_keeps_its_last_step(tmp_path, sent, status):
     arguments = ["--config=configs/digits.py", f"--workdir={tmp_path}/run", *SHORT]
     arguments += [f"--config.data_dir={tmp_path}/data"]
     command = [sys.executable, "main.py", *arguments]
@@ -83,9 +82,6 @@ def test_an_interrupted_run_keeps_its_last_step_and_continues(tmp_path, sent, st
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert int(saved.name) == json.loads(lines[-1])["step"] >= 2
-    again = _main(*arguments, f"--config.num_epochs={(int(saved.name) + 1) * 16 / 1437}")
-    assert again.returncode == 0
-    assert f"continuing from step {saved.name}" in again.stdout
 
 
 @pytest.mark.slow

@@ -164,6 +164,7 @@ def test_the_whole_is_rehearsed_on_a_cpu(tiny, tmp_path):
         assert all(each["images_per_second"][0] > 0 for each in found[name]["results"])
 
 
+@pytest.mark.slow
 def test_parity_computes_both_heads_and_a_gradient(tiny):
     config = tiny("batch_size=2")
     found = parity.compute(Case(OURS, "train", 1, flatten(config), 10))

@@ -20,7 +20,7 @@ from inception.distributed import sharding
 from inception.errors import CheckpointError, ConfigError
 from inception.evaluation.evaluator import Evaluator, crops_per_pass, present_classes
 from inception.weights import WeightsError
-from tests import processes
+from tests import fake_runs, processes
 from tests.conftest import TINY
 
 EXAMPLES = 11  # a prime: it fits no batch
@@ -28,24 +28,11 @@ EXAMPLES = 11  # a prime: it fits no batch
 
 @pytest.fixture(scope="module")
 def runs(tiny, digits, tmp_path_factory):
-    """A folder with two runs of one step with other seeds, "0" and "1".
-
-    Without decay the running averages are those of the last batch, so that the answers differ from
-    image to image.
-    """
+    """A folder with two runs of one step with other seeds, "0" and "1"."""
     folder = tmp_path_factory.mktemp("runs")
     for seed in (0, 1):
-        config = tiny("num_epochs=0.4", "model.batch_norm_decay=0.0", f"seed={seed}")
-        inception.train_and_evaluate(
-            config, folder / str(seed), digits(slice(0, 40)), digits(slice(40, 51))
-        )
+        fake_runs.write_checkpoint(tiny(f"seed={seed}"), folder / str(seed), digits(slice(0, 40)))
     return folder
-
-
-@pytest.fixture(scope="module")
-def config_of(tiny):
-    """Makes the config of the runs; takes further overrides."""
-    return lambda *overrides: tiny("model.batch_norm_decay=0.0", *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +75,10 @@ def test_crops_pass_in_equal_parts_that_fit(images, crops, limit, expected):
     assert crops_per_pass(images, crops, limit) == expected
 
 
-@pytest.mark.parametrize(("crops", "batch_size", "passing"), [(12, 30, 24), (144, 50, 48)])
+@pytest.mark.parametrize(
+    ("crops", "batch_size", "passing"),
+    [(12, 30, 24), pytest.param(144, 50, 48, marks=pytest.mark.slow)],
+)
 def test_probabilities_are_averaged_over_an_images_crops(
     two, tiny, digits, monkeypatch, crops, batch_size, passing
 ):
@@ -100,7 +90,7 @@ def test_probabilities_are_averaged_over_an_images_crops(
         passed.add(len(images))
         return scale_pixels(images, *scale)
 
-    monkeypatch.setattr(sys.modules["inception.predict.predictor"], "normalize", spy)
+    monkeypatch.setattr(sys.modules["inception.predict.predictor"], "scale_pixels", spy)
     config = tiny(f"eval.crops={crops}", f"eval.batch_size={batch_size}")
     source = digits(slice(0, 3))
     means, labels = [], []
@@ -176,33 +166,33 @@ def test_weights_that_give_no_numbers_have_no_hit(two, tiny, digits):
     assert finite["ema"]["not_finite"] == 0
 
 
-def test_an_ensemble_of_runs_and_checkpoints(runs, config_of, digits, tmp_path):
+def test_an_ensemble_of_runs_and_checkpoints(runs, tiny, digits, tmp_path):
     source = digits(slice(40, 51))
     ensemble = f"eval.ensemble={runs}/0,{runs}/1/checkpoints/1"
-    results = inception.evaluate_run(config_of(ensemble), tmp_path / "new", source=source)
+    results = inception.evaluate_run(tiny(ensemble), tmp_path / "new", source=source)
     assert results["members"] == [f"{runs}/{seed}/checkpoints/1" for seed in (0, 1)]
     stored = json.loads((tmp_path / "new" / "eval_validation_ensemble_of_2.json").read_text())
     assert stored == results
     assert (tmp_path / "new" / "eval_validation_ensemble_of_2_confusion.png").exists()
     with pytest.raises(WeightsError, match="nowhere holds no weights"):
-        inception.evaluate_run(config_of("eval.ensemble=nowhere"), tmp_path, source=source)
+        inception.evaluate_run(tiny("eval.ensemble=nowhere"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="checkpoints/1 in it instead"):
-        inception.evaluate_run(config_of(ensemble), tmp_path, step=1, source=source)
+        inception.evaluate_run(tiny(ensemble), tmp_path, step=1, source=source)
     for bad, message in (
         (",", "without empty paths"),
         (f"{runs}/0,,{runs}/1", "without empty paths"),
         (f"{runs}/0,{runs}/0/checkpoints/1", "twice"),
     ):
         with pytest.raises(ConfigError, match=message):
-            inception.evaluate_run(config_of(f"eval.ensemble={bad}"), tmp_path, source=source)
+            inception.evaluate_run(tiny(f"eval.ensemble={bad}"), tmp_path, source=source)
     with pytest.raises(ConfigError, match="--mode=eval"):
-        inception.train_and_evaluate(config_of(ensemble), tmp_path / "new", source, source)
+        inception.train_and_evaluate(tiny(ensemble), tmp_path / "new", source, source)
 
 
-def test_other_crops_and_data_do_not_overwrite_a_result(runs, config_of, digits):
-    inception.evaluate_run(config_of(), runs / "0", source=digits(slice(40, 51)))
-    inception.evaluate_run(config_of("eval.crops=12"), runs / "0", source=digits(slice(40, 43)))
-    other = config_of("dataset=imagenet_a", "eval.split=test")
+def test_other_crops_and_data_do_not_overwrite_a_result(runs, tiny, digits):
+    inception.evaluate_run(tiny(), runs / "0", source=digits(slice(40, 51)))
+    inception.evaluate_run(tiny("eval.crops=12"), runs / "0", source=digits(slice(40, 43)))
+    other = tiny("dataset=imagenet_a", "eval.split=test")
     inception.evaluate_run(other, runs / "0", source=digits(slice(40, 43)))
     names = {file.name for file in (runs / "0").glob("eval_*.json")}
     assert names == {
@@ -212,14 +202,12 @@ def test_other_crops_and_data_do_not_overwrite_a_result(runs, config_of, digits)
     }
 
 
-def test_evaluations_of_other_settings_do_not_overwrite_each_other(
-    runs, config_of, tmp_path, capsys
-):
+def test_evaluations_of_other_settings_do_not_overwrite_each_other(runs, tiny, tmp_path, capsys):
     source = FakeSource(4, num_classes=10, image_size=90)
     (tmp_path / "list").write_text("1\n99\n")
     ensemble = f"eval.ensemble={runs}/0"
     for other in [(), (f"eval.exclude={tmp_path}/list",), ("data_dir=elsewhere",), ()]:
-        inception.evaluate_run(config_of(ensemble, *other), tmp_path / "new", source=source)
+        inception.evaluate_run(tiny(ensemble, *other), tmp_path / "new", source=source)
     whole, part, elsewhere = (
         json.loads((tmp_path / "new" / f"eval_validation_1{suffix}.json").read_text())
         for suffix in ("", "_2", "_3")
@@ -231,21 +219,21 @@ def test_evaluations_of_other_settings_do_not_overwrite_each_other(
     assert f"of 2 images in {tmp_path}/list some are not" in capsys.readouterr().out
 
 
-def test_nothing_left_to_count_is_refused(runs, config_of, tmp_path):
+def test_nothing_left_to_count_is_refused(runs, tiny, tmp_path):
     (tmp_path / "list").write_text("1\n2\n")
     with pytest.raises(DataError, match="none of 2 images is left to count"):
         inception.evaluate_run(
-            config_of(f"eval.exclude={tmp_path}/list"), runs / "0", source=FakeSource(2, 10, 90)
+            tiny(f"eval.exclude={tmp_path}/list"), runs / "0", source=FakeSource(2, 10, 90)
         )
 
 
-def test_classes_in_another_order_are_refused(runs, config_of, digits, capsys):
+def test_classes_in_another_order_are_refused(runs, tiny, digits, capsys):
     source = digits(slice(40, 44))
     source.class_names = source.class_names[::-1]
     with pytest.raises(CheckpointError, match=r"class 0 is '0' for .* and '9' in the data"):
-        inception.evaluate_run(config_of(), runs / "0", source=source)
+        inception.evaluate_run(tiny(), runs / "0", source=source)
     source.class_names = ("null", *map(str, range(1, 10)))
-    inception.evaluate_run(config_of("eval.split=renamed"), runs / "1", source=source)
+    inception.evaluate_run(tiny("eval.split=renamed"), runs / "1", source=source)
     assert "warning: class 0 is '0'" in capsys.readouterr().out
 
 
@@ -268,7 +256,7 @@ def _in_processes(count: int, devices: int, workdir: Path) -> list[dict]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    overrides = [*TINY, "model.batch_norm_decay=0.0", "eval.batch_size=4"]
+    overrides = [*TINY, "eval.batch_size=4"]
     together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
     started = [
         processes.start(

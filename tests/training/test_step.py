@@ -67,9 +67,11 @@ def test_mixup_trains(tiny):
 
 @pytest.fixture(scope="module")
 def program(tiny):
-    """The first state of a run, and its step."""
-    recipe, mesh = build(tiny(), num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
-    return recipe, recipe.create_state(mesh), TrainStep(recipe, mesh)
+    """The first state of a run, its step (the program of test_loop.py), and a batch."""
+    config, mesh = tiny("schedule=staircase", "augmentation=inception"), sharding.make_mesh()
+    recipe = build(config, num_classes=10, steps_per_epoch=2.5)
+    batch = next(sharding.to_devices(mesh, [_batch(16)]))
+    return recipe, recipe.create_state(mesh), TrainStep(recipe, mesh), batch
 
 
 def _poisoned(state, block: str, value: float):
@@ -87,9 +89,9 @@ def _poisoned(state, block: str, value: float):
     [pytest.param("Logits", np.nan, marks=pytest.mark.slow), ("Mixed_5b", 1e30)],
 )
 def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block, value):
-    recipe, state, step = program
+    recipe, state, step, batch = program
     before = _poisoned(state, block, value)
-    after, metrics = step(jax.tree.map(jnp.copy, before), _batch(16))
+    after, metrics = step(jax.tree.map(jnp.copy, before), batch)
     assert not metrics["finite"]
     assert after.step == before.step + 1
     changed = set()
@@ -103,8 +105,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block
 
 
 def test_the_gradient_s_norm_is_known_block_by_block(program):
-    recipe, state, step = program
-    _, metrics = step(jax.tree.map(jnp.copy, state), _batch(16))
+    recipe, state, step, batch = program
+    _, metrics = step(jax.tree.map(jnp.copy, state), batch)
     names, norms = recipe.blocks(state.params), metrics["block_grad_norms"]
     assert metrics["finite"]
     assert {"Conv2d_1a_3x3", "Mixed_5b", "Logits", "AuxLogits"} <= set(names)
@@ -113,28 +115,25 @@ def test_the_gradient_s_norm_is_known_block_by_block(program):
 
 
 def test_a_gpu_does_not_wait_for_the_host_to_see_whether_a_step_is_finite(program):
-    _, state, step = program
+    _, state, step, batch = program
     programs = {
-        platform: step.jitted.trace(state, _batch(16))
-        .lower(lowering_platforms=(platform,))
-        .as_text()
+        platform: step.jitted.trace(state, batch).lower(lowering_platforms=(platform,)).as_text()
         for platform in ("cpu", "cuda")
     }
     assert "stablehlo.case" in programs["cpu"]
     assert not {"stablehlo.case", "stablehlo.if"} & set(programs["cuda"].split())
 
 
-@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(
-    "overrides",
+    ("packed", "overrides"),
     [
-        ("augmentation=inception", "mixup_alpha=0.2", "accumulation_steps=2"),
-        ("augmentation=inception_fast", "warmup_epochs=1", "schedule=staircase"),
-        ("dtype=bfloat16", "model.batch_norm_scale=true", "input_mean=0.4,0.5,0.5"),
-        ("optimizer=momentum", "body_learning_rate_factor=0.1", "model.aux_head=dropout"),
+        (True, ("augmentation=inception", "mixup_alpha=0.2", "accumulation_steps=2")),
+        (False, ("augmentation=inception_fast", "warmup_epochs=1", "schedule=staircase")),
+        (True, ("dtype=bfloat16", "model.batch_norm_scale=true", "input_mean=0.4,0.5,0.5")),
+        (False, ("optimizer=momentum", "body_learning_rate_factor=0.1", "model.aux_head=dropout")),
     ],
 )
-def test_no_type_or_rank_is_promoted_by_the_way(tiny, overrides, packed):
+def test_no_type_or_rank_is_promoted_by_the_way(tiny, packed, overrides):
     """Whoever turns on JAX's checks of them can train."""
     config, mesh = tiny(*overrides), sharding.make_mesh()
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
@@ -163,9 +162,7 @@ def test_state_and_metrics_are_float32_also_with_jax_enable_x64(tiny):
 
 
 def test_a_step_transfers_nothing(program):
-    _, state, step = program
-    mesh = sharding.make_mesh()
-    batch = next(sharding.to_devices(mesh, [jax.tree.map(np.asarray, _batch(16))]))
+    _, state, step, batch = program
     state = jax.tree.map(jnp.copy, state)
     with jax.transfer_guard("disallow"):
         after, metrics = step(state, batch)
@@ -228,11 +225,9 @@ def test_more_than_one_value_per_channel_is_enough(tiny, overrides):
     assert check_normalization(recipe) is None
 
 
-@pytest.mark.parametrize("group", [2, 3, 6])
-def test_mixup_goes_with_odd_groups_and_micro_batches(tiny, group):
-    overrides = ["batch_size=6", "accumulation_steps=1", f"model.batch_norm_group={group}"]
-    config = tiny(*overrides, "mixup_alpha=0.2")
-    config.accumulation_steps = 6 // group
+def test_mixup_goes_with_odd_groups_and_micro_batches(tiny):
+    config = tiny("batch_size=6", "model.batch_norm_group=3", "mixup_alpha=0.2")
+    config.accumulation_steps = 2
     recipe, mesh = build(config, num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
     batch = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in _batch(6).items()}
     _, metrics = jax.eval_shape(TrainStep(recipe, mesh).jitted, recipe.abstract_state(mesh), batch)

@@ -174,7 +174,7 @@ def test_our_own_weights_are_loaded_from_a_repository(web, serve, tmp_path):
 
 
 def test_a_snapshot_is_known_by_all_its_files(serve):
-    """The description beside the weights decides what they mean."""
+    """The description next to the weights decides what they mean."""
     serve()
     first = hub.ask(_found()).sha256
     serve({**FILES, "README.md": b"another"})

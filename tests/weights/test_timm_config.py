@@ -23,7 +23,7 @@ OWN = {
 
 @pytest.fixture
 def config(tmp_path):
-    """Writes a config.json; returns the path of weights beside it, which need not be there."""
+    """Writes a config.json; returns the path of weights next to it, which need not be there."""
 
     def write(content):
         text = content if isinstance(content, str) else json.dumps(content)
