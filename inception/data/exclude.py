@@ -26,7 +26,11 @@ class Excluded:
         self._file = file
         try:
             text = unicodedata.normalize("NFC", Path(file).expanduser().read_text())
-        except (OSError, UnicodeDecodeError) as error:
+        except (
+            OSError,
+            UnicodeDecodeError,
+            RuntimeError,
+        ) as error:  # RuntimeError: ~NAME is nobody
             raise DataError(f"list of excluded images {file} cannot be read: {error}") from error
         self._listed = {
             line.strip() for line in text.splitlines() if line.strip() and line[0] != "#"
