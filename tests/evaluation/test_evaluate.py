@@ -88,6 +88,7 @@ def test_crops_pass_in_equal_parts_that_fit(images, crops, limit, expected):
     assert crops_per_pass(images, crops, limit) == expected
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("crops", "batch_size", "passing"), [(12, 30, 24), (144, 50, 48)])
 def test_probabilities_are_averaged_over_an_images_crops(
     two, tiny, digits, monkeypatch, crops, batch_size, passing
@@ -133,6 +134,7 @@ def test_probabilities_are_averaged_over_models(two, tiny, digits):
     assert twice["ema"]["loss"] == pytest.approx(alone["ema"]["loss"], rel=1e-6)
 
 
+@pytest.mark.rounding
 def test_listed_images_are_left_out_and_both_counts_are_reported(two, tiny, tmp_path):
     model, states = two
     (tmp_path / "list").write_text("1\n4\n999\n")
@@ -279,6 +281,7 @@ def _in_processes(count: int, devices: int, workdir: Path) -> list[dict]:
     return [processes.result(process) for process in started]
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_counts_are_exact_on_any_number_of_devices_and_processes(runs):
     """11 images in batches of 4, rounded up to the devices, so that the last is mostly padding."""
