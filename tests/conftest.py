@@ -21,7 +21,7 @@ import inception
 from inception.data.sources import ArraySource
 from tests.loopback import Server
 
-_SKIPPED = "inception/skipped"  # in pytest's cache: the tests whose last outcome was a skip
+_SKIPPED = "inception/skipped"  # in pytest's cache: tests, and modules, that were skipped last
 
 
 def pytest_addoption(parser):
@@ -36,19 +36,31 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--last-skipped"):
         skipped = set(config.cache.get(_SKIPPED, []))
-        others = [item for item in items if item.nodeid not in skipped]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if item.nodeid in skipped]
+        wanted = [item for item in items if skipped & {item.nodeid, _module(item.nodeid)}]
+        config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
+        items[:] = wanted
+
+
+def _module(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 class Skips:
-    """Keeps in pytest's cache which tests were skipped; one that has run since is forgotten."""
+    """Keeps in pytest's cache what was skipped; a test that has run since is forgotten.
+
+    So is a module that was skipped as a whole, once one of its tests has been reported.
+    """
 
     def __init__(self, cache):
         self._cache = cache
         self._skipped = set(cache.get(_SKIPPED, []))
 
+    def pytest_collectreport(self, report):
+        if report.skipped:
+            self._skipped.add(report.nodeid)
+
     def pytest_runtest_logreport(self, report):
+        self._skipped.discard(_module(report.nodeid))
         if report.skipped:
             self._skipped.add(report.nodeid)
         elif report.when == "call":

@@ -9,6 +9,8 @@ import pytest
 
 from tests import conftest
 
+pytest_plugins = "pytester"
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -45,6 +47,32 @@ def test_what_was_skipped_is_run_again_until_it_has_run():
     assert _select(cache, "a", "b", "c") == ["a", "c"]
     _run(cache, {"a": False, "b": False})  # c was not selected: it is still to be run
     assert _select(cache, "a", "b", "c") == ["c"]
+
+
+def test_a_module_that_was_skipped_as_a_whole_is_run_again():
+    """By pytest.importorskip at its top, so that its tests are not known."""
+    cache, tests = _Cache(), ["x/test_a.py::one", "x/test_a.py::two[1]", "x/test_ab.py::one"]
+    skips = conftest.Skips(cache)
+    for nodeid, skipped in (("x/test_a.py", True), ("x/test_ab.py", False)):
+        skips.pytest_collectreport(SimpleNamespace(nodeid=nodeid, skipped=skipped))
+    skips.pytest_sessionfinish()
+    assert _select(cache, *tests) == tests[:2]
+    _run(cache, {tests[0]: False, tests[1]: True})
+    assert _select(cache, *tests) == tests[1:2]
+
+
+def test_pytest_reports_such_a_module(pytester):
+    hooks = "pytest_addoption, pytest_collection_modifyitems, pytest_configure"
+    pytester.makeconftest(f"from tests.conftest import {hooks}")
+    pytester.makepyfile(
+        test_whole="import pytest; pytest.importorskip('absent')\ndef test_it(): assert True",
+        test_other="def test_it(): assert True",
+    )
+    pytester.inline_run("-p", "no:xdist")
+    (pytester.path / "absent.py").touch()
+    pytester.syspathinsert()
+    again = pytester.inline_run("-p", "no:xdist", "--last-skipped")
+    assert [report.nodeid for report in again.listoutcomes()[0]] == ["test_whole.py::test_it"]
 
 
 @pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="only a checkout has .ci")

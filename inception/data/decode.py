@@ -1,9 +1,9 @@
 """Reads encoded images from files, and decodes them to pixels.
 
-libjpeg-turbo (simplejpeg) decodes JPEG, Pillow everything else. The EXIF orientation is ignored, as
-in TensorFlow and ImageNet pipelines. Damaged files are errors: most decoders silently fill missing
-parts with gray. A PNG's ancillary chunks (color profiles, texts, their checksums) are ignored, as
-they change no pixel.
+libjpeg-turbo (simplejpeg) decodes JPEG, Pillow the rest of `FORMATS`. The EXIF orientation is
+ignored, as in TensorFlow and ImageNet pipelines. Damaged files are errors: most decoders silently
+fill missing parts with gray. A PNG's ancillary chunks (color profiles, texts, their checksums) are
+ignored, as they change no pixel.
 
 Where values have more than 8 bits, the format must define black and white; nothing is guessed:
 
@@ -42,10 +42,17 @@ except ImportError:  # not built: there was no compiler, or no libjpeg-turbo
 
 ChooseBox = Callable[[int, int], Box]  # an image's height and width -> the box to decode
 
+# The file formats that are decoded, by Pillow's names; an installation may lack some. Others that
+# Pillow opens are programs (EPS), videos, or data that are no picture, such as HDF5.
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO"),
+    *("DIB", "DDS", "ICNS", "PCX", "QOI", "SGI"),
+)
 # Of files that are taken for images; their content decides how they are decoded.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-    *(".jpe", ".ppm", ".pgm", ".pbm", ".pnm"),
+SUFFIXES = tuple(
+    suffix
+    for suffix, kind in sorted(Image.registered_extensions().items())
+    if kind == "MPO" or (kind in FORMATS and kind in Image.OPEN)  # MPO is JPEG with more after it
 )
 # A small file may have more, and so take all memory: a "decompression bomb", or a damaged header.
 # This is Pillow's limit too, and 537 MB of pixels.
@@ -183,7 +190,8 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray:
 def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     try:
         with _unlimited():
-            image = Image.open(io.BytesIO(_critical_chunks(data)))
+            formats = [kind for kind in FORMATS if kind in Image.OPEN]
+            image = Image.open(io.BytesIO(_critical_chunks(data)), formats=formats)
         with image:
             _check_size(*image.size, max_pixels)
             if image.width * image.height > _PILLOW_WARNS:

@@ -120,24 +120,35 @@ def check_files(source: FolderSource, max_pixels: int = MAX_PIXELS) -> list[str]
         return [*filter(None, pool.imap(check, paths, chunksize=256))]
 
 
-def images_below(folder: str) -> Iterator[str]:
+def images_below(folder: str, seen: set[str] | None = None) -> Iterator[str]:
     """The paths of the images in a folder, at any depth, in sorted order.
 
     Each real folder is searched once, whatever symbolic links lead to it, and none that contains
     `folder` itself.
+
+    Args:
+        folder: The folder, on a disk or in a bucket.
+        seen: Real paths of folders that are not searched; those that are searched are added.
     """
-    seen: set[str] = set()
+    seen = set() if seen is None else seen
 
     def walk(path: str) -> Iterator[str]:
-        seen.add(_real(path))
+        if real_path(path) in seen:
+            return
+        seen.add(real_path(path))
         for name in _names(path):
             child = os.path.join(path, name).removeprefix("./")  # noqa: PTH118 (or a bucket's)
             if _is_image(name):
                 yield child
-            elif _is_folder(child) and not _leads_up(child, folder) and _real(child) not in seen:
+            elif _is_folder(child) and not _leads_up(child, folder):
                 yield from walk(child)
 
     yield from walk(folder)
+
+
+def real_path(path: str) -> str:
+    """The path without symbolic links, of which buckets have none."""
+    return path if "://" in path else os.path.realpath(path)
 
 
 def printable(class_name: str) -> str:
@@ -174,10 +185,10 @@ def _split_folder(root: str | Path, split: str) -> epath.Path:
 
 def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str]) -> None:
     """Refuses classes that training does not have, and one folder under two names."""
-    train, real = folder.parent / "train", {_real(f"{folder}/{name}"): name for name in own}
+    train, real = folder.parent / "train", {real_path(f"{folder}/{name}"): name for name in own}
     if len(real) < len(own):
         twice = next(name for name in own if name not in real.values())
-        same = real[_real(f"{folder}/{twice}")]
+        same = real[real_path(f"{folder}/{twice}")]
         raise DataError(
             f"{folder}: the class folders {twice!r} and {same!r} are one folder, by a link. "
             "Remove one of them: an image has one class"
@@ -206,7 +217,7 @@ def _no_images(folder: epath.Path, own: Sequence[str]) -> str:
     looked = f"{len(own)} folders in it" + (f", e.g. {own[0]!r}, have none" if own else "")
     outside = f"; {len(direct)} images are in no class folder, e.g. {direct[0]!r}" if direct else ""
     return (
-        f"{folder} contains no images ({', '.join(SUFFIXES)}) in class folders: {looked}{outside}. "
+        f"{folder} contains no images (.jpg, .png, ...) in class folders: {looked}{outside}. "
         f"Each image must be at {folder}/<class>/"
     )
 
@@ -233,16 +244,11 @@ def _is_folder(path: str) -> bool:
     return epath.Path(path).is_dir() if "://" in path else os.path.isdir(path)  # noqa: PTH112
 
 
-def _real(path: str) -> str:
-    """The path without symbolic links, of which buckets have none."""
-    return path if "://" in path else os.path.realpath(path)
-
-
 def _leads_up(path: str, folder: str) -> bool:
     """Whether a path is a link to the folder that it was found in, or to one that contains it."""
     if "://" in path or not os.path.islink(path):  # noqa: PTH114
         return False
-    return f"{_real(folder)}/".startswith(f"{_real(path).rstrip('/')}/")
+    return f"{real_path(folder)}/".startswith(f"{real_path(path).rstrip('/')}/")
 
 
 def _names(folder: str) -> list[str]:

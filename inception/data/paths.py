@@ -23,4 +23,4 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """
     if not is_local(path):
         raise UserError(f"{path} is in a bucket, which only runs support; use a path on a disk")
-    return Path(path).expanduser()
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib fails if ~NAME is nobody)

@@ -23,7 +23,7 @@ from inception.data.stream import eval_stream
 from inception.distributed import sharding
 from inception.evaluation import metrics
 from inception.network.model import WEIGHT_KINDS, Inception
-from inception.predict.predictor import Predictor
+from inception.predict.predictor import Predictor, has_answer
 
 
 class HasVariables(Protocol):
@@ -213,7 +213,7 @@ def _log_probabilities(
       crops: Number of crops of each image.
     """
     logits = outputs["logits"]
-    logits = jnp.where(jnp.isfinite(logits).all(axis=-1, keepdims=True), logits, jnp.nan)
+    logits = jnp.where(has_answer(logits)[:, None], logits, jnp.nan)
     if classes is not None:
         logits = logits[:, classes]
     if present is not None:

@@ -1,10 +1,10 @@
 """What an evaluation counts: sums, which are exact over batches, and the metrics made of them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from inception.predict.predictor import has_answer
 
 MEANS = ("top1", "top5", "loss", "confidence")
 CALIBRATION_BINS = 15
@@ -16,7 +16,8 @@ def count(
 ) -> dict:
     """Sums over the images of a batch.
 
-    An image without an answer (`predictor.has_answer`) counts as classified wrongly.
+    An image without an answer, because a value is NaN, none is finite or one is infinite, counts as
+    classified wrongly.
 
     Args:
       log_probabilities: Float32 [batch, classes]; -inf for a class that cannot be the answer.
@@ -38,15 +39,18 @@ def count(
     labels = labels.reshape(batch, -1)
     valid = labels >= 0
     mask = mask & valid.any(axis=-1)
-    answered = mask & has_answer(log_probabilities)
+    answered = mask & jnp.isfinite(log_probabilities.max(axis=-1))
     top = jax.lax.top_k(log_probabilities, min(5, classes))[1]
     hits = (top[:, :, None] == labels[:, None, :]).any(axis=-1) & answered[:, None]  # [batch, k]
     picked = jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0), axis=-1)
-    losses = -jnp.where(valid, picked, 0).sum(axis=-1) / jnp.maximum(valid.sum(axis=-1), 1)
+    num_labels = jnp.maximum(valid.sum(axis=-1), 1).astype(jnp.float32)
+    losses = -jnp.where(valid, picked, 0).sum(axis=-1) / num_labels
     confidence = jnp.where(answered, jnp.exp(log_probabilities.max(axis=-1)), 0)
     bins = jnp.clip((confidence * CALIBRATION_BINS).astype(jnp.int32), 0, CALIBRATION_BINS - 1)
-    in_bin = jax.nn.one_hot(bins, CALIBRATION_BINS) * mask[:, None]
-    in_class = jax.nn.one_hot(labels[:, 0], classes) * mask[:, None]
+    one_hot = partial(jax.nn.one_hot, dtype=jnp.float32)
+    counted, predicting = (each[:, None].astype(jnp.float32) for each in (mask, answered))
+    in_bin = one_hot(bins, CALIBRATION_BINS) * counted
+    in_class = one_hot(labels[:, 0], classes) * counted
     correct = hits[:, 0].astype(jnp.float32)
     sums = {
         "examples": mask.sum(),
@@ -63,7 +67,7 @@ def count(
         "wrong": jnp.where(mask & ~hits[:, 0], examples, -1),
     }
     if classes <= MAX_CONFUSED:
-        predicted = jax.nn.one_hot(top[:, 0], classes) * answered[:, None]
+        predicted = one_hot(top[:, 0], classes) * predicting
         sums["confusion"] = in_class.T @ predicted
     return sums
 

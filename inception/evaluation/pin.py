@@ -17,16 +17,15 @@ import numpy as np
 from tabulate import tabulate
 
 from inception import command_line
+from inception.data.decode import SUFFIXES
 from inception.data.paths import local_path
 from inception.errors import UserError
-from inception.predict.predictor import Predictor
+from inception.predict.predictor import Predictor, has_answer
 from inception.weights import cache, hub, locate, registry, verify
 from inception.weights.files import WeightsError
 from inception.weights.labels import imagenet_names
 from inception.weights.pretrained import Pretrained
 from inception.weights.registry import REGISTRY, Published
-
-_SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def evaluate(loaded: Pretrained, folder: Path) -> tuple[np.ndarray | None, int]:
     ids = {wordnet: number for number, wordnet in enumerate(imagenet_names())}
     if loaded.model.num_classes != len(ids):
         return None, 0
-    files = sorted(path for path in folder.glob("n*/*") if path.suffix.lower() in _SUFFIXES)
+    files = sorted(path for path in folder.glob("n*/*") if path.suffix.lower() in SUFFIXES)
     files = [path for path in files if path.parent.name in ids]
     if not files:
         raise UserError(
@@ -118,7 +117,7 @@ def evaluate(loaded: Pretrained, folder: Path) -> tuple[np.ndarray | None, int]:
         classes = np.array([ids[files[number].parent.name] for number in index])
         logits = outputs["logits"]
         best = np.argsort(-logits, axis=-1, kind="stable")[:, :5] == classes[:, None]
-        best &= np.isfinite(logits).all(axis=-1, keepdims=True)  # otherwise there is no answer
+        best &= np.asarray(has_answer(logits))[:, None]
         right += (best[:, 0].sum(), best.any(-1).sum())
         seen += len(index)
     return right / seen, seen

@@ -123,7 +123,8 @@ def add(moments: Any, features: Any, mask: jax.Array | None = None) -> Any:
     x = features.astype(jnp.float32).reshape(devices, -1, d)
     valid = jnp.ones(x.shape[:2], bool) if mask is None else mask.reshape(x.shape[:2])
     count = valid.sum(axis=1, dtype=jnp.int32)
-    mean = jnp.where(valid[..., None], x, 0).sum(axis=1) / jnp.maximum(count, 1)[:, None]
+    several = jnp.maximum(count, 1).astype(jnp.float32)[:, None]
+    mean = jnp.where(valid[..., None], x, 0).sum(axis=1) / several
     shift = jnp.where(moments.count[:, None] == 0, mean, moments.shift)
     x = jnp.where(valid[..., None], x - shift[:, None], 0)
     products = jnp.einsum("nbd,nbe->nde", x, x, precision=jax.lax.Precision.HIGHEST)

@@ -140,7 +140,8 @@ def fold_batch_norm(variables: dict, epsilon: float) -> dict:
             }
         mean, var = statistics["bn"]["mean"], statistics["bn"]["var"]
         factor = params["bn"].get("scale", 1.0) * jax.lax.rsqrt(var + epsilon)
-        kernel, bias = params["conv"]["kernel"] * factor, params["bn"]["bias"] - mean * factor
+        kernel = params["conv"]["kernel"] * factor.reshape(1, 1, 1, -1)
+        bias = params["bn"]["bias"] - mean * factor
         return {"conv": {"kernel": kernel, "bias": bias}}
 
     return {"params": fold(variables["params"], variables["batch_stats"])}

@@ -6,8 +6,8 @@
 WEIGHTS: a name of python -m inception.weights list, which is downloaded once; a directory of
 python -m inception.weights import; a file of anyone's weights; or a run's workdir or
 WORKDIR/checkpoints/STEP. IMAGE: a file, or a folder with images at any depth. A file that cannot be
-read is reported; the status is 1 if none could be. A folder that a symbolic link leads to is
-searched once.
+read is reported; the status is 1 if none could be. A file or folder
+that several arguments or symbolic links lead to is taken once.
 
 With --output the outputs of a layer are written instead of the table: of a stage such as Mixed_6e,
 "pooled" (the 2048 features before the classes), "logits" or "aux_logits". numpy.load(FILE.npz)

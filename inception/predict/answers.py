@@ -11,7 +11,7 @@ from tabulate import tabulate
 from inception.data.decode import MAX_PIXELS
 from inception.data.folder import printable
 from inception.predict.files import outputs
-from inception.predict.predictor import Predictor
+from inception.predict.predictor import Predictor, has_answer
 
 
 class Answer(NamedTuple):
@@ -48,9 +48,9 @@ def find_answers(
     for batch, values in outputs(predictor, files, max_pixels):
         probabilities = np.asarray(probability_of(values["logits"]))
         best = np.argsort(-probabilities, kind="stable")[:, :topk]
-        logits = values["logits"]
-        for file, numbers, row, raw in zip(batch, best, probabilities, logits, strict=True):
-            if not np.isfinite(raw).all():
+        answered = np.asarray(has_answer(values["logits"]))
+        for file, numbers, row, finite in zip(batch, best, probabilities, answered, strict=True):
+            if not finite:
                 print(f"error: {file}: the network's logits are not finite", file=sys.stderr)
                 continue
             classes = [printable(labels[n]) if labels else f"class {n}" for n in numbers]

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 from tqdm import tqdm
 
-from inception.data.decode import MAX_PIXELS, SUFFIXES
-from inception.data.folder import images_below
+from inception.data.decode import MAX_PIXELS
+from inception.data.folder import images_below, real_path
 from inception.errors import UserError
 from inception.predict.predictor import Outputs, Predictor
 
@@ -18,19 +18,24 @@ def find_images(paths: Sequence[str]) -> list[str]:
     """The named files, and the images in the named folders at any depth, on a disk or in a bucket.
 
     In a folder the suffix decides what is an image, and hidden files are left out. Each real folder
-    is searched once, see `images_below`.
+    is searched once, see `images_below`, and each real file is returned once, by the first of the
+    paths that lead to it.
 
     Raises:
       UserError: If a folder contains no images.
     """
-    found = []
+    folders: set[str] = set()
+    found: dict[str, str] = {}
     for path in paths:
         folder = epath.Path(path).expanduser()
-        below = list(images_below(str(folder))) if folder.is_dir() else [path]
-        if not below:
-            raise UserError(f"folder {path} contains no images ({', '.join(SUFFIXES)})")
-        found += below
-    return found
+        if not folder.is_dir():
+            found.setdefault(real_path(str(folder)), path)
+            continue
+        if not any(images_below(str(folder))):
+            raise UserError(f"folder {path} contains no images (.jpg, .png, ...)")
+        for file in images_below(str(folder), folders):
+            found.setdefault(real_path(file), file)
+    return list(found.values())
 
 
 def outputs(

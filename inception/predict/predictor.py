@@ -205,13 +205,13 @@ def _apply(variables: dict, images: jax.Array, *, model: Inception, mean, std, a
     return {"logits": logits, **endpoints}
 
 
-def has_answer(logits: jax.Array) -> jax.Array:
-    """Whether a row of logits or log-probabilities has a most probable class.
+def has_answer(logits: jax.Array | np.ndarray) -> jax.Array:
+    """Whether all logits of a row are finite; otherwise no class counts as its answer.
 
     Args:
-      logits: float [..., classes].
+      logits: Float [..., classes], as the network returns them.
 
     Returns:
-      bool [...], False where a value is NaN, the largest is infinite, or all are -inf.
+      Bool [...].
     """
-    return jnp.isfinite(logits.max(axis=-1))
+    return jnp.isfinite(logits).all(axis=-1)

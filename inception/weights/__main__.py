@@ -181,13 +181,14 @@ def summary(pretrained: weights.Pretrained) -> str:
         "source": pretrained.source,
         "sha256": pretrained.sha256,
         "parameters": f"{parameters:,}",
+        "tensors": len(jax.tree.leaves(pretrained.variables)),
         "labels": ", ".join((*pretrained.labels[:3], "...")) if pretrained.labels else "none",
         **{f"model.{name}": value for name, value in described["model"].items()},
         **{f"preprocessing.{name}": v for name, v in described["preprocessing"].items()},
         "activation": pretrained.activation,
     }
-    width = max(map(len, lines))
     origins = {name: f"  ({origin})" for name, origin in pretrained.provenance.items()}
+    width = max(map(len, lines))
     return "\n".join(
         f"{name:<{width}}  {value}{origins.get(name, '')}" for name, value in lines.items()
     )

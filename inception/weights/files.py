@@ -7,6 +7,7 @@ only the arrays it expects.
 import glob
 import hashlib
 import io
+import os
 import re
 import struct
 import tempfile
@@ -88,7 +89,7 @@ def files_of(path: str | Path) -> list[Path]:
     Raises:
       WeightsError: If there is no such file.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib fails if ~NAME is nobody)
     path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path)
     prefix = _V2_FILES.sub("", str(path))
     if Path(f"{prefix}.index").is_file():

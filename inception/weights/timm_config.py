@@ -5,6 +5,7 @@ often incomplete. Taken from timm/models/_hub.py, timm/data/config.py and transf
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def _config_file(path: str | Path) -> Path:
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111 (pathlib fails if ~NAME is nobody)
     return (path if path.is_dir() else path.parent) / "config.json"
 
 

@@ -2,24 +2,49 @@
 
 TensorFlow checkpoints store the running averages of parameters under names of their own. PyTorch
 programs save more than a state dict: dictionaries around it ("state_dict/fc.bias"), a module around
-the network ("module.fc.bias", "_orig_mod.", "backbone."), running averages of the parameters
-("state_dict_ema/..."), another head ("fc.1.bias"). The network is found by the names of its
-tensors, whatever their prefix.
+the network ("module.fc.bias", "_orig_mod.", "encoder_"), running averages of the parameters
+("state_dict_ema/..."), the state of an optimizer, another head ("fc.1.bias"), losses and metrics.
+The network is found by the names of its convolutions, whatever precedes them.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from inception.weights import names
 from inception.weights.files import Shapes, Tensors, WeightsError
 
-(_SAMPLE,) = names.table(names.TORCH, ["params/Mixed_5b/branch1x1/conv/kernel"]).values()
 _AVERAGE = {"ema", "swa", "avg", "average", "averages", "averaged", "emamodel", "modelema"}
+# Of an optimizer's state: Adam's "exp_avg" is an average of gradients, not of parameters.
+_MOMENTS = re.compile(
+    r"(?<![a-z])(optim|optimizers?|opt_state|exp_avg|exp_inf|square_avg|grad_avg|momentum_buffer)"
+    r"(?![a-z])"
+)
+_LOSS = {"criterion", "criterions", "loss", "losses", "metric", "metrics"}
+_SCALING = {"mean", "std"}
 _HEAD, _AUX_HEAD = "fc.", f"{names.TORCH.aux_head}fc."
+_FEATURES = 2048
 
 Places = dict[str, str]  # torchvision's name of a tensor -> its name in the file
+
+
+def _body(naming: names.Naming, root: str = "", leaves: Sequence[str] = ()) -> frozenset[str]:
+    """The source's names of the network's convolutions, without both heads, after `root`."""
+    rows = names.CONVOLUTIONS[: -len(names.AUX_HEAD)]
+    ours = (leaf.format(row) for row in rows for leaf in leaves or naming.leaves)
+    return frozenset(name.removeprefix(root) for name in names.table(naming, ours).values())
+
+
+_BODY = _body(names.TORCH)
+_MODULES = {name.partition(".")[0] for name in (*_BODY, *names.TORCH.heads.values())}
+_KERNELS = ["params/{}/conv/kernel"]
+_TENSORFLOW = [  # root of the names, and the names of the kernels after it
+    (root, _body(naming, root, _KERNELS))
+    for naming, root in ((names.SLIM, "InceptionV3/"), (names.RESEARCH, ""))
+]
 
 
 def unwrap(tensors: Tensors, path: str | Path, ema: bool = True) -> tuple[Tensors, dict[str, str]]:
@@ -32,53 +57,93 @@ def unwrap(tensors: Tensors, path: str | Path, ema: bool = True) -> tuple[Tensor
 
     Returns:
       The network's tensors, PyTorch's by torchvision's names; and notes on what was chosen or left
-      out, by subject ("parameters", "model.aux_head").
+      out, by subject ("parameters", "model.aux_head", "tensors").
 
     Raises:
-      WeightsError: If there are several networks or heads, or unknown parts.
+      WeightsError: If there are several networks or heads, or layers outside the network.
     """
-    found = (name.removesuffix(_SAMPLE) for name in tensors.shapes if name.endswith(_SAMPLE))
-    prefixes = [prefix for prefix in found if prefix == "" or prefix[-1] in "./"]
-    if not prefixes:
-        return _unwrap_averages(tensors, ema)
-    averages = [prefix for prefix in prefixes if _is_average(prefix, tensors.shapes)]
-    raw = [prefix for prefix in prefixes if prefix not in averages]
-    chosen = _only((averages or raw) if ema else (raw or averages), path)
-    places, notes = _network(tensors.shapes, chosen, prefixes, path), {}
-    if chosen in averages:
-        notes["parameters"] = f"running averages, {chosen}"
-        if len(raw) == 1:  # some programs do not average everything
-            not_averaged = _network(tensors.shapes, raw[0], prefixes, path)
-            notes["parameters"] += _completed(places, not_averaged, raw[0])
-            places = not_averaged | places
-    elif averages:
-        notes["parameters"] = f"{chosen or 'the parameters'}, not the running averages"
-    elif nameless := [n for n, shape in tensors.shapes.items() if shape and _AVERAGE & _words(n)]:
-        notes["parameters"] = f"not the averages {nameless[0]}, ..., which are not named by layer"
-    notes |= _drop_other_aux_head(places, tensors.shapes)
+    weights = {name: s for name, s in tensors.shapes.items() if not _MOMENTS.search(name.lower())}
+    if found := _prefixes(weights, _BODY):
+        places, notes = _unwrap_torch(weights, found, path, ema)
+    else:
+        places, notes = _unwrap_tensorflow(tensors.shapes, path, ema)
     shapes = {name: tensors.shapes[place] for name, place in places.items()}
     return replace(tensors, shapes=shapes, read=lambda name: tensors.read(places[name])), notes
 
 
-def _unwrap_averages(tensors: Tensors, ema: bool) -> tuple[Tensors, dict[str, str]]:
-    """TensorFlow's tensors, each replaced by its running average if there is one and `ema`."""
-    stored = {name: name for name in tensors.shapes if not name.endswith(names.EMA)}
-    averaged = {n.removesuffix(names.EMA): n for n in tensors.shapes if n.endswith(names.EMA)}
+def _prefixes(shapes: Shapes, body: frozenset[str]) -> dict[str, set[str]]:
+    """What precedes names of `body` in a file, each with the names that it precedes."""
+    found: dict[str, set[str]] = defaultdict(set)
+    lengths = {len(name) for name in body}
+    for name in shapes:
+        for length in lengths:
+            if name[-length:] in body:
+                found[name[:-length]].add(name[-length:])
+    return found
+
+
+def _unwrap_torch(
+    shapes: Shapes, found: dict[str, set[str]], path: str | Path, ema: bool
+) -> tuple[Places, dict[str, str]]:
+    """The places of the network of one of the prefixes `found`, and notes."""
+    candidates = [prefix for prefix in found if not _LOSS & _words(prefix)] or [*found]
+    averages = [prefix for prefix in candidates if _is_average(prefix, shapes)]
+    raw = [prefix for prefix in candidates if prefix not in averages]
+    # Gradients have the names of parameters alone.
+    raw = [prefix for prefix in raw if any(".running_" in name for name in found[prefix])] or raw
+    chosen = _only((averages or raw) if ema else (raw or averages), path)
+    (places, left_out), notes = _network(shapes, chosen, found, path), {}
+    if chosen in averages:
+        notes["parameters"] = f"running averages, {chosen}"
+        if len(raw) == 1:  # some programs do not average everything
+            not_averaged, _ = _network(shapes, raw[0], found, path)
+            notes["parameters"] += _completed(places, not_averaged, raw[0])
+            places = not_averaged | places
+    elif averages:
+        notes["parameters"] = f"{chosen or 'the parameters'}, not the running averages"
+    elif nameless := [name for name, shape in shapes.items() if shape and _AVERAGE & _words(name)]:
+        notes["parameters"] = f"not the averages {nameless[0]}, ..., which are not named by layer"
+    others = [prefix for prefix in found if prefix not in (*averages, *raw)]
+    left_out += sorted(prefix + name for prefix in others for name in found[prefix])
+    if left_out := [name for name in left_out if name not in places.values()]:
+        listed = ", ".join(f"{name} {shapes[name]}" for name in left_out[:5])
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        notes["tensors"] = f"left out, as they are not the network's: {listed}{more}"
+    return places, notes | _drop_other_aux_head(places, shapes)
+
+
+def _unwrap_tensorflow(
+    shapes: Shapes, path: str | Path, ema: bool
+) -> tuple[Places, dict[str, str]]:
+    """TensorFlow's variables without a prefix or an optimizer's, and notes.
+
+    Each is replaced by its running average if there is one and `ema`.
+    """
+    places = {name: name for name in shapes}
+    for root, kernels in _TENSORFLOW:
+        found = _prefixes(shapes, kernels)
+        if whole := [prefix for prefix, body in found.items() if body == kernels]:
+            prefix = _only(whole, path)
+            inside = {name for name in shapes if name.startswith(prefix)}
+            places = {name: name for name in shapes if name not in inside}
+            places |= {root + name.removeprefix(prefix): name for name in inside}
+            break
+    averaged = {n.removesuffix(names.EMA): p for n, p in places.items() if n.endswith(names.EMA)}
+    # An optimizer's variables are below the one that they belong to, "weights/Adam_1".
+    parameters = {n: p for n, p in places.items() if n.rpartition("/")[0] not in places}
+    parameters = {n: p for n, p in parameters.items() if not n.endswith(names.EMA)}
     if not averaged:
-        return tensors, {}
-    if ema:
-        stored |= averaged
-    shapes = {name: tensors.shapes[place] for name, place in stored.items()}
-    found = replace(tensors, shapes=shapes, read=lambda name: tensors.read(stored[name]))
-    return found, {"parameters": "running averages" if ema else "not the running averages"}
+        return parameters, {}
+    note = "running averages" if ema else "not the running averages"
+    return parameters | averaged if ema else parameters, {"parameters": note}
 
 
 def _only(prefixes: Sequence[str], path: str | Path) -> str:
     if len(prefixes) > 1:
         listed = " and ".join(repr(prefix) for prefix in sorted(prefixes))
         raise WeightsError(
-            f"{path} has {len(prefixes)} networks, under the prefixes {listed}. Save the state "
-            "dict of one of them"
+            f"{path} has {len(prefixes)} networks, under the prefixes {listed}. Save the weights "
+            "of one of them"
         )
     return prefixes[0]
 
@@ -102,30 +167,31 @@ def _words(name: str) -> set[str]:
     return set(re.split(r"[^a-z]+", name.lower()))
 
 
-def _network(shapes: Shapes, prefix: str, prefixes: Sequence[str], path: str | Path) -> Places:
-    """The tensors under a prefix, with the head under torchvision's name for it.
+def _network(
+    shapes: Shapes, prefix: str, prefixes: Iterable[str], path: str | Path
+) -> tuple[Places, list[str]]:
+    """The tensors under a prefix, with the head under torchvision's name, and others left out.
 
     The head is the only linear layer apart from the auxiliary head's: `fc`, a layer of a Sequential
     in its place, or a layer outside a network whose own was removed.
 
     Raises:
-      WeightsError: If there are several linear layers, or other tensors outside the network.
+      WeightsError: If there are several linear layers, or other layers outside the network.
     """
     dictionary = prefix[: prefix.rfind("/") + 1]
-    places, outside = {}, []
+    places, outside, elsewhere = {}, [], []
     for name in shapes:
         owner = max((other for other in prefixes if name.startswith(other)), key=len, default=None)
-        if not name.startswith(dictionary) or "/" in name[len(dictionary) :]:
-            continue
-        if owner == prefix:
+        inside = owner == prefix and name.removeprefix(prefix).partition(".")[0] in _MODULES
+        if inside and "/" not in name[len(dictionary) :]:
             places[name.removeprefix(prefix)] = name
-        elif owner is None and shapes[name]:  # a scalar is a counter or a factor
+        elif not shapes[name] or owner not in (prefix, None):
+            continue  # a counter or a factor; another network's
+        elif name.startswith(dictionary) and "/" not in name[len(dictionary) :]:
             outside.append(name)
-    linear = [
-        name
-        for name in (*places.values(), *outside)
-        if name.endswith(".weight") and len(shapes[name]) == 2
-    ]
+        elif not _AVERAGE & _words(name):
+            elsewhere.append(name)
+    linear = [name for name in (*places.values(), *outside) if _is_linear(name, shapes)]
     aux_heads = [name for name in linear if name.startswith(prefix + _AUX_HEAD)]
     heads = [name for name in linear if name not in aux_heads]
     if len(heads) > 1:
@@ -134,16 +200,38 @@ def _network(shapes: Shapes, prefix: str, prefixes: Sequence[str], path: str | P
             f"{path} has {len(heads)} linear layers, {listed}, but a head here is a single one. "
             "Replace them by one, or remove them and use the network's features"
         )
-    if heads:
+    if not heads:  # {"backbone": {...}, "classifier": {"weight": ...}}
+        heads = [name for name in elsewhere if _is_linear(name, shapes, _FEATURES)]
+    if len(heads) == 1:
         _rename(places, shapes, heads[0], _HEAD)
     if len(aux_heads) == 1:
         _rename(places, shapes, aux_heads[0], _AUX_HEAD)
-    if unknown := sorted(set(outside) - set(places.values())):
+    several = heads if len(heads) > 1 else []  # elsewhere, so perhaps none is the head
+    left_out = sorted({*outside, *several}.difference(places.values()))
+    if layers := [name for name in left_out if name in outside and _computes(name, shapes)]:
         raise WeightsError(
-            f"{path} has tensors outside the network under {prefix!r}: {', '.join(unknown[:5])}. "
-            "Save the state dict of the network alone"
+            f"{path} has tensors outside the network under {prefix!r}: {', '.join(layers[:5])}, "
+            "which may change what it computes. Save the state dict of the network alone"
         )
-    return places
+    return places, left_out
+
+
+def _is_linear(name: str, shapes: Shapes, inputs: int = 0) -> bool:
+    """Whether a tensor is the weight of a linear layer, of so many inputs if given."""
+    shape = shapes[name]
+    named = re.search(r"(^|[./])weight$", name) and not _LOSS & _words(name)
+    return bool(named) and len(shape) == 2 and inputs in (0, shape[1])
+
+
+def _computes(name: str, shapes: Shapes) -> bool:
+    """Whether a tensor is a layer's or scales the input, rather than a loss's or a metric's."""
+    layer, shape, words = name[: name.rfind(".") + 1], shapes[name], _words(name)
+    if _LOSS & words:
+        return False
+    pair = {f"{layer}weight", f"{layer}bias"} <= shapes.keys()
+    kernel = name.endswith("weight") and len(shape) > 1
+    scaling = bool(_SCALING & words) and math.prod(shape) == 3
+    return kernel or pair or scaling or f"{layer}running_mean" in shapes
 
 
 def _rename(places: Places, shapes: Shapes, weight: str, layer: str) -> None:

@@ -212,9 +212,33 @@ def test_gray_that_was_multiplied_by_its_alpha(photograph):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_suffix_is_of_a_file_that_is_decoded(photograph, suffix):
-    mode = {".pgm": "L", ".pbm": "1", ".gif": "P"}.get(suffix, "RGB")
+    mode = {".pgm": "L", ".pbm": "1", ".gif": "P", ".pfm": "F"}.get(suffix, "RGB")
     kind = Image.registered_extensions()[suffix]
-    assert decode(encode(Image.fromarray(photograph).convert(mode), kind)).shape == photograph.shape
+    image = Image.fromarray(photograph).convert(mode)
+    if mode == "F":
+        image = Image.fromarray(np.asarray(image) / np.float32(255))
+    pixels = decode(encode(image, kind))
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == photograph.shape or (kind in ("ICO", "ICNS") and pixels.shape[2] == 3)
+
+
+def test_folders_take_every_suffix_of_a_format_that_is_decoded(photograph):
+    """And no other format that Pillow writes here is decoded."""
+    image, kinds = Image.fromarray(photograph[:64, :64]), Image.registered_extensions()
+    decoded = {kind for kind in {*kinds.values()} & Image.SAVE.keys() if _is_decoded(image, kind)}
+    assert set(SUFFIXES) == {suffix for suffix, kind in kinds.items() if kind in decoded}
+    assert {"JPEG", "PNG", "WEBP", "TIFF", "JPEG2000", "TGA", "ICO", "AVIF"} <= decoded
+
+
+def _is_decoded(image, kind) -> bool:
+    try:
+        data = encode(image, kind)
+    except (OSError, ValueError):  # of another mode, or by a program that is not installed
+        return False
+    try:
+        return decode(data).shape[2] == 3
+    except BadImage:
+        return False
 
 
 # Large images.

@@ -95,3 +95,5 @@ def test_a_list_that_leaves_out_nothing_is_refused(listed):
 def test_a_list_that_cannot_be_read(tmp_path):
     with pytest.raises(DataError, match=r"/none\.txt"):
         Excluded(str(tmp_path / "none.txt"))
+    with pytest.raises(DataError, match="~nobody-of-this-name"):
+        Excluded("~nobody-of-this-name/none.txt")

@@ -122,6 +122,7 @@ def test_probabilities_are_averaged_over_models(two, tiny, digits):
     assert twice["ema"]["loss"] == pytest.approx(alone["ema"]["loss"], rel=1e-6)
 
 
+@pytest.mark.rounding
 def test_listed_images_are_left_out_and_both_counts_are_reported(two, tiny, tmp_path):
     model, states = two
     (tmp_path / "list").write_text("1\n4\n999\n")
@@ -267,6 +268,7 @@ def _in_processes(count: int, devices: int, workdir: Path) -> list[dict]:
     return [processes.result(process) for process in started]
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_counts_are_exact_on_any_number_of_devices_and_processes(runs):
     """11 images in batches of 4, rounded up to the devices, so that the last is mostly padding."""

@@ -88,6 +88,7 @@ def test_what_the_config_sets_counts_and_init_from_needs_no_run(weights, root, t
     assert results["ema"]["top1"] == np.mean(_right(variables, source, changed))
 
 
+@pytest.mark.rounding
 def test_an_ensemble_of_two_sizes(weights, root, tmp_path):
     path, variables = weights
     other = tmp_path / "small"

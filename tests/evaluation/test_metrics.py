@@ -1,5 +1,6 @@
 """Counts against scikit-learn, and sums that do not depend on how the data is cut into batches."""
 
+import jax
 import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
@@ -34,6 +35,7 @@ def _total(log_p, labels, batch: int) -> dict:
     return total
 
 
+@pytest.mark.rounding
 def test_accuracies_loss_and_confusion_are_scikit_learns():
     log_p, labels = _data()
     result = metrics.summarize(_total(log_p, labels, batch=20))
@@ -53,6 +55,7 @@ def test_accuracies_loss_and_confusion_are_scikit_learns():
     np.testing.assert_allclose(result["per_class"], np.diag(confusion) / confusion.sum(axis=1))
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("batch", [1, 7, 64, 200])
 def test_batches_do_not_matter(batch):
     data = _data()
@@ -62,6 +65,7 @@ def test_batches_do_not_matter(batch):
         np.testing.assert_allclose(cut[name], whole[name], rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.rounding
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.7, 0.3], [0.7, 0.3]], np.float32)
     labels = np.array([0, 1, 0, 0], np.int32)
@@ -70,6 +74,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     np.testing.assert_allclose(result["confidence"], 0.8, rtol=1e-6)
 
 
+@pytest.mark.rounding
 def test_several_right_answers_and_none():
     p = np.array([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1], [0.6, 0.3, 0.1]], np.float32)
     labels = np.array([[0, 2], [1, -1], [-1, -1]], np.int32)
@@ -86,6 +91,18 @@ def test_a_class_without_images_has_no_accuracy_and_many_classes_no_confusion():
     assert result["per_class"][:3] == [1.0, 0.0, None]
 
 
+def test_no_type_or_rank_is_promoted():
+    """Whoever turns on JAX's checks of them can evaluate."""
+    arguments = np.zeros((4, 10), np.float32), np.zeros((4, 2), np.int32), np.ones(4, bool)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        sums = jax.eval_shape(metrics.count, *arguments)
+    assert {value.dtype.name for value in sums.values()} == {"float32", "int32"}
+    with jax.enable_x64(True):
+        wide = jax.eval_shape(metrics.count, *arguments)
+    assert {value.dtype.name for value in wide.values()} == {"float32", "int64"}
+
+
+@pytest.mark.rounding
 def test_what_is_not_finite_is_no_hit_and_is_counted():
     """Rows of NaN, with one NaN, of -inf, with +inf, masked; then two that are right."""
     log_p = np.full((7, 10), np.log(0.1), np.float32)

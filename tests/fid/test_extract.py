@@ -38,6 +38,7 @@ def _assert_close(ours, theirs, relative=1e-5):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max())
 
 
+@pytest.mark.rounding
 def test_layers_are_those_of_the_papers(features, images):
     """Read off the network itself, with its batch normalization and its bias."""
     model, variables, _ = loaded()
@@ -66,6 +67,7 @@ def test_features_depend_on_the_image(features):
         assert spread > 1e-3 * np.abs(features[name]).max()
 
 
+@pytest.mark.rounding
 def test_features_do_not_depend_on_the_batch(extract, images, features):
     parts = [extract.features(images[:1]), extract.features(images[1:])]
     for name in ALL:
@@ -87,6 +89,7 @@ print(json.dumps([text.count("all-reduce") + text.count("all-gather"),
 """
 
 
+@pytest.mark.rounding
 def test_features_of_a_batch_on_two_devices_are_those_of_one(extract):
     messages, features = processes.result(processes.start(_SHARDED, devices=2))
     assert messages == 0
@@ -134,6 +137,7 @@ def test_another_precision_is_left_to_the_platform():
     assert extract.origin("pooled").precision == "default"
 
 
+@pytest.mark.rounding
 def test_weights_are_an_argument_of_a_callers_program(extract, images):
     step = jax.jit(lambda extract, images: extract.features(images))
     assert len(step.lower(extract, images).as_text()) < 1e6
@@ -149,6 +153,7 @@ def test_other_weights_need_no_other_program(images, features, monkeypatch):
     assert np.abs(other.features(images)["pooled"] - features["pooled"]).max() > 0.01
 
 
+@pytest.mark.rounding
 def test_a_network_trained_in_bfloat16_computes_in_float32(images, features):
     model, variables, _ = loaded()
     extract = Extractor((model.clone(dtype=jnp.bfloat16), variables), layers=("pooled",))

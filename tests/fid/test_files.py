@@ -47,6 +47,7 @@ def test_our_files_keep_everything(features, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
+@pytest.mark.rounding
 def test_other_tools_read_our_files(tmp_path):
     """pytorch-fid and ADM take mu and sigma, mu_s and sigma_s, and nothing pickled."""
     save(tmp_path / "a.npz", _summary())

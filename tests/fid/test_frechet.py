@@ -23,6 +23,7 @@ def _moments_only(features):
     return Statistics(statistics.mean, statistics.covariance, statistics.count)
 
 
+@pytest.mark.rounding
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(st.integers(1, 12), st.integers(0, 99))
 def test_commuting_covariances_have_a_closed_form(d, seed):
@@ -42,6 +43,7 @@ def test_commuting_covariances_have_a_closed_form(d, seed):
     assert distance(*sides[::-1]) == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
+@pytest.mark.rounding
 def test_the_papers_formula_at_full_rank():
     """Tr sqrtm(S1 S2), which is accurate where both are well conditioned."""
     sides = [statistics_of(_features(500, seed=seed)) for seed in (0, 1)]
@@ -52,6 +54,7 @@ def test_the_papers_formula_at_full_rank():
     assert distance(*sides) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("counts", [(8, 9), (8, 400), (19, 20)])
 def test_below_full_rank_features_and_moments_agree(counts):
     """The factor from an eigendecomposition against the centered features themselves."""
@@ -62,17 +65,20 @@ def test_below_full_rank_features_and_moments_agree(counts):
     assert distance(_moments_only(sides[0]), statistics_of(sides[1])) == pytest.approx(exact)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("count", [2, 10, 500])
 def test_a_set_is_at_no_distance_from_itself(count):
     for side in (statistics_of(_features(count)), _moments_only(_features(count))):
         assert 0 <= distance(side, side) < 1e-10
 
 
+@pytest.mark.rounding
 def test_one_feature_will_do():
     first, second = (Statistics(np.array([m]), np.array([[v]])) for m, v in ((0, 4), (3, 1)))
     assert distance(first, second) == pytest.approx(9 + 1)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("field", ["protocol", "layer", "weights", "precision"])
 def test_statistics_of_other_origins_are_refused_by_name(field):
     origin = {"protocol": "clean", "layer": "pooled", "weights": "a" * 64, "precision": "highest"}
@@ -84,6 +90,7 @@ def test_statistics_of_other_origins_are_refused_by_name(field):
     assert distance(first, unknown) < 1e-10
 
 
+@pytest.mark.rounding
 def test_what_is_not_a_covariance_is_refused():
     good = statistics_of(_features(9, d=2))
     bad = Statistics(np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]]))
@@ -103,6 +110,7 @@ def test_few_images_are_refused():
         statistics_of(np.ones(3))
 
 
+@pytest.mark.rounding
 def test_fid_at_infinity_removes_the_bias_of_few_images():
     """Two sets of one distribution: FID is all bias, and its limit is near 0."""
     pool = _features(22_000, seed=1)

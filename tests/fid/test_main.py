@@ -72,6 +72,7 @@ def expected(folder):
     return compare(*sides, metrics=metrics.METRICS, subset_size=5)
 
 
+@pytest.mark.rounding
 def test_compare_writes_all_metrics(folder, run, expected, tmp_path):
     file = tmp_path / "result.json"
     status, out, err = run(
@@ -97,6 +98,7 @@ def test_compare_writes_all_metrics(folder, run, expected, tmp_path):
     assert f"{result['fid']:.7g}" in out
 
 
+@pytest.mark.rounding
 def test_statistics_that_were_written_give_the_same_numbers(run, expected, folder, tmp_path):
     output = tmp_path / "real.npz"
     stats = ("stats", "real", "--weights=weights", f"--output={output}", "--batch_size=4")
@@ -115,6 +117,7 @@ def test_statistics_that_were_written_give_the_same_numbers(run, expected, folde
     assert "exists and is not overwritten" in err
 
 
+@pytest.mark.rounding
 def test_what_statistics_lack_is_computed_from_the_images_beside_them(
     run, expected, folder, tmp_path
 ):

@@ -74,6 +74,14 @@ def test_what_rounding_loses_is_kept():
     assert abs(float(total.total) + float(total.lost) - exact) < 1e-9 * exact
 
 
+def test_no_type_or_rank_is_promoted():
+    """Whoever turns on JAX's checks of them can add moments in a program of their own."""
+    features, mask = np.zeros((4 * jax.device_count(), 7), np.float32), None
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        added = jax.eval_shape(fid.add, fid.empty(7), features, mask)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(added)} == {"float32", "int32"}
+
+
 def test_constant_features_have_no_variance():
     moments = _add(fid.empty(3), np.full((4, 3), 0.1, np.float32))
     statistics = fid.finish(moments)

@@ -80,12 +80,14 @@ def _assert_agreement(tool, weights, tmp_path, sizes):
     assert found.is_close
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_images_of_mixed_sizes_are_those_of(tool, weights, tmp_path):
     _assert_agreement(tool, weights, tmp_path, MIXED)
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_small_images_are_pytorch_fids_and_the_command_says_so(weights, tmp_path, capsys):
     _assert_agreement("pytorch-fid", weights, tmp_path, SMALL)

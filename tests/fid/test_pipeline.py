@@ -38,6 +38,7 @@ def _assert_close(ours, theirs, relative=2e-6):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max())
 
 
+@pytest.mark.rounding
 def test_images_of_mixed_sizes_are_in_order_and_as_alone(extract, summary):
     for layer in ("pooled", "logits"):
         alone = [
@@ -52,6 +53,7 @@ def test_images_of_mixed_sizes_are_in_order_and_as_alone(extract, summary):
     assert summary.statistics["spatial"].origin == extract.origin("spatial")
 
 
+@pytest.mark.rounding
 def test_nothing_depends_on_the_batch(extract, folder, summary):
     again = measure(open_images(str(folder)), extract, keep=["pooled"], batch_size=7)
     _assert_close(again.features["pooled"], summary.features["pooled"])
@@ -60,6 +62,7 @@ def test_nothing_depends_on_the_batch(extract, folder, summary):
         assert distance(each, again.statistics[layer]) < 1e-6 * scale
 
 
+@pytest.mark.rounding
 def test_many_images_are_summed_on_the_devices(extract, folder, summary, monkeypatch):
     """To the same moments; their features are kept only where they are wanted."""
     monkeypatch.setattr(pipeline, "FEW", 3)

@@ -56,6 +56,7 @@ def _pillow(images):
     return np.stack([np.asarray(plane) for plane in resized], axis=-1)[None]
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(
     "size", [*SIZES, *(pytest.param(s, marks=pytest.mark.slow) for s in SLOW_SIZES)]
 )
@@ -64,6 +65,7 @@ def test_bicubic_is_pillows(size):
     np.testing.assert_allclose(_ours(images, "pillow_bicubic"), _pillow(images), atol=ALLOWED)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("package", "program"), [("torch", TORCH), ("tensorflow", TENSORFLOW)])
 def test_bilinear_is_that_of(package, program, tmp_path):
     pytest.importorskip(package, reason=f"{package} is the oracle: requirements-oracles.txt")
@@ -80,6 +82,7 @@ def test_bilinear_is_that_of(package, program, tmp_path):
             )
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("kind", resize.KINDS)
 @pytest.mark.parametrize("before", [1, 2, 75, 298, 300, 1000])
 def test_weights_of_a_pixel_add_up_to_one(kind, before):
@@ -90,6 +93,7 @@ def test_weights_of_a_pixel_add_up_to_one(kind, before):
         weights[0, 0] = 2
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_white_and_black_become_the_ends_of_the_range(protocol):
     images = jnp.asarray([0, 255], jnp.uint8)[:, None, None, None] * jnp.ones(

@@ -53,6 +53,7 @@ def torch_fidelity():
     return json.loads(found.splitlines()[-1])
 
 
+@pytest.mark.rounding
 def test_kid_is_the_papers_sum():
     """Every subset is the whole set, so that the draws play no part."""
     x, y = (each.astype(np.float64) for each in _sets(40, 40))
@@ -70,6 +71,7 @@ def test_kid_is_the_papers_sum():
     assert std < 1e-12
 
 
+@pytest.mark.rounding
 def test_kid_is_torch_fidelitys(torch_fidelity):
     expected = torch_fidelity["kid"]
     mean, std = kernel_distance(*_sets(), subsets=20, size=30)
@@ -77,6 +79,7 @@ def test_kid_is_torch_fidelitys(torch_fidelity):
     assert std == pytest.approx(expected["kernel_inception_distance_std"], rel=1e-5)
 
 
+@pytest.mark.rounding
 def test_inception_score_is_the_papers_formula():
     logits = _logits(12, 4).astype(np.float64)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -90,6 +93,7 @@ def test_inception_score_is_the_papers_formula():
     assert std == pytest.approx(np.std(scores), rel=1e-9)
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("shuffled", [True, False])
 def test_inception_score_is_torch_fidelitys(shuffled, torch_fidelity):
     expected = torch_fidelity["scores"][str(shuffled)]
@@ -98,6 +102,7 @@ def test_inception_score_is_torch_fidelitys(shuffled, torch_fidelity):
     assert std == pytest.approx(expected["inception_score_std"], rel=1e-9)
 
 
+@pytest.mark.rounding
 def test_a_certain_network_has_a_finite_score():
     """ADM's and StyleGAN's float32 log of 0 would be NaN."""
     logits = 1000 * np.eye(10)
@@ -123,6 +128,7 @@ def _by_loops(generated, reference, k, closed):
     return hits.any(axis=1).mean(), np.mean(back), hits.sum(axis=1).mean() / k, hits.any(0).mean()
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize(("k", "closed"), [(3, True), (5, False)])
 def test_neighborhoods_are_those_of_literal_loops(k, closed, monkeypatch):
     monkeypatch.setattr(neighbors, "_BLOCK", 1000)  # several blocks
@@ -132,6 +138,7 @@ def test_neighborhoods_are_those_of_literal_loops(k, closed, monkeypatch):
     assert 0 < found.recall < 1
 
 
+@pytest.mark.rounding
 def test_neighborhoods_are_prdcs():
     prdc = pytest.importorskip("prdc", reason="it is the oracle: requirements-oracles.txt")
     generated, reference = _sets()
@@ -140,6 +147,7 @@ def test_neighborhoods_are_prdcs():
     assert found == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.rounding
 def test_precision_and_recall_are_torch_fidelitys(torch_fidelity):
     found = neighborhoods(*_sets())
     np.testing.assert_allclose(found[:2], torch_fidelity["precision_recall"], rtol=1e-6)

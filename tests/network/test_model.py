@@ -247,6 +247,7 @@ def test_frozen_stages_normalize_by_running_averages_and_pass_no_gradient():
         assert _differ(statistics[name], variables["batch_stats"][name]) == moves
 
 
+@pytest.mark.rounding
 @pytest.mark.slow
 def test_initializers_are_the_released_codes():
     model = Inception(10, width_multiplier=0.25)

@@ -71,6 +71,7 @@ def test_files_and_folders_are_found_at_any_depth(folder):
         files.find_images([str(images), str(folder / "empty")])
 
 
+@pytest.mark.rounding
 def test_the_table_has_the_most_probable_classes_of_what_can_be_read(variables, folder, capsys):
     images = folder / "images"
     missing = images / "missing.png"
@@ -107,6 +108,23 @@ def test_links_that_lead_upwards_give_each_picture_once(folder, tmp_path):
     assert files.find_images([str(tmp_path / "photos")]) == [str(below / "a.jpg")]
 
 
+def test_several_arguments_give_each_real_file_once(folder, tmp_path):
+    photos = tmp_path / "photos"
+    (photos / "below").mkdir(parents=True)
+    for name in ("a.jpg", "below/b.jpg"):
+        (photos / name).write_bytes((folder / "images" / "a.JPEG").read_bytes())
+    (tmp_path / "link").symlink_to("photos")
+    (photos / "c.jpg").symlink_to("a.jpg")
+    names = [str(photos / name) for name in ("a.jpg", "below", "below/b.jpg")]
+    both = [names[0], names[2]]
+    assert files.find_images([str(photos)]) == both
+    assert files.find_images([str(tmp_path / "link"), *names]) == [
+        str(tmp_path / "link" / name) for name in ("a.jpg", "below/b.jpg")
+    ]
+    assert files.find_images([*names, str(photos), str(photos), names[0]]) == both
+    assert files.find_images([names[1], str(photos)]) == [*both[1:], *both[:1]]
+
+
 def test_large_images_are_reported_and_the_limit_is_a_flag(folder, capsys):
     images = folder / "images"
     assert _run(folder / "weights", images / "a.JPEG", images, "--max_pixels=200000") == 0
@@ -116,6 +134,7 @@ def test_large_images_are_reported_and_the_limit_is_a_flag(folder, capsys):
     assert "b.png" not in printed.out
 
 
+@pytest.mark.rounding
 def test_several_labels_have_a_sigmoid_each_and_that_is_said(variables, folder, tmp_path, capsys):
     several = Pretrained(MODEL, variables, WHOLE, LABELS, "keras", "", activation="sigmoid")
     save(tmp_path / "weights", several)
@@ -141,6 +160,7 @@ def test_one_output_is_yes_or_no(folder, tmp_path, capsys):
     assert " cat " in capsys.readouterr().out.splitlines()[1]
 
 
+@pytest.mark.rounding
 def test_classes_without_names_have_numbers(variables, folder):
     predictor = Predictor(MODEL, variables, WHOLE)
     (answer,) = answers.find_answers(predictor, (), [str(folder / "images" / "a.JPEG")], topk=99)

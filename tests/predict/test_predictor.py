@@ -1,5 +1,6 @@
 """Inference of any (model, variables, preprocessing), for any number of images and any kind."""
 
+import contextlib
 import io
 
 import jax
@@ -11,7 +12,7 @@ from inception.data.augment import scale_pixels
 from inception.data.decode import BadImage
 from inception.data.preprocessing import Preprocessing
 from inception.network.model import Inception
-from inception.predict.predictor import Predictor
+from inception.predict.predictor import Predictor, _forward, _prepare, has_answer
 from tests import processes
 
 pytestmark = pytest.mark.rounding
@@ -43,6 +44,34 @@ def make_variables(model: Inception) -> dict:
         return rng.uniform(0.5, 1.5, leaf.shape).astype("f4")
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+def test_no_type_or_rank_is_promoted(variables):
+    """Whoever turns on JAX's checks of them can predict, also with JAX_ENABLE_X64."""
+    for checks in (
+        [jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict")],
+        [jax.enable_x64(True)],
+    ):
+        with contextlib.ExitStack() as stack:
+            for check in checks:
+                stack.enter_context(check)
+            outputs = jax.eval_shape(_program, variables, np.zeros((2, 75, 75, 3), np.uint8))
+        assert {output.dtype.name for output in outputs.values()} == {"float32"}
+
+
+def _program(variables, images):
+    """What a Predictor computes."""
+    folded = MODEL.clone(batch_norm_folded=True)
+    prepared, kernels = _prepare(variables, model=folded, size=75, aux_head=True)
+    settings = {"mean": PREPROCESSING.mean, "std": PREPROCESSING.std}
+    endpoints = ("pooled", "aux_logits", "Mixed_6e")
+    return _forward(prepared, kernels, images, model=folded, endpoints=endpoints, **settings)
+
+
+def test_there_is_an_answer_where_all_logits_are_finite():
+    logits = np.zeros((6, 3), np.float32)
+    logits[1, 2], logits[2, 2], logits[3, 2], logits[4] = np.nan, np.inf, -np.inf, -np.inf
+    assert has_answer(logits).tolist() == [True, False, False, False, False, True]
 
 
 @pytest.fixture(scope="module")

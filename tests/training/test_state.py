@@ -28,6 +28,7 @@ def _toy_state(optimizer) -> state.TrainState:
     )
 
 
+@pytest.mark.rounding
 def test_running_averages_are_tensorflows_with_the_ramp():
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is the oracle")
     optimizer, ours = optax.sgd(0.1), _toy_state(optax.sgd(0.1))
@@ -50,6 +51,7 @@ def test_running_averages_are_tensorflows_with_the_ramp():
     assert ours.step == 120
 
 
+@pytest.mark.rounding
 def test_variables_names_the_raw_and_the_averaged_weights():
     optimizer = optax.sgd(0.1)
     after = _toy_state(optimizer).apply_gradients(
@@ -89,6 +91,7 @@ def test_weights_and_statistics_are_float32_in_a_bfloat16_run(tiny):
     assert types == {"float32", "int32", "uint32"}
 
 
+@pytest.mark.rounding
 def test_a_run_is_put_together_from_its_data_s_sizes(tiny):
     recipe = _build(tiny("num_epochs=3", "schedule=staircase", "decay_epochs=1"))
     assert recipe.num_steps == 12

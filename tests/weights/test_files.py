@@ -104,6 +104,11 @@ def test_a_missing_file_is_named(tmp_path):
         read(tmp_path / "nothing.ckpt")
 
 
+def test_the_home_of_nobody_is_a_file_that_is_missing():
+    with pytest.raises(WeightsError, match=r"weights file ~nobody-of-this-name/x\.pth not found"):
+        read("~nobody-of-this-name/x.pth")
+
+
 def test_large_files_and_archives_are_refused_unread(tmp_path):
     with (tmp_path / "x.safetensors").open("wb") as stream:
         stream.truncate(files.MAX_BYTES + 1)  # takes no room

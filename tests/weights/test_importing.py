@@ -91,6 +91,7 @@ def test_the_head_is_known_by_its_inputs(file):
         import_weights(file(head | flat))
 
 
+@pytest.mark.rounding
 @pytest.mark.parametrize("layout", ["named", "numbered"])
 @pytest.mark.parametrize("pixels", [True, False])
 def test_an_adapted_normalization_becomes_the_scaling(file, layout, pixels):

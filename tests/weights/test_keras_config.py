@@ -106,6 +106,7 @@ def test_a_plain_model_says_its_size_and_its_head(make, say, keras_version):
     assert provenance["preprocessing.std"] == "assumed"
 
 
+@pytest.mark.rounding
 @BOTH
 @pytest.mark.parametrize(
     ("layers", "mean", "std"),
@@ -140,6 +141,7 @@ def test_operations_that_scale_are_taken(keras, body, say, keras_version):
     assert said.preprocessing["mean"] == said.preprocessing["std"] == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.rounding
 def test_what_a_normalization_has_learned_is_taken(keras, make, say):
     learned = {
         "normalization/mean": np.full(3, 120.0),

@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from inception import command_line
@@ -68,12 +69,14 @@ def test_numbers_that_are_none_are_usage(file):
     assert raised.value.code == 2
 
 
-def test_import_says_which_weights_it_took(tmp_path, capsys):
+def test_import_says_which_weights_it_took_and_what_it_left_out(tmp_path, capsys):
     content = {"model": network(1, aux_head=False), "model_ema": network(2, aux_head=False)}
+    content["model"]["criterion.weight"] = np.ones(5, np.float32)
     file = write_pth(tmp_path / "x.pth", content)
     assert main(["import", "auto", str(file), f"--output={tmp_path}/w", "--raw"]) is None
-    said = "model/, not the running averages"
-    assert f"({said})" in capsys.readouterr().out
+    printed, said = capsys.readouterr().out, "model/, not the running averages"
+    assert f"({said})" in printed
+    assert "(left out, as they are not the network's: model/criterion.weight (5,))" in printed
     assert load(tmp_path / "w").provenance["parameters"] == said
 
 

@@ -6,10 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies
 
 from inception.weights import WeightsError, import_weights, names
 from inception.weights.files import Tensors
-from inception.weights.unwrapping import unwrap
+from inception.weights.unwrapping import _BODY, unwrap
+from tests.fuzzing import fuzz
 from tests.pth_files import Call, Global, network, torch_shapes, write_pth
 
 COUNT = "Conv2d_1a_3x3.bn.num_batches_tracked"
@@ -46,18 +48,48 @@ def opened(shapes: dict, ema: bool = True) -> tuple[dict, dict, dict]:
         "model/_orig_mod.module.",
         "net.0.body.",
         "a/b/c.",
+        "encoder_",
+        "state_dict/encoder_",
+        "x",
+        "Mixed_5b.",
+        "fc.bias",
     ],
 )
 def test_a_prefix_that_all_names_share_is_taken_off(state, prefix):
     shapes, places, notes = opened(under(prefix, state) | {"optimizer/lr": (3,), "epoch": ()})
-    assert shapes == state | ({"epoch": ()} if not prefix else {})
+    assert shapes == state
     assert places["fc.bias"] == f"{prefix}fc.bias"
     assert notes == {}
 
 
-def test_a_prefix_ends_at_a_dot(state):
-    tensors = Tensors("pytorch", under("x", state), np.array)
-    assert unwrap(tensors, "x.pth") == (tensors, {})
+@fuzz(max_examples=50)
+@given(prefix=strategies.text(max_size=20))
+def test_any_prefix_is_taken_off(state, prefix):
+    shapes, places, _ = opened(under(prefix, state))
+    assert shapes == state
+    assert places == {name: prefix + name for name in state}
+
+
+def test_no_name_ends_with_another():
+    """So a name has one prefix. (Some of TensorFlow's do, but there all names must have it.)"""
+    assert not [a for a in _BODY for b in _BODY if a != b and a.endswith(b)]
+
+
+def test_one_name_does_not_make_a_prefix(state):
+    """Of the two prefixes, only one precedes a whole network."""
+    content = state | {"xMixed_5b.branch1x1.conv.weight": (64, 192, 1, 1)}
+    shapes, places, notes = opened(content)
+    assert (shapes, places) == (state, {name: name for name in state})
+    assert notes["tensors"].endswith(": xMixed_5b.branch1x1.conv.weight (64, 192, 1, 1)")
+    content = under("m.", state) | {"grad.Mixed_5b.branch1x1.conv.weight": (64, 192, 1, 1)}
+    shapes, places, _ = opened(content)
+    assert (shapes, places["fc.bias"]) == (state, "m.fc.bias")
+
+
+def test_a_part_of_a_network_is_not_hidden_by_another(state):
+    content = under("model.", without(state, "Mixed_7c.")) | under("other.", state)
+    with pytest.raises(WeightsError, match=r"2 networks.*'model\.' and 'other\.'"):
+        opened(content)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +121,24 @@ def test_averages_without_names_are_said_to_be_left_out(state):
     shapes, _, notes = opened(content)
     assert shapes == state
     assert notes["parameters"].startswith("not the averages ema/shadow_params/0, ...")
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        {"optimizer/state/fc.bias/exp_avg": (5,), "optimizer/state/fc.bias/exp_avg_sq": (5,)},
+        {"optimizer_states/exp_avg/0": (3,)},
+        {"optim/square_avg/0": (3,), "optim/averaged/0": (3,)},
+        None,  # under the network's own names
+    ],
+)
+@pytest.mark.parametrize("ema", [True, False])
+def test_the_moments_of_an_optimizer_are_no_averages_of_weights(state, moments, ema):
+    if moments is None:
+        moments = under("exp_avg.", state) | under("opt_state/exp_avg_sq.", state)
+    shapes, places, notes = opened(under("model.", state) | moments, ema)
+    assert (shapes, notes) == (state, {})
+    assert places["fc.bias"] == "model.fc.bias"
 
 
 def test_averages_alone_are_taken(state):
@@ -150,11 +200,73 @@ def test_two_linear_layers_are_refused_by_name(state, place):
         opened(content)
 
 
-def test_tensors_beside_the_network_are_refused(state):
+@pytest.mark.parametrize(
+    "classifier", [{"classifier/weight": (5, 2048), "classifier/bias": (5,)}, {}]
+)
+def test_a_head_in_a_dictionary_of_its_own_is_the_head(state, classifier):
+    shapes, _, _ = opened(under("encoder/", without(state, "fc.")) | classifier)
+    assert shapes.get("fc.weight") == classifier.get("classifier/weight")
+
+
+def test_one_of_several_projections_is_not_taken_for_the_head(state):
+    projections = {"projection/0.weight": (2048, 2048), "projection/2.weight": (128, 2048)}
+    shapes, _, notes = opened(under("encoder/", without(state, "fc.", "AuxLogits.")) | projections)
+    assert "fc.weight" not in shapes
+    assert "left out" in notes["tensors"]
+    assert "projection/2.weight (128, 2048)" in notes["tensors"]
+
+
+@pytest.mark.parametrize("prefix", ["model.", "", "state_dict/model.", "encoder_"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"criterion.weight": (5,)},
+        {"criterion.weight": (5, 512), "metric.net.conv.weight": (8, 3, 3, 3)},
+        {"val_accuracy.correct": (5,)},
+        {"class_weights": (5,)},
+        {"confusion.matrix": (5, 5)},
+    ],
+)
+def test_what_a_loss_or_a_metric_keeps_is_left_out_and_said(state, prefix, extra):
+    """As Lightning saves it beside the network."""
+    dictionary = prefix[: prefix.rfind("/") + 1]
+    shapes, _, notes = opened(under(prefix, state) | under(dictionary, extra))
+    assert shapes == state
+    listed = ", ".join(f"{dictionary}{name} {shape}" for name, shape in sorted(extra.items()))
+    assert notes == {"tensors": f"left out, as they are not the network's: {listed}"}
+
+
+def test_a_network_that_a_metric_keeps_is_not_taken(state):
+    """FID's, for example."""
+    content = under("model.", state) | under("metric.fid.inception.", state)
+    shapes, places, notes = opened(content)
+    assert (shapes, places["fc.bias"]) == (state, "model.fc.bias")
+    assert "metric.fid.inception.Conv2d_1a_3x3.bn.bias (32,)" in notes["tensors"]
+    shapes, places, _ = opened(under("metric.fid.inception.", state))  # unless it is the only one
+    assert (shapes, places["fc.bias"]) == (state, "metric.fid.inception.fc.bias")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"0.mean": (3,), "0.std": (3,)},
+        {"0.mean": (1, 3, 1, 1)},
+        {"neck.conv.weight": (64, 2048, 1, 1)},
+        {"neck.weight": (2048,), "neck.bias": (2048,)},
+        {"neck.running_mean": (2048,)},
+    ],
+)
+def test_layers_outside_the_network_are_refused(state, layer):
     """A mean and a deviation there would be part of what the network computes."""
-    content = under("1.", state) | {"0.mean": (3,), "0.std": (3,)}
-    with pytest.raises(WeightsError, match=r"outside the network under '1\.': 0\.mean, 0\.std"):
-        opened(content)
+    with pytest.raises(WeightsError, match=rf"outside the network under '1\.': {min(layer)}"):
+        opened(under("1.", state) | layer)
+    with pytest.raises(WeightsError, match=rf"outside the network under '': {min(layer)}"):
+        opened(state | layer)
+
+
+def test_a_layer_inside_the_network_is_not_left_out(state):
+    added = {"Mixed_5b.attention.gate": (64,)}
+    assert opened(under("m.", state | added))[0] == state | added  # which the importer refuses
 
 
 def test_an_auxiliary_head_of_other_classes_is_left_out(state):
@@ -176,6 +288,21 @@ def test_tensorflows_averages_are_by_suffix():
         {"parameters": "not the running averages"},
     )
     assert opened({"b": ()})[2] == {}
+
+
+@pytest.mark.parametrize("naming", [names.SLIM, names.RESEARCH])
+@pytest.mark.parametrize("prefix", ["", "tower_0/", "a/b/", "net_"])
+def test_tensorflows_names_lose_their_prefix_and_the_optimizers_variables(naming, prefix):
+    root = "InceptionV3/" if naming is names.SLIM else ""
+    leaves = {leaf.format(row) for row in names.CONVOLUTIONS for leaf in naming.leaves}
+    wanted = dict.fromkeys(names.table(naming, [*leaves, *naming.heads]).values(), (1,))
+    slots = {f"{name}/Adagrad_LARS": (1,) for name in wanted}  # of any optimizer
+    stored = under(prefix, {name.removeprefix(root): (1,) for name in wanted | slots})
+    shapes, places, notes = opened(stored | {"global_step": ()})
+    step = f"{'' if prefix else root}global_step"
+    assert shapes == wanted | {step: ()}
+    assert all(places[n] == prefix + n.removeprefix(root) for n in wanted)
+    assert notes == {}
 
 
 def test_timms_checkpoint_is_imported(tmp_path):

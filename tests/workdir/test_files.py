@@ -17,6 +17,11 @@ from inception.workdir.files import (
 )
 
 
+def test_a_path_may_begin_with_the_home_of_nobody():
+    assert local_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert local_path("~/x") == Path.home() / "x"
+
+
 def test_what_is_not_finite_is_null_for_json_knows_no_nan(tmp_path):
     write_json(tmp_path / "a.json", {"ema": {"loss": math.nan, "bins": (math.inf, 0.5)}})
     assert json.loads((tmp_path / "a.json").read_text()) == {
