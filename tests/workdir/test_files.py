@@ -2,24 +2,16 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
 from inception.errors import UserError
 from inception.workdir.files import (
     LiteralPath,
-    is_local,
-    local_path,
     read_json,
     write_json,
     write_text,
 )
-
-
-def test_a_path_may_begin_with_the_home_of_nobody():
-    assert local_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
-    assert local_path("~/x") == Path.home() / "x"
 
 
 def test_what_is_not_finite_is_null_for_json_knows_no_nan(tmp_path):
@@ -48,14 +40,3 @@ def test_a_path_is_searched_below_whatever_it_is_called(tmp_path):
     assert sorted(path.name for path in folder.glob("in/a_[2]")) == ["a_2"]
     assert list(folder.glob("absent/*")) == []
     assert isinstance(next(iter(folder.glob("*"))), LiteralPath)
-
-
-def test_what_has_to_be_on_a_disk_is_no_address():
-    assert local_path("~/a") == Path.home() / "a"
-    with pytest.raises(UserError, match="gs://bucket/a is in a bucket"):
-        local_path("gs://bucket/a")
-
-
-def test_buckets_are_not_local():
-    assert is_local("/tmp/run")
-    assert not is_local("gs://bucket/run")
