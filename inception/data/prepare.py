@@ -130,7 +130,7 @@ def _builder_of_files(known: Any, root: Path, manual: Path) -> Any:
     tfds knows digests of the compressed files only, and other copies of MNIST and its like are
     compressed with other headers. The checksum of the content in each file is verified.
     """
-    files = [info.filename or "" for info in known.url_infos.values()]
+    files = [info.filename or "" for info in (known.url_infos or {}).values()]
     if not files or not all(file.endswith(".gz") and (manual / file).exists() for file in files):
         return None
     unpacked = tempfile.TemporaryDirectory(prefix="inception-prepare-")
