@@ -1,4 +1,4 @@
-"""Images that an evaluation leaves out, such as the 1,762 of the challenge's blacklist (section 9).
+"""Images that an evaluation leaves out, such as the challenge's blacklist of 1,762 (section 10).
 
 The list is a text file with one image per line: a file's name, with or without its suffix, and with
 its class's folder where several classes have files of that name; or a number n for ImageNet's n-th

@@ -40,7 +40,7 @@ class Evaluator:
     Args:
       config: Config of the evaluation: image_size and eval.*.
       source: Images and labels.
-      models: One model, or several whose probabilities are averaged (section 9, table 5).
+      models: One model, or several whose probabilities are averaged (section 10, table 5).
       mesh: Devices to evaluate on.
       preprocessings: Preprocessing for each model; None for the config's. Every image is read once
         for each different way to crop and resize it.
