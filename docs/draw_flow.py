@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from inception import command_line
-from inception.workdir.files import local_path
+from inception.data.paths import local_path
 
 # Column and row from the top, heading, what it is. The host goes up, the devices down.
 BOXES = {

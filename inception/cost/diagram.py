@@ -67,6 +67,31 @@ def draw(network: NetworkCost, title: str) -> Figure:
     return figure
 
 
+def draw_modules(network: NetworkCost, names: Sequence[str]) -> Figure:
+    """Draws the modules of some stages side by side, on a figure that pyplot does not manage.
+
+    Args:
+      network: The network.
+      names: Stages that are one of the paper's figures, such as "Mixed_5b".
+
+    Raises:
+      ValueError: For a name that is not one of such a stage.
+    """
+    figures = {stage.name: stage for stage in network.stages if stage.kind.startswith("figure")}
+    if unknown := [name for name in names if name not in figures]:
+        raise ValueError(f"{unknown[0]!r} is not a module of the network, which has {[*figures]}")
+    modules = [[figures[name]] for name in names]
+    rows, width = max(map(_height, modules)), len(modules) * (_CARD_WIDTH + _MARGIN) + _MARGIN
+    figure = Figure(figsize=(width, rows * _ROW + _MARGIN), dpi=120, facecolor="white")
+    limits = -0.5 - _MARGIN / _ROW / 2, rows - 0.5 + _MARGIN / _ROW / 2
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=limits)
+    axes.set_axis_off()
+    for number, module in enumerate(modules):
+        middle = (number + 0.5) * (_CARD_WIDTH + _MARGIN) + _MARGIN / 2
+        _draw_module(axes, (middle, 0), module)
+    return figure
+
+
 def _draw_outline(axes: Axes, network: NetworkCost, title: str) -> None:
     """The stages from the bottom up with outputs and multiply-adds, and the auxiliary head."""
     facts = [

@@ -39,3 +39,14 @@ def test_the_picture_draws_the_branches_of_a_figure():
         **{(4, 1): "3x3/1 1280", (4, 2): "1x1/1 192"},
         (5, 1): "1x1/1 320",
     }
+
+
+def test_modules_are_drawn_side_by_side(tmp_path):
+    figure = diagram.draw_modules(cost("v3"), ["Mixed_5b", "Mixed_7c"])
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert {"figure 5 with a 5x5", "Mixed_5b", "figure 7", "Mixed_7c"} <= {*texts}
+    assert "filter concatenation, 8x8x2048" in texts
+    figure.savefig(tmp_path / "modules.png")
+    assert np.asarray(Image.open(tmp_path / "modules.png").convert("L")).std() > 10
+    with pytest.raises(ValueError, match="'Logits' is not a module"):
+        diagram.draw_modules(cost("v3"), ["Mixed_5b", "Logits"])
