@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from inception import Inception
-from inception.data.augment import normalize
+from inception.data.augment import scale_pixels
 from inception.show.grad_cam import grad_cam, overlay
 from tests.fid.networks import loaded
 
@@ -20,7 +20,7 @@ def small():
     """A network with random weights, images, and their logits and endpoints."""
     model, variables, _ = loaded(model=Inception(7, width_multiplier=0.05, aux_head="none"))
     images = np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    logits, endpoints = jax.jit(model.apply)(variables, normalize(images))
+    logits, endpoints = jax.jit(model.apply)(variables, scale_pixels(images))
     return model, variables, images, np.asarray(logits), endpoints
 
 
