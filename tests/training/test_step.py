@@ -104,6 +104,17 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block
     np.testing.assert_allclose(metrics["learning_rate"], recipe.schedule(0))
 
 
+def test_no_hit_is_counted_where_a_logit_is_not_finite(program):
+    """Class 3 is always the largest logit, and the label of two images."""
+    _, state, step = program
+    for other, hits in ((0.0, 2), (-np.inf, 0)):
+        before = jax.tree.map(jnp.copy, state)
+        bias = jnp.zeros(10).at[3].set(1e6).at[9].set(other)
+        before.params["Logits"]["bias"] = bias
+        batch = _batch(16) | {"label": np.int32([3, 3] + 14 * [5])}
+        assert step(before, batch)[1]["top1"] == hits / 16
+
+
 def test_the_gradient_s_norm_is_known_block_by_block(program):
     recipe, state, step = program
     _, metrics = step(jax.tree.map(jnp.copy, state), _batch(16))
