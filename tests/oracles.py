@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 # slim's distort_color, copied from its text: fast_mode=False.
@@ -42,13 +43,18 @@ def random_images(size: int, batch: int) -> np.ndarray:
 
 
 def in_float64(tree):
-    """The arrays of a tree in float64, to be computed with under `jax.enable_x64`.
+    """The floating-point arrays of a tree in float64, to compute with under `jax.enable_x64`.
 
     Two correct programs round differently, and so does one program on two processors. A network
     that normalizes by its batch magnifies that, by as much as it is deep; in float64 it stays a
     million times below what a mistake would change.
     """
-    return jax.tree.map(lambda array: np.asarray(array, np.float64), tree)
+
+    def widened(array):
+        array = np.asarray(array)
+        return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+    return jax.tree.map(widened, tree)
 
 
 class Torch:

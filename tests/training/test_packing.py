@@ -8,7 +8,7 @@ import pytest
 from inception.distributed import sharding
 from inception.training import packing
 from inception.training.state import build
-from inception.training.step import TrainStep
+from tests.training.test_step import step_in_float64
 
 pytestmark = pytest.mark.rounding
 
@@ -53,8 +53,8 @@ def test_a_packed_update_is_the_update_leaf_by_leaf(recipe, state):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("x64")
 def test_a_step_with_a_packed_state_is_the_same(tiny):
-    recipe, mesh = build(tiny(), num_classes=10, steps_per_epoch=2.5), sharding.make_mesh()
     rng = np.random.default_rng(0)
     numbers = np.arange(16, dtype=np.int32)
     batch = {
@@ -63,11 +63,7 @@ def test_a_step_with_a_packed_state_is_the_same(tiny):
         "epoch": numbers * 0,
         "example": numbers,
     }
-    results = []
-    for packed in (False, True):
-        step = TrainStep(recipe, mesh, packed)
-        state, metrics = step(step.pack(recipe.create_state(mesh)), batch)
-        results.append((step.unpack(state), metrics))
+    results = [step_in_float64(tiny(), batch, packed) for packed in (False, True)]
     jax.tree.map(
-        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6), *results
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-8), *results
     )
