@@ -57,7 +57,7 @@ def workspace(tmp_path_factory):
 def _run(workspace, *command: str) -> None:
     environment = {**os.environ, "HOME": str(workspace / "home")}
     done = subprocess.run(
-        command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=300
+        command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
 
