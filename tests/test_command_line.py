@@ -100,6 +100,8 @@ ADDRESS = "gs://bucket/out"
         ("predict.__main__", ["absent", "absent", f"--plot={ADDRESS}"]),
         ("cost.__main__", ["--config=absent.py", f"--plot={ADDRESS}"]),
         ("show.__main__", ["--config=absent.py", f"--output={ADDRESS}"]),
+        ("fid.__main__", ["compare", "absent", "absent", f"--json={ADDRESS}"]),
+        ("fid.__main__", ["stats", "absent", "--weights=absent", f"--output={ADDRESS}"]),
         ("plan.__main__", ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"]),
     ],
 )
