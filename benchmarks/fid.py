@@ -1,11 +1,12 @@
-"""FID beside other tools: images/s of a folder of PNG files, memory, and the distance alone.
+"""Compares FID with other tools: images/s of a folder of PNG files, memory, and the distance.
 
-    python -m benchmarks.fid [--against=pytorch-fid,torch-fidelity] [--images=64] [--rounds=3]
+    python -m benchmarks.fid [--against=pytorch-fid,torch-fidelity] [--images=128] [--rounds=3]
 
-Every side has a process of its own with the same random weights, and the processes take turns; the
-first turn, in which programs are compiled, is not counted. "network" is our network on inputs that
-lie on the device, without files and resize: what is left of "ours" is the metric's own cost. CPU
-seconds are printed beside the clock's, for on a shared machine only they mean much.
+Each side has a process of its own with the same random weights, and the processes take turns. The
+first turn, in which programs are compiled, is not counted. "network" is our network alone, on
+inputs that are already on the device: the difference from "ours" is the overhead of files, resize
+and moments. CPU time is printed next to elapsed time, because only CPU time means much on a shared
+machine.
 """
 
 import argparse
@@ -26,7 +27,7 @@ TOOLS = ("pytorch-fid", "torch-fidelity")
 
 
 def write_images(folder: Path, count: int, size: int = 256) -> None:
-    """PNG files with about a photograph's spectrum."""
+    """Writes PNG files with about the spectrum of photographs."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -41,7 +42,7 @@ def write_images(folder: Path, count: int, size: int = 256) -> None:
 
 
 def write_weights(file: str) -> None:
-    """FID's network as torchvision initializes it, in pytorch-fid's format."""
+    """Writes FID's network as torchvision initializes it, in pytorch-fid's format."""
     import torch
     import torchvision
 
@@ -53,7 +54,7 @@ def write_weights(file: str) -> None:
 
 
 def open_side(side: str, weights: str, folder: str, batch_size: int) -> Callable[[], object]:
-    """What a side does in a turn: the features of all images, and their moments."""
+    """Returns what a side does in a turn: features of all images, and their moments."""
     if side in OURS:
         return _open_ours(side, weights, folder, batch_size)
     from inception.fid import oracles
@@ -105,7 +106,7 @@ def _open_ours(side: str, weights: str, folder: str, batch_size: int) -> Callabl
 
 
 def serve(side: str, weights: str, folder: str, batch_size: int) -> None:
-    """Takes a turn for each line of the input, and says how long it took and what memory."""
+    """Takes a turn for each line of input; prints its elapsed and CPU seconds and the memory."""
     turn = open_side(side, weights, folder, batch_size)
     for _ in sys.stdin:
         start, cpu = time.perf_counter(), time.process_time()
@@ -118,7 +119,7 @@ def serve(side: str, weights: str, folder: str, batch_size: int) -> None:
 def measure(
     sides: Sequence[str], folder: str, images: int, batch_size: int, rounds: int
 ) -> dict[str, list[list[float]]]:
-    """Clock and CPU seconds and peak memory in MB, by side and round."""
+    """Returns elapsed seconds, CPU seconds and peak memory in MB, by side and round."""
     with tempfile.TemporaryDirectory() as scratch:
         weights = str(Path(scratch) / "fid.pth")
         write = f"from benchmarks.fid import write_weights; write_weights({weights!r})"
@@ -147,7 +148,7 @@ def measure(
 
 
 def report(found: dict[str, list[list[float]]], images: int) -> str:
-    """Medians of every side, and the ratios to ours of rounds that belong together."""
+    """Formats the medians of each side, and its ratios to ours in the same round."""
     lines = []
     for side, turns in found.items():
         clock, cpu, peak = (statistics.median(each) for each in zip(*turns, strict=True))
@@ -162,7 +163,7 @@ def report(found: dict[str, list[list[float]]], images: int) -> str:
 
 
 def time_distances(d: int = 2048, count: int = 5000) -> str:
-    """Our distance beside SciPy's root of the product, of full rank."""
+    """Times our distance and SciPy's root of the product, at full rank."""
     from scipy import linalg
 
     from inception import fid
@@ -186,14 +187,14 @@ def time_distances(d: int = 2048, count: int = 5000) -> str:
 
 
 def main() -> None:
-    """Measures what the command line asks for."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--against", default=",".join(TOOLS), help="(%(default)s)")
-    parser.add_argument("--images", type=int, default=64, help="of the folder (%(default)s)")
-    parser.add_argument("--batch_size", type=int, default=16, help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="of turns (%(default)s)")
+    parser.add_argument("--images", type=int, default=128, help="in the folder (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=64, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of turns (%(default)s)")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--serve_in", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)

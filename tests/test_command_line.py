@@ -94,21 +94,17 @@ ADDRESS = "gs://bucket/out"
     [
         ("inception.weights", ["import", "auto", "absent", f"--output={ADDRESS}"]),
         ("inception.weights", ["import", "auto", ADDRESS, "--output=w"]),
-        (
-            "inception.weights.__main__",
-            ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"],
-        ),
+        ("inception.weights", ["import", "auto", "absent", "--output=w", f"--labels={ADDRESS}"]),
         ("inception.weights", ["export", "onnx", "absent", f"--output={ADDRESS}"]),
         ("inception.predict", ["absent", "absent", f"--output={ADDRESS}"]),
         ("inception.predict", ["absent", "absent", f"--plot={ADDRESS}"]),
         ("inception.cost", ["--config=absent.py", f"--plot={ADDRESS}"]),
         ("inception.show", ["--config=absent.py", f"--output={ADDRESS}"]),
-        (
-            "inception.plan.__main__",
-            ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"],
-        ),
+        ("inception.plan", ["--config=absent.py", "--topology=v5e:1", f"--table={ADDRESS}"]),
         ("benchmarks", ["--mode=infer", f"--output={ADDRESS}"]),
         ("inception.data.prepare", ["--dataset=absent", f"--manual_dir={ADDRESS}"]),
+        ("inception.fid", ["compare", "absent", "absent", f"--json={ADDRESS}"]),
+        ("inception.fid", ["stats", "absent", "--weights=absent", f"--output={ADDRESS}"]),
     ],
 )
 @pytest.mark.parametrize("address", [ADDRESS, ADDRESS.replace("//", "/")])

@@ -29,12 +29,18 @@ class RecordSource:
     imagenet2012_real, int32 `[label_width]` padded with -1 (all -1: no label).
     """
 
-    def __init__(self, name: str, split: str, data_dir: str = ""):
+    def __init__(self, name: str, split: str, data_dir: str = "", *, labeled: bool = True):
         """Opens `split`, any tfds split expression ("train[:90%]"), of the data set `name`.
+
+        Args:
+            name: Name of the data set.
+            split: Split expression.
+            data_dir: Directory of data sets; empty for tfds's default.
+            labeled: Whether labels are needed; if not, they are not read and all labels are -1.
 
         Raises:
             DataError: If the data set, its ArrayRecord files or the split are missing or empty, or
-                its features are not an `image` and a `label`.
+                its features are not an `image` and, if labels are needed, a `label`.
         """
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
@@ -48,7 +54,7 @@ class RecordSource:
                 f"data set {name!r} is not in {data_root(data_dir)}. {manual} Run once:\n"
                 f"  {command}\nor name its directory: --config.data_dir=..."
             )
-        self._label, self.class_names = _label_of(info)
+        self._label, self.class_names = _label_of(info, labeled)
         self.num_classes = len(self.class_names)
         self.label_width = MAX_LABELS if self._label == "real_label" else 0
 
@@ -78,6 +84,8 @@ class RecordSource:
         return np.array([self._label_in(self._features(i)) for i in range(len(self))], np.int32)
 
     def _label_in(self, features: Any) -> int | np.ndarray:
+        if not self._label:
+            return -1
         labels = list(features[self._label].int64_list.value)
         if not self.label_width:
             return labels[0]
@@ -191,11 +199,17 @@ def data_root(data_dir: str) -> Path:
         ) from error
 
 
-def _label_of(info: Any) -> tuple[str, tuple[str, ...]]:
-    """Returns the label feature's name and the names of its classes."""
+def _label_of(info: Any, labeled: bool) -> tuple[str, tuple[str, ...]]:
+    """Returns the label feature's name and the names of its classes; nothing if not `labeled`."""
     import tensorflow_datasets as tfds
 
     features = dict(info.features)
+    if not labeled:
+        if isinstance(features.get("image"), tfds.features.Image):
+            return "", ()
+        raise DataError(
+            f"data set {info.full_name} needs an Image named 'image', and has {features}"
+        )
     name = "label" if "label" in features else "real_label"
     image, label = features.get("image"), features.get(name)
     if isinstance(label, tfds.features.Sequence):

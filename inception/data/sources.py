@@ -131,7 +131,12 @@ Source = RecordSource | FolderSource | ArraySource
 
 
 def open_source(
-    dataset: str, split: str, data_dir: str = "", *, on_bad_record: str = "fail"
+    dataset: str,
+    split: str,
+    data_dir: str = "",
+    *,
+    on_bad_record: str = "fail",
+    labeled: bool = True,
 ) -> Source:
     """Opens a split of a data set; prepares `digits` on first use.
 
@@ -140,6 +145,7 @@ def open_source(
         split: A tfds split expression; for "folder" a folder's name.
         data_dir: Directory of the data set; empty for tfds's default.
         on_bad_record: "fail", or "skip": leave out a folder's files whose suffix is not an image's.
+        labeled: Whether labels are needed; a tfds data set without any has -1 for each image.
 
     Raises:
         DataError: For an unknown data set or split, an empty one, files that are not images, or
@@ -155,4 +161,4 @@ def open_source(
             from inception.data.prepare import prepare
 
             prepare("digits", data_dir)
-    return RecordSource(dataset, split, data_dir)
+    return RecordSource(dataset, split, data_dir, labeled=labeled)

@@ -3,8 +3,8 @@
 extract = Extractor("fid", protocol="tensorflow", layers=("pooled", "spatial"))
 features = extract.features(images)  # uint8 [batch, height, width, 3] -> {layer: [batch, d]}
 
-An Extractor is a pytree. Pass it to your own jitted function as an argument: what a function closes
-over becomes part of its program, and these are 95 MB.
+An Extractor is a pytree. Pass it to your own jitted function as an argument: a function that closes
+over it would contain its 95 MB of weights as constants.
 """
 
 import os
@@ -22,8 +22,8 @@ from inception.fid.bridge import Inception, Mesh, UserError
 from inception.fid.protocols import SIZE, Protocol, find_protocol
 from inception.fid.statistics import Origin
 
-# The layers that have a name in papers and tools, and our endpoints. Any other endpoint can be
-# asked for by its own name. A layer with a grid is averaged over it, but for sFID's.
+# Names of layers in papers and tools, and our endpoints. Any other endpoint can be chosen by its
+# own name. A layer with a grid is averaged over it, except for sFID's.
 LAYERS = {
     "pooled": "pooled",  # pool_3, 2048: FID, KID, precision and recall
     "spatial": "Mixed_6d",  # sFID: 7 channels of a 17x17 grid, 2023
@@ -41,7 +41,7 @@ Layers = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides about features besides the weights' values; static under jit."""
+    """Everything that features depend on, except for the values of the weights; static in jit."""
 
     model: Inception
     protocol: Protocol
@@ -63,7 +63,7 @@ class Extractor:
       mesh: The devices; None for all devices.
 
     Raises:
-      UserError: for a layer, protocol or precision that is not known.
+      UserError: If a layer, protocol or precision is unknown.
     """
 
     def __init__(
@@ -94,8 +94,22 @@ class Extractor:
             )
         self.settings = Settings(model, protocol, wanted, precision, sha256)
 
+    @classmethod
+    def abstract(
+        cls,
+        model: Inception,
+        protocol: str | Protocol = "tensorflow",
+        layers: Sequence[str] = ("pooled",),
+        *,
+        mesh: Mesh,
+    ) -> "Extractor":
+        """An Extractor of shapes and types instead of weights, to compile for devices elsewhere."""
+        model, variables = bridge.abstract(model, SIZE, mesh)
+        settings = Settings(model, find_protocol(protocol), tuple(layers), "highest", "")
+        return cls.tree_unflatten(settings, (variables,))
+
     def features(self, images: jax.Array) -> dict[str, jax.Array]:
-        """Features of images of one size, on the devices that the images are on.
+        """Computes features of images of one size, on the devices of the images.
 
         Args:
           images: uint8 [batch, height, width, 3], 0 to 255, red first.
@@ -104,7 +118,8 @@ class Extractor:
           float32 [batch, d] for each layer.
 
         Raises:
-          ValueError: for images of another type or shape.
+          ValueError: If the images have another type or shape.
+          UserError: If the Extractor was made for another platform.
         """
         if images.dtype != jnp.uint8 or images.ndim != 4 or images.shape[3] != 3:
             raise ValueError(
@@ -115,13 +130,14 @@ class Extractor:
             return _features(self.variables, images, protocol=self.settings.protocol, **self._how)
 
     def features_of_inputs(self, inputs: jax.Array) -> dict[str, jax.Array]:
-        """Features of inputs that are resized and scaled: float32 [batch, 299, 299, 3]."""
+        """Computes features of resized and scaled inputs, float32 [batch, 299, 299, 3]."""
         with _precision(self.settings.precision):
             return _of_inputs(self.variables, inputs, **self._how)
 
     @property
     def _how(self) -> dict[str, Any]:
-        """What the program is compiled for: not the digest, or other weights would need another."""
+        """Static arguments; without the digest, so that other weights need no other program."""
+        bridge.check_layout(self.variables)
         return {"model": self.settings.model, "layers": self.settings.layers}
 
     @property
@@ -131,7 +147,7 @@ class Extractor:
         return {name: x.shape[1] for name, x in jax.eval_shape(self.features, image).items()}
 
     def origin(self, layer: str) -> Origin:
-        """Where a layer's features come from; statistics carry it."""
+        """The origin of a layer's features, which statistics carry."""
         settings = self.settings
         return Origin(settings.protocol.name, layer, settings.weights, settings.precision)
 
@@ -148,15 +164,16 @@ class Extractor:
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
-    """Pixels of a generator's output in [-1, 1], as StyleGAN, EDM, ADM and DiT round them.
+    """Converts a generator's output in [-1, 1] to pixels as StyleGAN, EDM, ADM and DiT do.
 
-    clip(127.5 x + 128, 0, 255), truncated. Another rounding changes FID; see docs/fid.md.
+    The result is clip(127.5 x + 128, 0, 255), truncated. Another rounding changes FID; see
+    docs/fid.md.
     """
     return jnp.clip(127.5 * images + 128, 0, 255).astype(jnp.uint8)
 
 
 def _precision(precision: str) -> Any:
-    """Of products in what is traced inside: also in a caller's jit, whatever its own default."""
+    """Sets the precision of products that are traced inside, also in a caller's jit."""
     return jax.default_matmul_precision("highest") if precision == "highest" else nullcontext()
 
 

@@ -1,9 +1,9 @@
-"""Statistics in .npz files: our own, and those that others have published, as they are.
+"""Statistics in .npz files: our own, and those that others have published.
 
-Ours hold `mu` and `sigma` (pooled), `mu_s` and `sigma_s` (sFID's layer), as ADM's and pytorch-fid's
-do, so that their tools read them; `mu_LAYER` and `sigma_LAYER` of other layers; `features_LAYER`
-where features were kept; and `origin`, a text in JSON that says where they come from. A file
-without `origin` does not say its protocol: whoever reads it must. Nothing is ever unpickled.
+Ours contain `mu` and `sigma` (pooled), `mu_s` and `sigma_s` (sFID's layer), as ADM's and
+pytorch-fid's do, so that their tools read them; `mu_LAYER` and `sigma_LAYER` of other layers;
+`features_LAYER` where features were kept; and `origin`, JSON that says where they come from. The
+protocol of a file without `origin` must be named by the reader. Nothing is ever unpickled.
 """
 
 import io
@@ -12,18 +12,19 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from inception.fid.bridge import UserError, as_json
+from inception.fid.bridge import UserError, as_json, local_path
 from inception.fid.images import image_array
 from inception.fid.protocols import find_protocol
 from inception.fid.statistics import UNKNOWN, Origin, Statistics, statistics_of
 
 FORMAT = 1
-# Layer -> the keys of its mean and covariance in anybody's files.
+# Layer -> the keys of its mean and covariance in all files.
 _MOMENTS = {
     "pooled": (("mu", "sigma"), ("ref_mu", "ref_sigma")),  # MeanFlow's are the second
     "spatial": (("mu_s", "sigma_s"),),
@@ -36,15 +37,15 @@ _FEATURES = {"pooled": ("feats", "pool_3"), "logits": ("logits",)}
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of a set of images.
+    """Moments and features of a set of images.
 
     Attributes:
-      path: Where the images or their statistics are.
-      count: Number of images; 0 where a file does not say.
-      origin: Where the features come from, but for the layer.
+      path: Path of the images or of their statistics.
+      count: Number of images; 0 if a file does not say it.
+      origin: Origin of the features, without a layer.
       statistics: Moments by layer.
-      features: [n, d] by layer, where they were kept.
-      formats: Of the image files, "JPEG" and the like; "" of pixels.
+      features: Features [n, d] by layer, where they were kept.
+      formats: Formats of the image files, such as "JPEG"; "" for arrays.
       sizes: Heights and widths of the images.
       deep: Number of images with 16 bits of gray, which were clipped.
     """
@@ -60,12 +61,12 @@ class Summary:
 
 
 def has_images(path: str) -> bool:
-    """Whether a file of statistics has images too, as ADM's references have."""
+    """Whether a file of statistics also contains images, as ADM's references do."""
     return bool(image_array(_names(path)))
 
 
 def has_statistics(path: str) -> bool:
-    """Whether a path is a file with moments or features in it."""
+    """Whether a path is a file that contains moments or features."""
     if not path.lower().endswith(".npz"):
         return False
     names = _names(path)
@@ -81,8 +82,8 @@ def load(path: str | os.PathLike, protocol: str | None = None) -> Summary:
       protocol: The protocol that it was made with; None for what the file says.
 
     Raises:
-      UserError: for a file that is damaged or not one of statistics, that does not say its protocol
-        while nobody else does, or says another.
+      UserError: If the file is damaged or has no statistics, or its protocol is unknown or another
+        than `protocol`.
     """
     path = os.fspath(path)
     names = _names(path)
@@ -114,17 +115,17 @@ def load(path: str | os.PathLike, protocol: str | None = None) -> Summary:
 
 
 def save(path: str | os.PathLike, summary: Summary, features: bool = False) -> None:
-    """Writes statistics; the file is there as a whole or not at all.
+    """Writes statistics; the file is complete or absent.
 
     Args:
-      path: FILE.npz on a disk or in a bucket, not there yet.
-      summary: Of a set of images.
+      path: FILE.npz on a disk, which does not exist yet.
+      summary: The statistics, and features if they are wanted.
       features: Whether to write features too, which KID, precision and recall need.
 
     Raises:
-      UserError: if the file is there, or cannot be written.
+      UserError: If the file exists, or cannot be written.
     """
-    check_output(path)
+    place = check_output(path)
     arrays: dict[str, Any] = {}
     for layer, statistics in summary.statistics.items():
         ending = {"pooled": "", "spatial": "_s"}.get(layer, f"_{layer}")
@@ -143,37 +144,37 @@ def save(path: str | os.PathLike, summary: Summary, features: bool = False) -> N
     }
     content = io.BytesIO()
     np.savez(content, origin=np.array(as_json(said)), **arrays)
-    place = epath.Path(path).expanduser()
-    # On a disk under another name first; in a bucket an object appears when all of it is there.
-    is_local = "://" not in os.fspath(path)
-    partial = place.with_name(f".{place.name}-{os.getpid()}") if is_local else place
+    partial = place.with_name(f".{place.name}-{os.getpid()}")
     try:
         partial.write_bytes(content.getvalue())
-        if partial != place:
-            partial.replace(place)
+        partial.replace(place)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error}") from error
 
 
-def check_output(path: str | os.PathLike) -> None:
+def check_output(path: str | os.PathLike) -> Path:
     """Refuses an output before the work that it is for.
 
+    Returns:
+      The path, with ~ expanded.
+
     Raises:
-      UserError: for a file that is there, or is not called .npz.
+      UserError: If the path is in a bucket, exists, does not end in .npz or its folder is missing.
     """
-    place = epath.Path(path).expanduser()
+    place = local_path(path)
     if place.suffix != ".npz":
         raise UserError(f"{path} must end in .npz")
     if place.exists():
         raise UserError(f"{path} exists and is not overwritten: name another file")
-    if "://" not in os.fspath(path) and not place.absolute().parent.is_dir():
+    if not place.absolute().parent.is_dir():
         raise UserError(f"{path}: there is no folder {place.parent}")
+    return place
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """The arrays of a file by name; whatever is wrong with it, also later, is one sentence."""
+    """Opens the arrays of a file; what is wrong with it, also while reading, is one sentence."""
     try:
         with (
             epath.Path(path).expanduser().open("rb") as file,
@@ -201,7 +202,7 @@ def _unreadable(path: str, error: Exception) -> UserError:
 
 
 def _own(path: str, arrays: dict[str, np.ndarray]) -> tuple[Origin, int, tuple[str, ...]]:
-    """What a file of ours says about itself."""
+    """The origin, count and formats that a file of ours states."""
     try:
         said = json.loads(str(arrays["origin"]))
         if said["format"] != FORMAT:

@@ -1,9 +1,9 @@
 """The Frechet distance of two Gaussians (Dowson and Landau 1982; arXiv 1706.08500), in float64.
 
 |m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2). With S = F F^T the last trace is the sum of the
-singular values of F1^T F2. A factor comes from an eigendecomposition, or is the centered features
-themselves where there are no more of them than dimensions. Nothing is inverted and no matrix root
-is taken: the result is right below full rank, where the root of S1 S2 is off by 4e-5 and complex.
+singular values of F1^T F2. A factor is computed by an eigendecomposition; if there are no more
+features than dimensions, it is the centered features themselves. No matrix root is taken, so that
+the result is correct below full rank, where the root of S1 S2 is complex and off by 4e-5.
 """
 
 import numpy as np
@@ -12,18 +12,18 @@ from scipy import linalg
 from inception.fid.bridge import UserError
 from inception.fid.statistics import Statistics, check_comparable, check_count, statistics_of
 
-_NEGATIVE = 1e-6  # of both traces: a distance below minus that is not rounding
+_NEGATIVE = 1e-6  # share of both traces; a distance below minus that is more than rounding
 
 
 def distance(first: Statistics, second: Statistics) -> float:
-    """FID, and for other layers sFID and the like. It is symmetric and never negative.
+    """The distance: FID, or sFID for its layer. It is symmetric and never negative.
 
     Args:
       first: Moments of one set of images.
       second: Moments of the other.
 
     Raises:
-      UserError: for statistics of another origin or size, or matrices that are not covariances.
+      UserError: If the two differ in origin or size, or a matrix is not a covariance.
     """
     check_comparable(first.origin, second.origin)
     if first.mean.shape != second.mean.shape:
@@ -50,19 +50,18 @@ def distance_at_infinity(
 ) -> float:
     """FID-infinity (arXiv 1911.07023): FID extrapolated to a set of infinitely many images.
 
-    FID of N images is biased by about a constant / N. Here it is computed for several N and a line
-    in 1 / N is fitted.
+    FID of N images is biased by about a constant / N. It is computed for several N, and a straight
+    line in 1 / N is fitted.
 
     Args:
-      reference: The fixed side.
-      features: [n, d] of the other side, kept.
+      reference: Moments of the reference, which stay fixed.
+      features: Features [n, d] of the generated images.
       points: Number of distances.
-      smallest: Images of the smallest subset; a tenth of all where there are fewer than ten times
-        as many, but at least 2.
-      seed: Of the subsets.
+      smallest: Number of images in the smallest subset, but at most a tenth of all and at least 2.
+      seed: Seed of the subsets.
 
     Raises:
-      UserError: for fewer than two images.
+      UserError: If there are fewer than two images.
     """
     count = len(features)
     check_count(count)

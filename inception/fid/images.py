@@ -1,8 +1,8 @@
 """Sets of images: a folder, a zip, an array in a file, or a prepared tfds data set.
 
-What a path names decides. Files and folders may be in a bucket (gs://...). Images are decoded by
-Pillow as every tool does it, `Image.open(file).convert("RGB")`: gray becomes three channels, alpha
-is dropped, a palette looked up, 16-bit gray clipped at 255, the EXIF orientation ignored.
+Files and folders may be in a bucket (gs://...). Images are decoded by Pillow as in every tool,
+`Image.open(file).convert("RGB")`: gray becomes three channels, alpha is dropped, a palette is
+looked up, 16-bit gray is clipped at 255 and the EXIF orientation is ignored.
 """
 
 import io
@@ -20,29 +20,35 @@ from PIL import Image
 from inception.fid import bridge
 from inception.fid.bridge import UserError
 
-# Those of pytorch-fid, in upper case too.
+# The suffixes of pytorch-fid, here in upper case too.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 LOSSY = ("JPEG", "MPO", "WEBP")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 
 
 class Picture(NamedTuple):
-    """An image."""
+    """A decoded image.
 
-    pixels: np.ndarray  # uint8 [height, width, 3]
-    format: str  # Pillow's name of the file format; "" of pixels
-    is_deep: bool = False  # more than 8 bits of gray, of which Pillow clips what is above 255
+    Attributes:
+      pixels: uint8 [height, width, 3].
+      format: Pillow's name of the file format; "" if it was not a file.
+      is_deep: Whether it had more than 8 bits of gray; Pillow clips values above 255.
+    """
+
+    pixels: np.ndarray
+    format: str
+    is_deep: bool = False
 
 
 @dataclass(frozen=True)
 class Images:
-    """A set that was listed; nothing of it is decoded yet.
+    """A set of images that is listed and not decoded yet.
 
     Attributes:
-      path: Where it is.
+      path: Path of the set.
       count: Number of images.
-      items: Of every image its name and a function that reads it, in the order of names; once.
-      check: Raises UserError if a file has changed since it was listed.
+      items: Name of each image and a function that reads it, in the order of names; iterable once.
+      check: Function that raises UserError if a file has changed since it was listed.
     """
 
     path: str
@@ -55,12 +61,12 @@ def open_images(path: str, *, recursive: bool = False, data_dir: str = "") -> Im
     """Lists the images of a folder, FILE.zip, FILE.npz, FILE.npy or tfds:NAME:SPLIT.
 
     Args:
-      path: On a disk or in a bucket.
-      recursive: Whether images in subfolders count.
-      data_dir: Where a tfds data set is; empty for tfds's default.
+      path: Path on a disk or in a bucket, or a tfds data set.
+      recursive: Whether to include images in subfolders.
+      data_dir: Directory of tfds data sets; empty for tfds's default.
 
     Raises:
-      UserError: for a set that is not there, damaged, of another kind or without images.
+      UserError: If the set is missing, damaged, of another kind or empty.
     """
     if path.startswith("tfds:"):
         return _of_tfds(path, data_dir)
@@ -91,7 +97,7 @@ def open_images(path: str, *, recursive: bool = False, data_dir: str = "") -> Im
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says, in a line."""
+    """The first line of a library's error message."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
@@ -99,7 +105,7 @@ def decode(data: bytes) -> Picture:
     """Decodes a file as the tools do.
 
     Raises:
-      ValueError: for a file that is not an image, or not a whole one.
+      ValueError: If the file is not an image, or is incomplete.
     """
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -152,12 +158,12 @@ def _read_member(archive: zipfile.ZipFile, name: str) -> Picture:
 
 
 def image_array(names: Iterable[str]) -> str:
-    """Which array of an .npz file holds its images: arr_0, as ADM calls it, or "images"."""
+    """Name of an .npz file's array of images: arr_0, as in ADM's, or "images"; "" if absent."""
     return next((name for name in ("arr_0", "images") if name in names), "")
 
 
 def _of_array(path: str, place: epath.Path) -> Images:
-    """The rows of an array, read one after the other, so that memory does not grow with it."""
+    """Lists the rows of an array, which are read one by one: memory does not grow with it."""
 
     def open_array() -> IO[bytes]:
         if place.suffix.lower() == ".npy":
@@ -185,7 +191,7 @@ def _of_array(path: str, place: epath.Path) -> Images:
 
 
 def _header(path: str, file: IO[bytes]) -> tuple[int, ...]:
-    """The shape of the images in a .npy file, which is read up to the first of them."""
+    """Reads the header of a .npy file, up to the first image, and returns the array's shape."""
     version = np.lib.format.read_magic(file)
     read = {
         (1, 0): np.lib.format.read_array_header_1_0,
@@ -230,7 +236,7 @@ def _of_tfds(path: str, data_dir: str) -> Images:
 
 
 def _watch(files: list[str]) -> Callable[[], None]:
-    """What raises UserError if one of the files, on a disk, is not what it is now."""
+    """Returns a function that raises UserError if a file on a disk has changed since this call."""
     before = {file: _state(file) for file in files if "://" not in file}
 
     def check() -> None:

@@ -8,7 +8,7 @@ from inception.fid.bridge import UserError
 
 
 class MeanAndStd(NamedTuple):
-    """Over subsets or splits; the deviation is that of a population (divided by n)."""
+    """Mean and standard deviation over subsets or splits; the deviation is divided by n."""
 
     mean: float
     std: float
@@ -28,21 +28,17 @@ def kernel_distance(
       generated: Features [n, d].
       reference: Features [m, d].
       subsets: Number of pairs of subsets.
-      size: Images of each, drawn without replacement.
-      seed: Of the draws; torch-fidelity's by default.
+      size: Number of images in a subset, drawn without replacement.
+      seed: Seed of the draws; torch-fidelity's by default.
 
     Returns:
       The plain value: many papers print 1000 times as much. It may be slightly negative.
 
     Raises:
-      UserError: for fewer images than a subset has, or sides of other features.
+      UserError: If there are fewer images than a subset has, or the features do not fit together.
     """
     check_pair(generated, reference)
-    if (fewest := min(len(generated), len(reference))) < size or size < 2:
-        raise UserError(
-            f"KID draws subsets of {size:,} images and one side has {fewest:,}: use more images or "
-            "a smaller subset (at least 2), and say so with the result"
-        )
+    check_subset(min(len(generated), len(reference)), size)
     rng = np.random.RandomState(seed)
     found = []
     for _ in range(subsets):
@@ -53,7 +49,7 @@ def kernel_distance(
 
 
 def _mmd2(x: np.ndarray, y: np.ndarray) -> float:
-    """The unbiased estimate of two sets of equally many."""
+    """The unbiased estimate from two sets of one size."""
     n, d = x.shape
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -63,11 +59,24 @@ def _mmd2(x: np.ndarray, y: np.ndarray) -> float:
     return same / (n * (n - 1)) - 2 * kernel(x, y).mean()
 
 
+def check_subset(fewest: int, size: int) -> None:
+    """Refuses a subset that is larger than the smaller set.
+
+    Raises:
+      UserError: If `size` is larger than `fewest`, or below 2.
+    """
+    if not 2 <= size <= fewest:
+        raise UserError(
+            f"KID draws subsets of {size:,} images and one side has {fewest:,}: use more images or "
+            "a smaller subset (at least 2), and say so with the result"
+        )
+
+
 def check_pair(first: np.ndarray, second: np.ndarray) -> None:
     """Refuses features that cannot be compared.
 
     Raises:
-      UserError: for shapes other than [n, d] with one d, or values that are not finite.
+      UserError: If their shapes are not [n, d] with one d, or values are not finite.
     """
     shapes = [list(each.shape) for each in (first, second)]
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:

@@ -1,12 +1,12 @@
-"""Mean and covariance summed up on the devices, a batch at a time, inside of a jitted step.
+"""Mean and covariance, summed on the devices batch by batch inside a jitted step.
 
 moments = empty(extract)
 moments = add(moments, extract.features(images))  # in any jitted function; no communication
 statistics = finish(moments)  # float64 on the host, equal on all processes
 
-Every device sums what it sees. Features are shifted by the mean of the device's first batch before
-they are multiplied, and batches are added with a compensated sum, so that float32 gives FID to 1e-7
-(docs/fid.md). Moments are a pytree of arrays: they can be donated, scanned over and checkpointed.
+Every device sums its own images. Features are shifted by the mean of the device's first batch
+before they are multiplied, and batches are added with a compensated sum, so that float32 gives FID
+to 1e-7 (docs/fid.md). Moments are a pytree of arrays: they can be donated, scanned over and saved.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from inception.fid.bridge import Mesh, UserError
 from inception.fid.extract import Extractor
 from inception.fid.statistics import UNKNOWN, Origin, Statistics, check_count
 
-_EXCHANGED = 2**22  # numbers of one process that all receive at once
+_EXCHANGED = 2**22  # float64 numbers that all processes together exchange at once
 
 
 class Sum(NamedTuple):
-    """A compensated sum: the float32 total, and what its roundings have lost."""
+    """A compensated sum: the float32 total, and the sum of its rounding errors."""
 
     total: jax.Array
     lost: jax.Array
@@ -49,14 +49,14 @@ class Sum(NamedTuple):
 )
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the images that each of the devices has seen.
+    """Sums over the images of each device.
 
     Attributes:
-      count: int32 [devices].
-      shift: float32 [devices, d], subtracted from features.
+      count: Number of images, int32 [devices].
+      shift: Constant that is subtracted from features, float32 [devices, d].
       values: Sums of shifted features, [devices, d].
       products: Sums of their outer products, [devices, d, d].
-      origin: Where the features come from.
+      origin: Origin of the features.
     """
 
     count: jax.Array
@@ -70,8 +70,8 @@ def empty(features: Extractor | Mapping[str, int] | int, mesh: Mesh | None = Non
     """Moments of no images.
 
     Args:
-      features: An Extractor, for all of its layers but the logits; the number of features of each
-        layer; or one number, for features of your own.
+      features: An Extractor, for all of its layers except the logits; the number of features of
+        each layer; or one number, for features of your own.
       mesh: The devices, in any number of axes; None for all devices.
 
     Returns:
@@ -84,6 +84,21 @@ def empty(features: Extractor | Mapping[str, int] | int, mesh: Mesh | None = Non
         sizes = {name: d for name, d in features.sizes.items() if name != "logits"}
         return {name: _zeros(d, features.origin(name), mesh) for name, d in sizes.items()}
     return {name: _zeros(d, Origin(layer=name), mesh) for name, d in features.items()}
+
+
+def of_shapes(d: int, mesh: Mesh) -> Moments:
+    """Moments of d features as shapes and types, to compile for devices elsewhere."""
+    n, over_all = mesh.size, NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def array(*shape: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=over_all)
+
+    return Moments(
+        count=array(n, dtype=jnp.int32),
+        shift=array(n, d),
+        values=Sum(array(n, d), array(n, d)),
+        products=Sum(array(n, d, d), array(n, d, d)),
+    )
 
 
 def _zeros(d: int, origin: Origin, mesh: Mesh) -> Moments:
@@ -101,7 +116,7 @@ def _zeros(d: int, origin: Origin, mesh: Mesh) -> Moments:
 
 
 def add(moments: Any, features: Any, mask: jax.Array | None = None) -> Any:
-    """The moments with a batch more. Pure, for use inside of jit, scan or shard_map.
+    """Adds a batch. The function is pure, for use inside jit, scan or shard_map.
 
     Args:
       moments: A Moments, or a dictionary of them.
@@ -110,7 +125,7 @@ def add(moments: Any, features: Any, mask: jax.Array | None = None) -> Any:
       mask: bool [batch], False for rows that are padding; None for none.
 
     Raises:
-      UserError: for features of another shape.
+      UserError: If the features have another shape.
     """
     if isinstance(moments, dict):
         return {name: add(each, features[name], mask) for name, each in moments.items()}
@@ -138,16 +153,16 @@ def add(moments: Any, features: Any, mask: jax.Array | None = None) -> Any:
 
 
 def finish(moments: Any) -> Any:
-    """The statistics, added up over devices and processes in float64.
+    """Adds the sums of all devices and processes in float64.
 
     Args:
-      moments: A Moments, or a dictionary of them. All processes must come here together.
+      moments: A Moments, or a dictionary of them. All processes must call this together.
 
     Returns:
       Statistics, or a dictionary of them, the same on all processes.
 
     Raises:
-      UserError: for fewer than two images, or sums that are not finite.
+      UserError: If there are fewer than two images, or a sum is not finite.
     """
     if isinstance(moments, dict):
         return {name: finish(each) for name, each in moments.items()}
@@ -188,7 +203,7 @@ def _scatter(moments: Moments, center: np.ndarray) -> np.ndarray:
 
 
 def _own(array: jax.Array) -> list[np.ndarray]:
-    """What each device of this process holds, [1, ...], in the devices' order."""
+    """The rows of this process's devices, [1, ...] each, in the devices' order."""
     if any(shard.replica_id for shard in array.addressable_shards) and jax.process_count() > 1:
         raise UserError("moments must stay split over all devices, as fid.empty makes them")
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
@@ -197,7 +212,7 @@ def _own(array: jax.Array) -> list[np.ndarray]:
 
 
 def _over_processes(array: np.ndarray) -> np.ndarray:
-    """The sum over processes of float64 [rows, ...], a part of the rows at a time."""
+    """Sums float64 [rows, ...] over processes, some rows at a time."""
     if jax.process_count() == 1:
         return array
     step = max(1, _EXCHANGED // (array[0].size * jax.process_count()))
@@ -206,7 +221,7 @@ def _over_processes(array: np.ndarray) -> np.ndarray:
 
 
 def _gather(array: np.ndarray) -> np.ndarray:
-    """float64 of every process, [processes, ...]; as bytes, since devices may have no float64."""
+    """Collects float64 of every process, [processes, ...], as bytes: devices may lack float64."""
     from jax.experimental import multihost_utils
 
     if jax.process_count() == 1:

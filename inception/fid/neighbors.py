@@ -1,7 +1,7 @@
 """Precision, recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797) of features.
 
-A point's ball reaches to its k-th nearest neighbor in its own set. All are counts of points in
-balls; distances are computed in blocks on the device, float32 at full precision.
+The ball of a point reaches to its k-th nearest neighbor in its own set. All four metrics count
+points in balls. Distances are computed in blocks on the device, in float32 at full precision.
 """
 
 from collections.abc import Iterator
@@ -15,38 +15,41 @@ import numpy as np
 from inception.fid.bridge import UserError
 from inception.fid.kernel import check_pair
 
-_BLOCK = 2**25  # distances at once
+_BLOCK = 2**25  # number of distances in a block
 
 
 class Neighborhoods(NamedTuple):
-    """What share of one set is where the other is."""
+    """How much two sets overlap.
 
-    precision: float  # of generated images in a reference ball
-    recall: float  # of reference images in a generated ball
-    density: float  # reference balls that hold a generated image, on average, divided by k
-    coverage: float  # of reference balls that hold a generated image
+    Attributes:
+      precision: Share of generated images inside a ball of a reference image.
+      recall: Share of reference images inside a ball of a generated image.
+      density: Mean number of reference balls around a generated image, divided by k.
+      coverage: Share of reference balls that contain a generated image.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
 
 
 def neighborhoods(
     generated: np.ndarray, reference: np.ndarray, *, k: int = 3, closed: bool = True
 ) -> Neighborhoods:
-    """All four.
+    """Computes all four metrics.
 
     Args:
       generated: Features [n, d].
       reference: Features [m, d].
-      k: Which neighbor a ball reaches to: 3 in ADM, StyleGAN and torch-fidelity, 5 in prdc.
+      k: Neighbor that a ball reaches to: 3 in ADM, StyleGAN and torch-fidelity, 5 in prdc.
       closed: Whether a point on the sphere is inside (ADM, torch-fidelity) or not (prdc).
 
     Raises:
-      UserError: for sides of other features, or with no more than k images.
+      UserError: If the features do not fit together, or a set has at most k images.
     """
     check_pair(generated, reference)
-    fewest = min(len(generated), len(reference))
-    if not 1 <= k < fewest:
-        raise UserError(
-            f"k={k} needs more than k images on both sides, and at least 1; one has {fewest}"
-        )
+    check_neighbor(min(len(generated), len(reference)), k)
     # Subtracting one point from all leaves distances, and cancels less.
     center = reference.mean(axis=0, dtype=np.float64)
     x, y = (jnp.asarray(each - center, jnp.float32) for each in (generated, reference))
@@ -65,13 +68,25 @@ def neighborhoods(
     )
 
 
+def check_neighbor(fewest: int, k: int) -> None:
+    """Refuses a neighbor that the smaller set does not have.
+
+    Raises:
+      UserError: If `k` is not between 1 and `fewest` - 1.
+    """
+    if not 1 <= k < fewest:
+        raise UserError(
+            f"k={k} needs more than k images on both sides, and at least 1; one has {fewest}"
+        )
+
+
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
     size = max(1, _BLOCK // columns)
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
 
 
 def _radii(x: jax.Array, k: int) -> jax.Array:
-    """Squared distance of every point to its k-th neighbor, itself not counted: [n]."""
+    """The squared distance of every point to its k-th neighbor, itself excluded: [n]."""
     parts = [
         _nearest(x[rows], x, jnp.arange(rows.start, rows.stop), k=k)
         for rows in _blocks(len(x), len(x))
@@ -95,11 +110,11 @@ def _nearest(rows: jax.Array, x: jax.Array, own: jax.Array, *, k: int) -> jax.Ar
 def _inside(
     y: jax.Array, x: jax.Array, y_radii: jax.Array, x_radii: jax.Array, *, closed: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of a block of reference points y and all generated points x.
+    """Compares a block of reference points y with all generated points x.
 
     Returns:
-      How many of the balls around y hold each x [x]; whether each y is in a ball around an x [y],
-      and whether each ball around a y holds an x [y].
+      The number of balls around y that contain each x, [x]; whether each y is in a ball around an
+      x, [y]; whether each ball around a y contains an x, [y].
     """
     distances = _squared_distances(y, x)
     is_inside = jnp.less_equal if closed else jnp.less

@@ -1,9 +1,11 @@
-"""Other tools on two folders: python -m inception.fid.oracles TOOL FILE.pth REAL FAKE OUTPUT.npz.
+"""Runs another tool on two folders.
 
-Run in a process of its own: PyTorch and JAX would share the cores, and TensorFlow, where it is
-loaded, does not bear PyTorch. OUTPUT.npz holds "real LAYER" and "fake LAYER", features
-[images, d] in the order of the files' names, and "fid", what the tool itself makes of them, or NaN
-where its use of SciPy fails.
+    python -m inception.fid.oracles TOOL FILE.pth REAL FAKE OUTPUT.npz
+
+It has a process of its own because PyTorch and JAX would share the cores, and PyTorch can crash
+where TensorFlow is loaded. OUTPUT.npz contains "real LAYER" and "fake LAYER", features [images, d]
+in the order of the files' names, and "fid", the tool's own value, or NaN where its call of SciPy
+fails.
 """
 
 import os
@@ -20,7 +22,7 @@ Features = dict[str, np.ndarray]
 
 
 def main(argv: Sequence[str]) -> None:
-    """Writes what the command line asks for."""
+    """Runs the tool that the command line names."""
     tool, weights, real, fake, output = argv
     features, fid = TOOLS[tool][1](weights)
     sides = {"real": features(real), "fake": features(fake)}
@@ -36,7 +38,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def fid_network(weights: str) -> Any:
-    """pytorch-fid's network of all four blocks, with the weights of a file."""
+    """Opens pytorch-fid's network with all four blocks and the weights of a file."""
     import torch
     from pytorch_fid import inception
 
@@ -142,13 +144,13 @@ def _clean_fid(weights: str) -> tuple[Callable, Callable]:
 
 
 def _alike(images: Iterator[Any]) -> Iterator[list[Any]]:
-    """Batches of images in order, each of one size."""
+    """Yields batches of images in order, each of one size."""
     for _, group in groupby(images, key=lambda image: tuple(image.shape)):
         while batch := list(islice(group, _BATCH)):
             yield batch
 
 
-# What a tool is called -> its package, and how it is opened: functions of a folder and of features.
+# Tool -> its package, and a function that opens it and returns two: of a folder, and of features.
 TOOLS: dict[str, tuple[str, Callable[[str], tuple[Callable, Callable]]]] = {
     "pytorch-fid": ("pytorch_fid", _pytorch_fid),
     "torch-fidelity": ("torch_fidelity", _torch_fidelity),

@@ -1,4 +1,4 @@
-"""From a set of images to its summary: decoded in threads, resized and measured on the devices."""
+"""Measures a set of images: decoded in threads, resized and summed up on the devices."""
 
 import itertools
 import os
@@ -20,12 +20,12 @@ from inception.fid.files import Summary
 from inception.fid.images import Images, Picture, first_line
 from inception.fid.moments import add, empty, finish
 from inception.fid.protocols import SIZE, Protocol
-from inception.fid.statistics import Statistics, check_count, statistics_of
+from inception.fid.statistics import Statistics, statistics_of
 
-# Sets of at most as many images keep their features (82 MB of 2048), so that their moments are
-# float64 throughout: of few images the smallest eigenvalues are as small as float32 noise.
+# Sets of at most this many images keep their features (82 MB of 2048), and their moments are
+# float64 throughout: with few images the smallest eigenvalues are as small as float32's rounding.
 FEW = 10_000
-_CANVAS = 128  # images of mixed sizes are padded to multiples of it, for each is a program
+_CANVAS = 128  # images of mixed sizes are padded to multiples of it, so that few programs do
 _add = jax.jit(add, donate_argnums=0)
 
 
@@ -39,27 +39,24 @@ def measure(
     seed: int = 0,
     threads: int = 0,
 ) -> Summary:
-    """Moments of all layers of the extractor but the logits, and features where they are wanted.
+    """Computes the moments of all layers except the logits, and keeps features on request.
 
     Args:
-      images: Of any sizes.
+      images: The set; images may differ in size.
       extract: The network.
-      keep: Layers whose features are kept: 4 d bytes an image.
-      batch_size: Images at once, over all devices.
+      keep: Layers whose features are kept; d features take 4 d bytes an image.
+      batch_size: Number of images in a batch, over all devices.
       num: Number of images to take, drawn with `seed`; 0 for all.
-      seed: Of the draw.
+      seed: Seed of the draw.
       threads: Number of threads that decode; 0 for one per core.
 
     Raises:
-      UserError: for fewer than two images or than `num`, one that cannot be read, a set that
-        changes meanwhile, or one of several processes.
+      UserError: If there are fewer than two images or than `num`, one cannot be read, the set
+        changes while it is read, or this is one of several processes.
     """
     if jax.process_count() > 1:
         raise UserError("files are measured by one process alone; several use fid.add")
-    count = num or images.count
-    check_count(count)
-    if count > images.count:
-        raise UserError(f"{images.path} has {images.count:,} images, fewer than the {num:,} wanted")
+    count = count_of(images, num)
     mesh = jax.tree.leaves(extract.variables)[0].sharding.mesh
     size = -(-min(batch_size, count) // mesh.size) * mesh.size
     totals = _Totals(extract, mesh, keep, is_few=count <= FEW)
@@ -86,8 +83,26 @@ def measure(
     return Summary(images.path, count, origin, statistics, features, *of_files)
 
 
+def count_of(images: Images, num: int = 0) -> int:
+    """Number of images of a set that are measured.
+
+    Args:
+      images: The set.
+      num: Number of images wanted; 0 for all.
+
+    Raises:
+      UserError: If there are fewer than `num`, or than two.
+    """
+    count = num or images.count
+    if count > images.count:
+        raise UserError(f"{images.path} has {images.count:,} images, fewer than the {num:,} wanted")
+    if count < 2:
+        raise UserError(f"{images.path}: {count} image: a covariance needs at least 2")
+    return count
+
+
 class _Totals:
-    """By layer, the features of few images and the moments of many."""
+    """Features of a small set, moments of a large one, by layer."""
 
     def __init__(self, extract: Extractor, mesh: Mesh, keep: Sequence[str], is_few: bool):
         self._extract, self._keep = extract, keep
@@ -99,7 +114,7 @@ class _Totals:
         self._moments = {} if is_few else empty(extract, mesh)
 
     def add(self, features: dict[str, jax.Array], count: int) -> None:
-        """Counts the first `count` rows."""
+        """Adds the first `count` rows of a batch."""
         if self._moments:
             jax.block_until_ready(self._moments)  # or batches would wait in memory for the devices
             rows = len(next(iter(features.values())))
@@ -108,7 +123,7 @@ class _Totals:
             kept.append(np.asarray(features[name])[:count])
 
     def finish(self) -> tuple[dict[str, Statistics], dict[str, np.ndarray]]:
-        """Moments of all layers, and the features that are to be kept."""
+        """Returns the moments of all layers, and the features that were asked for."""
         features = {name: np.concatenate(rows) for name, rows in self._rows.items()}
         statistics = finish(self._moments)
         for name, rows in features.items():
@@ -118,14 +133,14 @@ class _Totals:
 
 
 def _draw(total: int, count: int, seed: int) -> set[int] | None:
-    """Which of `total` images to take; None for all."""
+    """Draws the indices of `count` of `total` images; None for all."""
     if count == total:
         return None
     return set(np.random.default_rng(seed).choice(total, count, replace=False).tolist())
 
 
 def _read(images: Images, chosen: set[int] | None, ahead: int, threads: int) -> Iterator[Picture]:
-    """Images in order, decoded while the devices compute."""
+    """Yields images in order; threads decode `ahead` of them while the devices compute."""
     waiting: deque[tuple[str, Future[Picture]]] = deque()
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for index, (name, read) in enumerate(images.items):
@@ -148,37 +163,31 @@ def _result(images: Images, name: str, picture: "Future[Picture]") -> Picture:
 
 
 def _inputs(pixels: Sequence[np.ndarray], size: int, protocol: Protocol, mesh: Mesh) -> jax.Array:
-    """The network's inputs [size, 299, 299, 3] of at most as many images, the rest anything."""
+    """The network's inputs [size, 299, 299, 3] of at most `size` images; the rest is arbitrary."""
     if len({each.shape for each in pixels}) == 1:
         stack = np.zeros((size, *pixels[0].shape), np.uint8)
         stack[: len(pixels)] = pixels
         on_devices = jax.device_put(stack, bridge.split(mesh))
-        return _resized(on_devices, *_matrices(pixels[0].shape, protocol), protocol=protocol)
+        return _resized(on_devices, *_taps(pixels[0].shape, protocol), protocol=protocol)
     inputs = [_alone(each, protocol) for each in pixels]
     inputs += [jnp.zeros_like(inputs[0])] * (size - len(inputs))
     return jax.device_put(jnp.concatenate(inputs), bridge.split(mesh))
 
 
 def _alone(pixels: np.ndarray, protocol: Protocol) -> jax.Array:
-    """An image of any size: on a canvas that others share, with zeros for the canvas's pixels."""
+    """An image of any size, on a canvas of which its taps see only the image."""
     height, width = (-(-side // _CANVAS) * _CANVAS for side in pixels.shape[:2])
     canvas = np.zeros((1, height, width, 3), np.uint8)
     canvas[0, : pixels.shape[0], : pixels.shape[1]] = pixels
-    matrices = (
-        np.pad(each, ((0, 0), (0, side - each.shape[1])))
-        for each, side in zip(_matrices(pixels.shape, protocol), (height, width), strict=True)
-    )
-    return _resized(canvas, *matrices, protocol=protocol)
+    return _resized(canvas, *_taps(pixels.shape, protocol), protocol=protocol)
 
 
-def _matrices(shape: tuple[int, ...], protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-    return resize.matrix(shape[0], SIZE, protocol.resize), resize.matrix(
-        shape[1], SIZE, protocol.resize
-    )
+def _taps(shape: tuple[int, ...], protocol: Protocol) -> list[resize.Taps]:
+    return [resize.taps(side, SIZE, protocol.resize) for side in shape[:2]]
 
 
 @partial(jax.jit, static_argnames="protocol")
 def _resized(
-    images: jax.Array, rows: jax.Array, columns: jax.Array, *, protocol: Protocol
+    images: jax.Array, rows: resize.Taps, columns: resize.Taps, *, protocol: Protocol
 ) -> jax.Array:
     return resize.scale(resize.resize(images, rows, columns), protocol)

@@ -1,7 +1,7 @@
-"""What the tools do to an image before the network sees it: four protocols, as data.
+"""Four protocols by which tools turn an image into the network's input, as data.
 
-The network is the same everywhere. What differs is the resize to 299x299 and the scaling, and that
-alone moves FID by more than most papers' improvements (docs/fid.md). Read in the tools' own code.
+The network is the same everywhere. The resize to 299x299 and the scaling differ, and that alone
+changes FID by more than most papers' improvements (docs/fid.md). Source: the tools' own code.
 """
 
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ SIZE = 299  # height and width of the network's input
 
 @dataclass(frozen=True)
 class Protocol:
-    """How pixels 0 to 255 become the network's input: resize, clip, (pixel - center) / spread.
+    """Steps from pixels 0 to 255 to the network's input: resize, clip, (pixel - center) / spread.
 
     Attributes:
-      name: Name that results and statistics carry.
+      name: Name in results and statistics.
       resize: Kind of resize, a key of `resize.KINDS`. The aspect ratio is not kept.
       center: Pixel value that becomes 0.
       spread: Pixel difference that becomes 1.
@@ -44,7 +44,7 @@ PROTOCOLS: dict[str, Protocol] = {
     )
 }
 
-# The names that people know the protocols by.
+# Tools -> the protocol that they follow.
 TOOLS: dict[str, str] = {
     "pytorch-fid": "pytorch",
     "legacy_pytorch": "pytorch",
@@ -66,10 +66,10 @@ TOOLS: dict[str, str] = {
 
 
 def find_protocol(name: str | Protocol) -> Protocol:
-    """The protocol of a name, or of the tool that is named.
+    """The protocol of a name or of a tool.
 
     Raises:
-      UserError: for a name that is not known.
+      UserError: If the name is unknown.
     """
     if isinstance(name, Protocol):
         return name

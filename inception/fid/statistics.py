@@ -1,4 +1,4 @@
-"""Mean and covariance of features, and where they come from."""
+"""Mean, covariance and origin of features."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -11,7 +11,7 @@ from inception.fid.bridge import UserError
 
 @dataclass(frozen=True)
 class Origin:
-    """Where features come from. Statistics of different origins are not comparable.
+    """The origin of features. Statistics of different origins are not comparable.
 
     Attributes:
       protocol: Name of the image protocol.
@@ -28,8 +28,9 @@ class Origin:
 
 UNKNOWN = Origin()
 
-_NOISE = 1e-4  # of the largest eigenvalue: below it a negative one is float32 rounding of a file
-_ZERO = 1e-13  # of the largest eigenvalue: what zeros come out as, and whose root would count
+# Shares of the largest eigenvalue.
+_NOISE = 1e-4  # a negative eigenvalue that is no larger comes from a file's rounding to float32
+_ZERO = 1e-13  # a positive one that is no larger is a rounded zero, whose root would not be small
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class Statistics:
     Attributes:
       mean: [d].
       covariance: [d, d], divided by n - 1.
-      count: Number of images; 0 where it is not known, as in published files.
-      origin: Where the features come from; a field that is "" is not known.
-      centered: [n, d], the features minus their mean, where there are at most d: exact and faster.
+      count: Number of images; 0 if unknown, as in published files.
+      origin: Origin of the features; unknown fields are "".
+      centered: Features minus their mean, [n, d], if there are at most d; exact and faster.
     """
 
     mean: np.ndarray
@@ -52,10 +53,10 @@ class Statistics:
 
     @cached_property
     def factor(self) -> np.ndarray:
-        """F [d, rank] with F F^T the covariance.
+        """The matrix F [d, rank] whose F F^T is the covariance.
 
         Raises:
-          UserError: for a matrix that is not a covariance.
+          UserError: If the matrix is not a covariance.
         """
         if self.centered is not None:
             return self.centered.T / np.sqrt(self.count - 1)
@@ -72,14 +73,14 @@ class Statistics:
 
 
 def statistics_of(features: np.ndarray, origin: Origin = UNKNOWN) -> Statistics:
-    """The moments of features that are all there.
+    """Computes the moments of features in memory.
 
     Args:
-      features: [n, d] of any network.
-      origin: Where they come from.
+      features: Features [n, d] of any network.
+      origin: Their origin.
 
     Raises:
-      UserError: for fewer than two images, or features that are not finite.
+      UserError: If there are fewer than two images, or features are not finite.
     """
     features = np.asarray(features)
     if features.ndim != 2:
@@ -98,17 +99,17 @@ def check_count(count: int) -> None:
     """Refuses sets without a covariance.
 
     Raises:
-      UserError: for fewer than two images.
+      UserError: If there are fewer than two images.
     """
     if count < 2:
         raise UserError(f"{count} image{'s' * (count != 1)}: a covariance needs at least 2")
 
 
 def check_comparable(first: Origin, second: Origin) -> None:
-    """Refuses a comparison that would be a number without a meaning.
+    """Refuses to compare features of different origins.
 
     Raises:
-      UserError: naming the field that is known of both and differs.
+      UserError: If a field is known on both sides and differs.
     """
     for field in fields(Origin):
         one, other = getattr(first, field.name), getattr(second, field.name)

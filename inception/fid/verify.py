@@ -14,22 +14,23 @@ from inception.fid.extract import Extractor
 from inception.fid.frechet import distance
 from inception.fid.images import open_images
 from inception.fid.oracles import TOOLS
-from inception.fid.pipeline import measure
+from inception.fid.pipeline import count_of, measure
 from inception.fid.statistics import Statistics, statistics_of
 
-FEATURES = 1e-5  # largest difference allowed, relative to a layer's largest value
-FID = 1e-5  # relative, between our distance of our features and of theirs
-# Relative, to what the tool prints: its root of the product is off by 4e-5 below full rank.
+FEATURES = 1e-5  # maximum difference, relative to a layer's largest value
+FID = 1e-5  # maximum relative difference between our distance of our features and of theirs
+# Maximum relative difference to the tool's own FID, whose matrix root is off by 4e-5 below full
+# rank.
 PRINTED = 1e-4
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was compared with a tool.
+    """The result of a comparison with a tool.
 
     Attributes:
-      tool: Its name.
-      differences: By layer, the largest difference of a feature relative to the layer's largest.
+      tool: Name of the tool.
+      differences: Maximum difference of a feature relative to the layer's largest value, by layer.
       ours: FID of our features.
       theirs: FID of the tool's features, by our distance.
       printed: FID that the tool itself computes; NaN where it fails.
@@ -58,15 +59,15 @@ def verify(
     """Compares with one tool.
 
     Args:
-      real: Folder of images, on a disk.
-      fake: Another.
-      weights: pytorch-fid's .pth, which both sides read.
-      tool: In `oracles.TOOLS`.
-      batch_size: Images at once on our side.
+      real: Folder of images on a disk.
+      fake: Another folder.
+      weights: Path of pytorch-fid's .pth, which both sides read.
+      tool: Name in `oracles.TOOLS`.
+      batch_size: Number of images in a batch on our side.
       mesh: Our devices; None for all.
 
     Raises:
-      UserError: if the tool is not known, not installed or fails, or sees other files.
+      UserError: If the tool is unknown, not installed or fails, or reads other files than we do.
     """
     if tool not in TOOLS:
         raise UserError(f"tool {tool!r} is unknown; it is one of {', '.join(TOOLS)}")
@@ -75,8 +76,10 @@ def verify(
     for path in (real, fake):
         if not Path(path).is_dir():
             raise UserError(f"{path} is not a folder on a disk, which is what {tool} reads")
-    if Path(weights).suffix != ".pth":
+    if Path(weights).suffix != ".pth" or not Path(weights).is_file():
         raise UserError(f"--weights={weights} must be pytorch-fid's .pth, which {tool} reads too")
+    for path in (real, fake):
+        count_of(open_images(path))
     theirs = _ask(tool, weights, real, fake)
     layers = [name.removeprefix("real ") for name in theirs if name.startswith("real ")]
     extract = Extractor(weights, tool, layers, mesh=mesh)

@@ -94,7 +94,7 @@ def compile_for(
     start = time.perf_counter()
     options = NO_AUTOTUNING if topology.chip.gpu else FAST_COMPILE if quick else None
     try:
-        with _no_cache():
+        with no_cache():
             compiled = step.jitted.lower(state, batch).compile(options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
@@ -115,7 +115,7 @@ def compile_for(
 
 
 @contextlib.contextmanager
-def _no_cache() -> Iterator[None]:
+def no_cache() -> Iterator[None]:
     """Disables the compilation cache, whose entries cannot be loaded without the device."""
     before = jax.config.values["jax_enable_compilation_cache"]
     jax.config.update("jax_enable_compilation_cache", False)

@@ -1,6 +1,7 @@
 import inception  # noqa: F401, I001 (sets XLA's flags first)
 
 import collections
+import io
 import pickle
 import resource
 import shutil
@@ -14,6 +15,7 @@ from tests import data_builders  # noqa: F401 (registers the tests' data sets)
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from tests.data_builders import CLASSES, NUM_TRAIN, NUM_VALIDATION, photograph
 from sklearn.datasets import load_digits
 
@@ -23,6 +25,7 @@ from inception.data.prepare import prepare
 from inception.data.readers import read_example
 from inception.data.records import RecordSource
 from inception.data.sources import ArraySource, FakeSource, open_source
+from inception.fid.images import open_images
 
 
 def pixels(image: bytes) -> np.ndarray:
@@ -129,6 +132,17 @@ def test_a_label_out_of_range_names_the_record(data_dir):
 def test_features_that_are_no_classification(data_dir):
     with pytest.raises(DataError, match=r"'label'.*'caption'"):
         RecordSource("test_unlabelled/none", "test", data_dir)
+
+
+def test_labels_may_not_be_needed(data_dir):
+    """inception.fid measures images of data sets without any, such as LSUN."""
+    source = open_source("test_unlabelled/none", "test", data_dir, labeled=False)
+    ((image, label),) = source
+    assert image == photograph(0)[0]
+    assert label == source.labels()[0] == -1
+    path = "tfds:test_unlabelled/none:test"
+    (found,) = [read().pixels for _, read in open_images(path, data_dir=data_dir).items]
+    np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(image))))
 
 
 @pytest.mark.parametrize("split", ["nope", "train[5:", "train[5:5]", ""])

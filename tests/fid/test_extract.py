@@ -11,6 +11,7 @@ from inception.fid import bridge, resize
 from inception.fid.bridge import UserError
 from inception.fid.extract import LAYERS, Extractor, to_uint8
 from inception.fid.protocols import PROTOCOLS
+from inception.ops.convolution import is_onednn_used
 from inception.ops.platforms import compiled_for
 from tests import processes
 from tests.fid.networks import MODEL, loaded, pictures
@@ -110,13 +111,14 @@ def _products(jaxpr):
 
 
 @pytest.mark.parametrize("outer", ["default", "bfloat16"])
-def test_every_product_is_of_full_precision_also_in_a_callers_jit(extract, outer):
+def test_every_product_is_of_full_precision_also_in_a_callers_jit(outer):
     images = jnp.zeros((7, 50, 50, 3), jnp.uint8)  # of a shape that was not traced for a CPU
 
     def step(extract, images):
         return extract.features(images), jnp.ones((2, 2)) @ jnp.ones((2, 2))
 
     with compiled_for("tpu"), jax.default_matmul_precision(outer):
+        extract = Extractor(loaded(), layers=ALL)
         found = list(_products(jax.make_jaxpr(step)(extract, images).jaxpr))
     *ours, (_, callers) = found
     kinds = [name for name, _ in ours]
@@ -129,12 +131,30 @@ def test_every_product_is_of_full_precision_also_in_a_callers_jit(extract, outer
 
 def test_another_precision_is_left_to_the_platform():
     images = jnp.zeros((9, 51, 51, 3), jnp.uint8)
-    extract = Extractor(loaded(), precision="default")
     with compiled_for("tpu"):
+        extract = Extractor(loaded(), precision="default")
         found = list(_products(jax.make_jaxpr(Extractor.features)(extract, images).jaxpr))
     convolutions = {precision for name, precision in found if name.startswith("conv")}
     assert convolutions == {None}
     assert extract.origin("pooled").precision == "default"
+
+
+def test_weights_for_another_platform_are_refused_and_not_misread(extract, images, features):
+    """Kernels in the layout of oneDNN have the shape of plain ones."""
+    if not is_onednn_used():
+        pytest.skip("without oneDNN all platforms have plain kernels")
+    with compiled_for("tpu"):
+        with pytest.raises(UserError, match=r"layout 'onednn', and convolutions.* need 'plain'"):
+            jax.eval_shape(extract.features, images)
+        plain = Extractor(loaded(), layers=["64"])
+    with pytest.raises(UserError, match=r"layout 'plain', and convolutions.* need 'onednn'"):
+        plain.features(images)
+
+
+def test_each_kernel_is_kept_once(extract):
+    kept = [leaf for leaf in jax.tree.leaves(extract.variables["params"]) if leaf.ndim > 2]
+    assert len(kept) > 60
+    assert not sum(leaf.nbytes for leaf in kept)
 
 
 @pytest.mark.rounding

@@ -1,6 +1,7 @@
 """Files of statistics: ours, everybody's as they are published, and those that are refused."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,9 +170,7 @@ def test_nothing_is_overwritten_or_half_written(tmp_path, monkeypatch):
     def full(self, *_):
         raise OSError(28, "No space left on device")
 
-    from etils import epath
-
-    monkeypatch.setattr(type(epath.Path("x")), "replace", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(UserError, match=r"b.npz cannot be written: .*No space left"):
         save(tmp_path / "b.npz", _summary())
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]

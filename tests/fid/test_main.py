@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from inception import command_line
-from inception.fid import metrics
+from inception.fid import metrics, sides
 from inception.fid.__main__ import main
 from inception.fid.extract import Extractor
 from inception.fid.images import open_images
@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
         model, variables, preprocessing = loaded(seed)
         save(folder / name, Pretrained(model, variables, preprocessing, (), "fid", ""))
     _write(folder / "real", 11, 0)
+    _write(folder / "one", 1, 0)
     _write(folder / "fake", 12, 1)
     return folder
 
@@ -123,7 +124,8 @@ def test_what_statistics_lack_is_computed_from_the_images_beside_them(
 ):
     """ADM's references: moments of all images, and images for precision and recall."""
     plain = tmp_path / "plain.npz"
-    assert run("stats", "real", "--weights=weights", f"--output={plain}")[0] == 0
+    stats = ("stats", "real", "--weights=weights", f"--output={plain}", "--batch_size=4")
+    assert run(*stats)[0] == 0
     adm = tmp_path / "adm.npz"
     with np.load(plain) as file:
         moments = {name: file[name] for name in ("mu", "sigma", "mu_s", "sigma_s")}
@@ -140,7 +142,7 @@ def test_what_statistics_lack_is_computed_from_the_images_beside_them(
         "compare", str(plain), "fake", "--weights=weights", "--metrics=kid", *SMALL
     )
     assert status == 1
-    assert "has no features of layer pooled, which kid needs" in err
+    assert "has no features of layer pooled, which all metrics but FID and sFID need" in err
 
 
 def test_a_layer_and_a_protocol_may_be_chosen(run, tmp_path):
@@ -155,7 +157,8 @@ def test_statistics_of_other_weights_or_protocols_are_refused(run, tmp_path):
     for name, flags in (("a", ()), ("b", ("--protocol=clean",)), ("c", ("--precision=default",))):
         weights = "others" if name == "a" else "weights"
         output = f"--output={tmp_path / name}.npz"
-        assert run("stats", "real", f"--weights={weights}", output, *flags, "--layers=64")[0] == 0
+        words = ("stats", "real", f"--weights={weights}", output, *flags, "--layers=64")
+        assert run(*words, "--batch_size=4")[0] == 0
     layer = ("--layer=64", "--weights=weights")
     for pair, message in (
         ((f"{tmp_path}/a.npz", "fake"), "differ in their weights"),
@@ -175,17 +178,26 @@ def test_statistics_of_other_weights_or_protocols_are_refused(run, tmp_path):
     ("words", "message"),
     [
         (("real", "nothing", "--weights=weights"), "nothing does not exist"),
+        (("nothing", "real", "--weights=weights"), "nothing does not exist"),
+        (("real", "one", "--weights=weights"), "one: 1 image: a covariance needs at least 2"),
+        (("real", "fake", "--weights=weights", "--metrics=pr", "--k=11"), "k=11 needs more than k"),
+        (
+            ("real", "one", "--weights=weights", "--metrics=is", "--num=9"),
+            "fewer than the 9",
+        ),
+        (("real", "fake", "--weights=weights", "--metrics=is", "--splits=13"), "into 13 parts"),
         (("real", "fake"), "images need --weights"),
         (("real", "fake", "--weights=nowhere"), "nowhere holds no weights"),
         (("real", "fake", "--metrics=fid,ppl"), "metric 'ppl' is unknown"),
         (("real", "fake", "--weights=weights", "--protocol=x"), "protocol 'x' is unknown"),
         (("real", "fake", "--weights=weights", "--layer=Mixed_9"), "layer 'Mixed_9' is unknown"),
         (("real", "fake", "--weights=weights", "--num=12"), "fewer than the 12 wanted"),
-        (("real", "fake", "--json=no/such/file.json"), "there is no folder no/such"),
+        (("real", "fake", "--json=no/such/file.json"), "file.json must be a file in a folder that"),
         (("real", "fake", "--weights=weights", "--metrics=kid"), "subsets of 1,000 images"),
     ],
 )
-def test_refusals_of_compare_are_one_line(words, message, run):
+def test_refusals_of_compare_are_one_line_before_any_measuring(words, message, run, monkeypatch):
+    monkeypatch.setattr(sides, "measure", None)
     status, _, err = run("compare", *words)
     assert status == 1
     assert message in err.splitlines()[-1]

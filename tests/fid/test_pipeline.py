@@ -1,5 +1,8 @@
 """From files to moments: any sizes, any batch, few images or many, and what goes wrong there."""
 
+import tracemalloc
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +11,7 @@ from inception.fid import pipeline
 from inception.fid.bridge import UserError
 from inception.fid.extract import Extractor
 from inception.fid.frechet import distance
-from inception.fid.images import open_images
+from inception.fid.images import Images, Picture, open_images
 from inception.fid.pipeline import measure
 from tests.fid.networks import loaded, pictures
 
@@ -78,6 +81,37 @@ def test_many_images_are_summed_on_the_devices(extract, folder, summary, monkeyp
     few, many = (side.statistics["pooled"] for side in (summary, many))
     assert many.factor.shape == (108, 6)
     assert distance(many, few) < 1e-6 * np.trace(few.covariance)
+
+
+class _Pixels(Extractor):
+    """Features are pixels, so that no network is compiled."""
+
+    sizes = {"pooled": 300}  # noqa: RUF012
+
+    def __init__(self, extract):
+        self.settings, self.variables = extract.settings, extract.variables
+
+    def features_of_inputs(self, inputs):
+        return {"pooled": inputs.reshape(len(inputs), -1)[:, :300]}
+
+
+def test_memory_does_not_grow_with_the_number_of_images(extract, monkeypatch):
+    """Four times as many images need less than one batch of pixels more."""
+    monkeypatch.setattr(pipeline, "FEW", 10)
+    peaks = []
+
+    def read(index):
+        return Picture(np.full((256, 256, 3), index % 251, np.uint8), "")
+
+    for count in (40, 80, 320):  # the first compiles
+        items = ((str(index), partial(read, index)) for index in range(count))
+        images = Images("fake", count, items, lambda: None)
+        tracemalloc.start()
+        found = measure(images, _Pixels(extract), batch_size=4)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (found.count, found.features) == (count, {})
+    assert peaks[2] - peaks[1] < 4 * 256 * 256 * 3, peaks  # less than one batch of pixels more
 
 
 def test_a_number_of_images_is_drawn_with_a_seed(extract, folder, summary):

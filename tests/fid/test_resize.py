@@ -12,6 +12,7 @@ from PIL import Image
 
 from inception.fid import resize
 from inception.fid.protocols import PROTOCOLS, SIZE
+from inception.ops.platforms import compiled_for
 
 ALLOWED = 1e-4 * 255
 # Height and width: tiny, around 299, a divisor, not square, and larger.
@@ -46,8 +47,9 @@ def _noise(height, width):
 
 
 def _ours(images, kind):
-    matrices = (resize.matrix(size, SIZE, kind) for size in images.shape[1:3])
-    return np.asarray(jax.jit(resize.resize)(images, *matrices))
+    """By sums, as on a CPU or a GPU; `test_products_are_the_sums` has a TPU's."""
+    taps = (resize.taps(size, SIZE, kind) for size in images.shape[1:3])
+    return np.asarray(jax.jit(resize.resize)(images, *taps))
 
 
 def _pillow(images):
@@ -66,11 +68,15 @@ def test_bicubic_is_pillows(size):
 
 
 @pytest.mark.rounding
-@pytest.mark.parametrize(("package", "program"), [("torch", TORCH), ("tensorflow", TENSORFLOW)])
+@pytest.mark.parametrize(
+    ("package", "program"),
+    [("torch", TORCH), pytest.param("tensorflow", TENSORFLOW, marks=pytest.mark.slow)],
+)
 def test_bilinear_is_that_of(package, program, tmp_path):
     pytest.importorskip(package, reason=f"{package} is the oracle: requirements-oracles.txt")
     inputs, outputs = tmp_path / "images.npz", tmp_path / "resized.npz"
-    images = {json.dumps(size): _noise(*size) for size in (*SIZES, *SLOW_SIZES)}
+    sizes = SIZES if package == "torch" else (*SIZES, *SLOW_SIZES)
+    images = {json.dumps(size): _noise(*size) for size in sizes}
     np.savez(inputs, **images)
     subprocess.run([sys.executable, "-c", program, inputs, outputs], check=True)
     with np.load(outputs) as theirs:
@@ -83,6 +89,19 @@ def test_bilinear_is_that_of(package, program, tmp_path):
 
 
 @pytest.mark.rounding
+@pytest.mark.parametrize("kind", resize.KINDS)
+@pytest.mark.parametrize("size", [(1, 2), (400, 300)])
+def test_products_are_the_sums(kind, size):
+    """A TPU multiplies by matrices; elsewhere the taps are summed."""
+    images = _noise(*size)
+    axes = [resize.taps(side, SIZE, kind) for side in size]
+    programs = [compiled_for("tpu")(resize.resize), compiled_for("cpu")(resize.resize)]
+    text = [jax.jit(each).lower(images, *axes).as_text() for each in programs]
+    assert ["dot_general" in each for each in text] == [True, False]
+    products, sums = (jax.jit(each)(images, *axes) for each in programs)
+    np.testing.assert_allclose(products, sums, atol=ALLOWED)
+
+
 @pytest.mark.parametrize("kind", resize.KINDS)
 @pytest.mark.parametrize("before", [1, 2, 75, 298, 300, 1000])
 def test_weights_of_a_pixel_add_up_to_one(kind, before):
