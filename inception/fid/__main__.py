@@ -124,9 +124,9 @@ def _compare(args: argparse.Namespace) -> None:
         open_side(path, each, args)
         for path, each in zip((args.real, args.fake), needs, strict=True)
     ]
-    how = {"subset_size": args.subset_size, "k": args.k}
+    how: dict[str, Any] = {"subset_size": args.subset_size, "k": args.k}
     splits = 1 if args.block else args.splits
-    check_counts(*(side.count for side in sides), metrics, splits=splits, **how)
+    check_counts(sides[0].count, sides[1].count, metrics, splits=splits, **how)
     layers = [layer for each in needs for kind in each for layer in kind]
     extract = open_network(sides, layers or [args.layer], args)
     real, fake = (summary_of(side, extract, args) for side in sides)

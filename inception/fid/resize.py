@@ -79,10 +79,11 @@ def _sum_along(side: int, images: jax.Array, along: Taps) -> jax.Array:
         return images
     positions, weights = map(jnp.asarray, along)
     shape = [len(weights) if each == side else 1 for each in range(images.ndim)]
-    return sum(
+    parts = [
         jnp.take(images, positions[:, tap], axis=side) * weights[:, tap].reshape(shape)
         for tap in range(weights.shape[1])
-    )
+    ]
+    return sum(parts[1:], start=parts[0])
 
 
 def _by_products(images: jax.Array, rows: Taps, columns: Taps) -> jax.Array:

@@ -9,7 +9,7 @@ is measured. Reading and decoding the images is not included.
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,9 +62,10 @@ def compile_for(topology: Topology, batch_size: int, image_size: int) -> Extract
         images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split(mesh))
         lowered = jax.jit(step, donate_argnums=1).lower(extract, moments, images)
         with no_cache():
-            compiled = lowered.compile(NO_AUTOTUNING if topology.chip.gpu else None)
+            options: Any = NO_AUTOTUNING if topology.chip.gpu else None
+            program = hlo.Program(lowered.compile(options).as_text() or "")
     layers, _ = trace(step, extract, moments, images)
-    moved = traffic.transfers(hlo.Program(compiled.as_text()))
+    moved = traffic.transfers(program)
     return Extraction(
         2 * sum(layer.multiply_adds for layer in layers) / batch_size,
         sum(each.total for each in moved) / batch_size,
