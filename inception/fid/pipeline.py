@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from inception.fid.statistics import Statistics, statistics_of
 # float64 throughout: with few images the smallest eigenvalues are as small as float32's rounding.
 FEW = 10_000
 _CANVAS = 128  # images of mixed sizes are padded to multiples of it, so that few programs do
-_add = jax.jit(add, donate_argnums=0)
+_SUMMED = 1024  # images whose features are added at once: every addition passes over d^2 sums
 
 
 def measure(
@@ -59,7 +60,7 @@ def measure(
     count = count_of(images, num)
     mesh = jax.tree.leaves(extract.variables)[0].sharding.mesh
     size = -(-min(batch_size, count) // mesh.size) * mesh.size
-    totals = _Totals(extract, mesh, keep, is_few=count <= FEW)
+    totals = _Totals(extract, mesh, keep, count, size)
     formats: set[str] = set()
     sizes: set[tuple[int, int]] = set()
     deep = 0
@@ -104,8 +105,14 @@ def count_of(images: Images, num: int = 0) -> int:
 class _Totals:
     """Features of a small set, moments of a large one, by layer."""
 
-    def __init__(self, extract: Extractor, mesh: Mesh, keep: Sequence[str], is_few: bool):
+    def __init__(
+        self, extract: Extractor, mesh: Mesh, keep: Sequence[str], count: int, batch_size: int
+    ):
         self._extract, self._keep = extract, keep
+        self._devices = mesh.size
+        self._group = max(1, min(_SUMMED, count) // batch_size)  # batches that are added at once
+        self._waiting: list[tuple[dict[str, jax.Array], np.ndarray]] = []
+        is_few = count <= FEW
         self._rows: dict[str, list[np.ndarray]] = {
             name: []
             for name in extract.settings.layers
@@ -116,20 +123,46 @@ class _Totals:
     def add(self, features: dict[str, jax.Array], count: int) -> None:
         """Adds the first `count` rows of a batch."""
         if self._moments:
-            jax.block_until_ready(self._moments)  # or batches would wait in memory for the devices
+            if self._waiting:  # or pixels would wait in memory for the devices
+                jax.block_until_ready(self._waiting[-1])
             rows = len(next(iter(features.values())))
-            self._moments = _add(self._moments, features, np.arange(rows) < count)
+            wanted = {name: features[name] for name in self._moments}
+            self._waiting.append((wanted, np.arange(rows) < count))
+            if len(self._waiting) == self._group:
+                self._add_waiting()
         for name, kept in self._rows.items():
             kept.append(np.asarray(features[name])[:count])
+
+    def _add_waiting(self) -> None:
+        """Adds the batches that wait, filled up to a whole group so that one program serves all."""
+        features, mask = self._waiting[-1]
+        missing = self._group - len(self._waiting)
+        batches = [*self._waiting, *[(features, np.zeros_like(mask))] * missing]
+        jax.block_until_ready(self._moments)
+        self._moments = _add(self._moments, *zip(*batches, strict=True), devices=self._devices)
+        self._waiting = []
 
     def finish(self) -> tuple[dict[str, Statistics], dict[str, np.ndarray]]:
         """Returns the moments of all layers, and the features that were asked for."""
         features = {name: np.concatenate(rows) for name, rows in self._rows.items()}
+        if self._waiting:
+            self._add_waiting()
         statistics = finish(self._moments)
         for name, rows in features.items():
             if name != "logits" and name not in statistics:
                 statistics[name] = statistics_of(rows, self._extract.origin(name))
         return statistics, {name: features[name] for name in features if name in self._keep}
+
+
+@partial(jax.jit, static_argnames="devices", donate_argnums=0)
+def _add(moments: Any, features: tuple, masks: tuple, *, devices: int) -> Any:
+    """The moments with several batches, the rows of which stay on their devices."""
+
+    def joined(*batches: jax.Array) -> jax.Array:
+        rows = [each.reshape(devices, -1, *each.shape[1:]) for each in batches]
+        return jnp.concatenate(rows, axis=1).reshape(-1, *batches[0].shape[1:])
+
+    return add(moments, jax.tree.map(joined, *features), joined(*masks))
 
 
 def _draw(total: int, count: int, seed: int) -> set[int] | None:

@@ -103,7 +103,7 @@ def test_memory_does_not_grow_with_the_number_of_images(extract, monkeypatch):
     def read(index):
         return Picture(np.full((256, 256, 3), index % 251, np.uint8), "")
 
-    for count in (40, 80, 320):  # the first compiles
+    for count in (40, 80, 321):  # the first compiles; the last ends with a group that is not full
         items = ((str(index), partial(read, index)) for index in range(count))
         images = Images("fake", count, items, lambda: None)
         tracemalloc.start()
@@ -111,6 +111,8 @@ def test_memory_does_not_grow_with_the_number_of_images(extract, monkeypatch):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (found.count, found.features) == (count, {})
+        expected = ((np.arange(count) % 251).mean() - 128) / 128
+        np.testing.assert_allclose(found.statistics["pooled"].mean, expected, rtol=1e-5)
     assert peaks[2] - peaks[1] < 4 * 256 * 256 * 3, peaks  # less than one batch of pixels more
 
 
