@@ -104,7 +104,6 @@ ADDRESS = "gs://bucket/out"
         ("benchmarks", ["--mode=infer", f"--output={ADDRESS}"]),
         ("inception.data.prepare", ["--dataset=absent", f"--manual_dir={ADDRESS}"]),
         ("inception.fid", ["compare", "absent", "absent", f"--json={ADDRESS}"]),
-        ("inception.fid", ["stats", "absent", "--weights=absent", f"--output={ADDRESS}"]),
     ],
 )
 @pytest.mark.parametrize("address", [ADDRESS, ADDRESS.replace("//", "/")])

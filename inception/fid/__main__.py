@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         _add_flags(commands.choices[name])
     _add_compare_flags(commands.choices["compare"])
     stats = commands.choices["stats"]
-    stats.add_argument("--output", metavar="FILE.npz", required=True, type=bridge.local_path)
+    stats.add_argument("--output", metavar="FILE.npz", required=True)
     stats.add_argument("--layers", default="pooled,spatial", help="(%(default)s)")
     stats.add_argument(
         "--features", action="store_true", help="also write features, which KID, IS and PR need"

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inception import command_line
-from inception.data.paths import local_path
+from inception.data.paths import is_local, local_path
 from inception.distributed.sharding import make_mesh, replicated, split
 from inception.errors import UserError
 from inception.network.fused import fold_batch_norm
@@ -32,6 +32,7 @@ __all__ = [
     "digest",
     "endpoints",
     "is_fids",
+    "is_local",
     "load_network",
     "local_path",
     "make_mesh",

@@ -12,13 +12,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
 
-from inception.fid.bridge import UserError, as_json, local_path
+from inception.fid.bridge import UserError, as_json, is_local
 from inception.fid.images import image_array
 from inception.fid.protocols import find_protocol
 from inception.fid.statistics import UNKNOWN, Origin, Statistics, statistics_of
@@ -118,14 +117,14 @@ def save(path: str | os.PathLike, summary: Summary, features: bool = False) -> N
     """Writes statistics; the file is complete or absent.
 
     Args:
-      path: FILE.npz on a disk, which does not exist yet.
+      path: FILE.npz on a disk or in a bucket, which does not exist yet.
       summary: The statistics, and features if they are wanted.
       features: Whether to write features too, which KID, precision and recall need.
 
     Raises:
       UserError: If the file exists, or cannot be written.
     """
-    place = check_output(path)
+    check_output(path)
     arrays: dict[str, Any] = {}
     for layer, statistics in summary.statistics.items():
         ending = {"pooled": "", "spatial": "_s"}.get(layer, f"_{layer}")
@@ -144,32 +143,31 @@ def save(path: str | os.PathLike, summary: Summary, features: bool = False) -> N
     }
     content = io.BytesIO()
     np.savez(content, origin=np.array(as_json(said)), **arrays)
-    partial = place.with_name(f".{place.name}-{os.getpid()}")
+    place = epath.Path(path).expanduser()
+    # A disk needs another name first; in a bucket an object appears when it is complete.
+    partial = place.with_name(f".{place.name}-{os.getpid()}") if is_local(path) else place
     try:
         partial.write_bytes(content.getvalue())
-        partial.replace(place)
+        if partial != place:
+            partial.replace(place)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error}") from error
 
 
-def check_output(path: str | os.PathLike) -> Path:
+def check_output(path: str | os.PathLike) -> None:
     """Refuses an output before the work that it is for.
 
-    Returns:
-      The path, with ~ expanded.
-
     Raises:
-      UserError: If the path is in a bucket, exists, does not end in .npz or its folder is missing.
+      UserError: If the file exists, does not end in .npz, or its folder does not exist.
     """
-    place = local_path(path)
+    place = epath.Path(path).expanduser()
     if place.suffix != ".npz":
         raise UserError(f"{path} must end in .npz")
     if place.exists():
         raise UserError(f"{path} exists and is not overwritten: name another file")
-    if not place.absolute().parent.is_dir():
+    if is_local(path) and not place.absolute().parent.is_dir():
         raise UserError(f"{path}: there is no folder {place.parent}")
-    return place
 
 
 @contextmanager

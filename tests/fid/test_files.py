@@ -1,7 +1,6 @@
 """Files of statistics: ours, everybody's as they are published, and those that are refused."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,7 +169,7 @@ def test_nothing_is_overwritten_or_half_written(tmp_path, monkeypatch):
     def full(self, *_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", full)
+    monkeypatch.setattr("etils.epath.gpath.PosixGPath.replace", full)
     with pytest.raises(UserError, match=r"b.npz cannot be written: .*No space left"):
         save(tmp_path / "b.npz", _summary())
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
