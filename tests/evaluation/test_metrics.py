@@ -93,13 +93,14 @@ def test_a_class_without_images_has_no_accuracy_and_many_classes_no_confusion():
 
 def test_no_type_or_rank_is_promoted():
     """Whoever turns on JAX's checks of them can evaluate."""
-    arguments = np.zeros((4, 10), np.float32), np.zeros((4, 2), np.int32), np.ones(4, bool)
+    labels, examples = np.zeros((4, 2), np.int32), np.arange(4, dtype=np.int32)
+    arguments = np.zeros((4, 10), np.float32), labels, np.ones(4, bool), examples
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         sums = jax.eval_shape(metrics.count, *arguments)
     assert {value.dtype.name for value in sums.values()} == {"float32", "int32"}
     with jax.enable_x64(True):
         wide = jax.eval_shape(metrics.count, *arguments)
-    assert {value.dtype.name for value in wide.values()} == {"float32", "int64"}
+    assert {value.dtype.name for value in wide.values()} == {"float32", "int32", "int64"}
 
 
 @pytest.mark.rounding

@@ -96,7 +96,7 @@ class _Pixels(Extractor):
 
 
 def test_memory_does_not_grow_with_the_number_of_images(extract, monkeypatch):
-    """Four times as many images need less than one batch of pixels more."""
+    """Four times as many images need less than two batches of pixels more."""
     monkeypatch.setattr(pipeline, "FEW", 10)
     peaks = []
 
@@ -113,7 +113,7 @@ def test_memory_does_not_grow_with_the_number_of_images(extract, monkeypatch):
         assert (found.count, found.features) == (count, {})
         expected = ((np.arange(count) % 251).mean() - 128) / 128
         np.testing.assert_allclose(found.statistics["pooled"].mean, expected, rtol=1e-5)
-    assert peaks[2] - peaks[1] < 4 * 256 * 256 * 3, peaks  # less than one batch of pixels more
+    assert peaks[2] - peaks[1] < 2 * 4 * 256 * 256 * 3, peaks  # of the 60 batches more, two
 
 
 def test_a_number_of_images_is_drawn_with_a_seed(extract, folder, summary):

@@ -119,13 +119,12 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_counts(program, block
 
 def test_no_hit_is_counted_where_a_logit_is_not_finite(program):
     """Class 3 is always the largest logit, and the label of two images."""
-    _, state, step = program
+    _, state, step, batch = program
+    label = jax.device_put(np.int32([3, 3] + 14 * [5]), batch["label"].sharding)
     for other, hits in ((0.0, 2), (-np.inf, 0)):
         before = jax.tree.map(jnp.copy, state)
-        bias = jnp.zeros(10).at[3].set(1e6).at[9].set(other)
-        before.params["Logits"]["bias"] = bias
-        batch = _batch(16) | {"label": np.int32([3, 3] + 14 * [5])}
-        assert step(before, batch)[1]["top1"] == hits / 16
+        before.params["Logits"]["bias"] = jnp.zeros(10).at[3].set(1e6).at[9].set(other)
+        assert step(before, batch | {"label": label})[1]["top1"] == hits / 16
 
 
 def test_the_gradient_s_norm_is_known_block_by_block(program):

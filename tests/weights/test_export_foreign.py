@@ -171,7 +171,7 @@ def test_a_keras_model_has_our_image_size_and_activation(tmp_path):
     ("format", "name", "size", "fields"),
     [
         ("timm", "x.safetensors", 107, TORCH),
-        ("torchvision", "x.pth", 107, TORCH),
+        pytest.param("torchvision", "x.pth", 107, TORCH, marks=pytest.mark.slow),
         ("torchvision", "x.safetensors", 107, EXACT),
         pytest.param("timm", "x.pth", 107, EXACT, marks=pytest.mark.slow),
         ("timm", "x.safetensors", 107, WIDE | {"padding": "ignore"}),
