@@ -22,7 +22,8 @@ class Difference:
       endpoint: Name of the endpoint.
       shape: Shape of our array.
       largest: Largest absolute difference.
-      relative: Largest absolute difference divided by the largest absolute value of theirs.
+      relative: Largest absolute difference divided by the largest absolute value of theirs or, if
+        that is larger, by the scale of its rounding (`logit_scale`).
     """
 
     endpoint: str
@@ -31,22 +32,36 @@ class Difference:
     relative: float
 
 
-def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+def compare(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], scales: Mapping[str, float] | None = None
+) -> list[Difference]:
     """The differences of all endpoints that both have, in the order of theirs."""
     return [
-        difference(name, np.asarray(ours[name]), np.asarray(array))
+        difference(name, np.asarray(ours[name]), np.asarray(array), (scales or {}).get(name, 0.0))
         for name, array in theirs.items()
         if name in ours
     ]
 
 
-def difference(name: str, ours: np.ndarray, theirs: np.ndarray) -> Difference:
+def difference(name: str, ours: np.ndarray, theirs: np.ndarray, scale: float = 0.0) -> Difference:
     """The difference of two arrays; infinite if the shapes differ or a value is not finite."""
     finite = np.isfinite(ours).all() and np.isfinite(theirs).all()
     if ours.shape != theirs.shape or not finite:
         return Difference(name, ours.shape, np.inf, np.inf)
     largest = float(np.abs(ours - theirs).max())
-    return Difference(name, ours.shape, largest, largest / max(float(np.abs(theirs).max()), 1e-30))
+    scale = max(float(np.abs(theirs).max()), scale, 1e-30)
+    return Difference(name, ours.shape, largest, largest / scale)
+
+
+def logit_scale(variables: Mapping[str, Any], endpoints: Mapping[str, Any]) -> float:
+    """The largest sum of a logit's absolute terms, to which its rounding is relative.
+
+    The logits of a head that has hardly been trained are small differences of large terms.
+    """
+    if "Logits" not in variables["params"]:
+        return 0.0
+    kernel = np.asarray(variables["params"]["Logits"]["kernel"])
+    return float((np.abs(np.asarray(endpoints["pooled"])) @ np.abs(kernel)).max())
 
 
 def verify(
@@ -86,7 +101,7 @@ def verify(
     if "probabilities" in theirs:
         function = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[pretrained.activation]
         ours["probabilities"] = function(ours["logits"])
-    return compare(ours, theirs)
+    return compare(ours, theirs, {"logits": logit_scale(pretrained.variables, ours)})
 
 
 def our_endpoints(

@@ -207,6 +207,22 @@ def test_what_goes_with_no_format_is_refused(small, tmp_path, format, name, prep
         export(small, format, tmp_path / name, preprocessing=preprocessing)
 
 
+def test_logits_that_are_differences_of_large_terms_are_compared_by_these(small, tmp_path):
+    """As of a head that has hardly been trained: rounding alone would be refused."""
+    variables = {"params": {"Logits": {"kernel": np.float32([[1, 2], [-1, 2]])}}}
+    scale = verify.logit_scale(variables, {"pooled": np.float32([[3, 3], [0, 1]])})
+    assert scale == 12
+    assert verify.logit_scale({"params": {}}, {}) == 0
+    head = small.variables["params"]["Logits"]
+    kernel = np.full_like(head["kernel"], 10) + np.float32(1e-3) * head["kernel"]
+    images = np.zeros((1, 75, 75, 3), np.float32)
+    pooled = verify.our_endpoints(small.model, small.variables, images)["pooled"]
+    bias = np.float32(-(np.asarray(pooled, np.float64) @ kernel)[0])
+    params = {**small.variables["params"], "Logits": {"kernel": kernel, "bias": bias}}
+    canceling = dataclasses.replace(small, variables={**small.variables, "params": params})
+    export(canceling, "stablehlo", tmp_path / "x.stablehlo")
+
+
 def test_a_wrong_program_is_not_left(small, tmp_path, monkeypatch):
     model = small.model.clone(mixed_7c_pool="max")
     other = program(dataclasses.replace(small, model=model), preprocessing=False)

@@ -147,7 +147,7 @@ def _write_torch(
     else:
         import torch
 
-        torch.save({name: torch.from_numpy(array) for name, array in state.items()}, path)
+        torch.save({name: torch.tensor(array) for name, array in state.items()}, path)
     model = fitted.model
     made = constructor.format(classes=model.num_classes, aux=model.aux_head == "bn")
     if padding == "exact":
@@ -221,7 +221,7 @@ def _effect_of_padding(ours: Pretrained, theirs: Pretrained) -> str:
         verify.our_endpoints(each.model, each.variables, images, aux_head=False)["logits"]
         for each in (theirs, ours)
     ]
-    far = verify.difference("logits", *map(np.asarray, logits))
+    far = verify.difference("logits", np.asarray(logits[0]), np.asarray(logits[1]))
     return (
         f"not the same: there the average pools count the padding, which changes the logits of "
         f"two random images by {far.relative:.1e} of the largest. Measure the accuracy there"

@@ -55,14 +55,16 @@ def _verify(pretrained: Pretrained, path: Path, preprocessing: bool, *, library:
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     scaled_images = np.asarray(scale_pixels(pixels, scaling.mean, scaling.std))
     model, variables = pretrained.model, pretrained.variables
-    ours = verify.our_endpoints(model, variables, scaled_images, aux_head=False)["logits"]
+    ours = verify.our_endpoints(model, variables, scaled_images, aux_head=False)
+    scale = verify.logit_scale(variables, ours)
     images = pixels if preprocessing else scaled_images
     try:
         theirs = _LIBRARIES[library][1](path, np.asarray(images))
     except ImportError as error:
         return [f"not verified: {library} is not installed ({error}). Run pip install {library}"]
     reader = f"{library} {importlib.import_module(library).__version__}"
-    return [require_close([verify.difference("logits", ours, theirs)], reader)]
+    found = verify.difference("logits", np.asarray(ours["logits"]), theirs, scale)
+    return [require_close([found], reader)]
 
 
 def _write_stablehlo(path: Path, logits: Callable, shape: tuple, dtype: Any) -> None:
