@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from inception import command_line
+
 OURS = ("ours", "network")
 TOOLS = ("pytorch-fid", "torch-fidelity")
 
@@ -186,11 +188,9 @@ def time_distances(d: int = 2048, count: int = 5000) -> str:
     )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the benchmark."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line.parser("python -m benchmarks.fid", __doc__)
     parser.add_argument("--against", default=",".join(TOOLS), help="(%(default)s)")
     parser.add_argument("--images", type=int, default=128, help="in the folder (%(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="(%(default)s)")
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--serve_in", help=argparse.SUPPRESS)
     parser.add_argument("--weights", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args, _ = command_line.parse(parser, argv)
     if min(args.images - 1, args.batch_size, args.rounds) < 1:
         parser.error("--images must be at least 2, --batch_size and --rounds at least 1")
     if args.serve:
@@ -216,4 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command_line.run(main))

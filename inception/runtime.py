@@ -1,4 +1,7 @@
-"""What a program sets for its whole process. Importing the package sets none of it.
+"""What a program sets for its whole process.
+
+Importing the package sets none of it; it sets only two environment variables, which JAX and etils
+read when they start and which results depend on (inception/__init__.py).
 
 The commands call `configure` before anything else (command_line.run); a script or a notebook may.
 Without it everything works, but programs are compiled again in every process, and the libraries
