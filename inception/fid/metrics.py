@@ -195,8 +195,8 @@ def cautions(side: Summary) -> list[str]:
         found.append(f"{side.path} has images of {len(side.sizes):,} different sizes")
     if side.deep:
         found.append(
-            f"{side.path} has {side.deep:,} images of 16-bit gray, clipped at 255 as in "
-            "every tool: convert them to 8 bits"
+            f"{side.path} has {side.deep:,} images of 16-bit gray, 32-bit integers or floats, "
+            "clipped to [0, 255] as in every tool: convert them to 8 bits"
         )
     if not side.origin.weights:
         found.append(f"{side.path} does not say which weights it was made with")
