@@ -214,7 +214,7 @@ def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str])
             )
     if unknown := sorted(set(own) - set(known)):
         notes = [name for name in _names(str(folder)) if name.lower().endswith((".txt", ".csv"))]
-        advice = f", as {folder}/{notes[0]} may say" if notes else ""
+        advice = f"; {folder}/{notes[0]} may list the class of each image" if notes else ""
         raise DataError(
             f"{folder} has {len(unknown)} class folders that {train} lacks, e.g. {unknown[:5]}. "
             f"Every split needs the same classes: images at {folder}/<class>/{advice}"

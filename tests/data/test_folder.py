@@ -127,8 +127,8 @@ def test_validation_images_with_a_list_of_their_classes(root):
     with pytest.raises(DataError) as raised:
         FolderSource(root, "validation")
     assert "lacks, e.g. ['images']" in str(raised.value)
-    assert "val/<class>/, as" in str(raised.value)
-    assert "val_annotations.txt may say" in str(raised.value)
+    assert "val/<class>/; " in str(raised.value)
+    assert "val_annotations.txt may list the class of each image" in str(raised.value)
 
 
 def test_a_data_dir_too_high_or_too_deep(root):
