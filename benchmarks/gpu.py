@@ -88,7 +88,7 @@ def results_of(output: Path) -> dict[str, dict]:
 
 
 def _run_part(name: str, setting: Setting, seconds: float) -> dict:
-    """{"result": ...} of a part that may take so many seconds, or {"error": ...}."""
+    """{"result": ...} of a part that is limited to `seconds`, or {"error": ...}."""
     cache = Path(setting.cache)
     cache.mkdir(parents=True, exist_ok=True)
     file = cache / f"{name}.json"

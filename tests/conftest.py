@@ -35,6 +35,8 @@ def pytest_addoption(parser):
 @pytest.hookimpl(trylast=True)  # after -m and -k
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--last-skipped"):
+        if not hasattr(config, "cache"):
+            raise pytest.UsageError("--last-skipped needs pytest's cache: omit -p no:cacheprovider")
         skipped = set(config.cache.get(_SKIPPED, []))
         wanted = [item for item in items if skipped & {item.nodeid, _module(item.nodeid)}]
         config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
@@ -71,7 +73,8 @@ class Skips:
 
 
 def pytest_configure(config):
-    if not hasattr(config, "workerinput"):  # pytest-xdist's workers report to this process
+    # pytest-xdist's workers report to this process; -p no:cacheprovider leaves no cache.
+    if not hasattr(config, "workerinput") and hasattr(config, "cache"):
         config.pluginmanager.register(Skips(config.cache))
 
 

@@ -75,6 +75,17 @@ def test_pytest_reports_such_a_module(pytester):
     assert [report.nodeid for report in again.listoutcomes()[0]] == ["test_whole.py::test_it"]
 
 
+def test_tests_run_without_pytests_cache(pytester):
+    hooks = "pytest_addoption, pytest_collection_modifyitems, pytest_configure"
+    pytester.makeconftest(f"from tests.conftest import {hooks}")
+    pytester.makepyfile("def test_it(): assert True")
+    options = ("-p", "no:xdist", "-p", "no:cacheprovider")
+    pytester.inline_run(*options).assertoutcome(passed=1)
+    result = pytester.runpytest_inprocess(*options, "--last-skipped")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*--last-skipped needs pytest's cache*"])
+
+
 @pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="only a checkout has .ci")
 def test_ci_runs_the_two_commands_of_the_readme():
     (extract,) = re.findall(r"^commands=\$\((.*)\)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)

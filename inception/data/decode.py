@@ -68,7 +68,7 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe"  # a CMYK file with this marker stores inverte
 _ODDITIES = ("extraneous bytes before marker", "unknown JFIF revision", "subsampling")
 
 # TIFF's numbers.
-_WHITE_IS_ZERO, _SIGNED = 0, 2
+_WHITE_IS_ZERO, _UNSIGNED, _SIGNED = 0, 1, 2
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
 _PILLOW_WARNS = MAX_PIXELS // 2  # pixels; above twice as many Pillow refuses an image
 _LOCK = threading.Lock()
@@ -191,7 +191,7 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
     try:
         with _unlimited():
             formats = [kind for kind in FORMATS if kind in Image.OPEN]
-            image = Image.open(io.BytesIO(_critical_chunks(data)), formats=formats)
+            image = Image.open(io.BytesIO(critical_chunks(data)), formats=formats)
         with image:
             _check_size(*image.size, max_pixels)
             if image.width * image.height > _PILLOW_WARNS:
@@ -199,7 +199,7 @@ def _decode_other(data: bytes, max_pixels: int) -> np.ndarray:
                     image.load()
             if image.mode.startswith(("I", "F")):
                 return _rgb(_reduce(image))
-            if getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED:
+            if getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _SIGNED:
                 raise BadImage(
                     "signed 8-bit integers, whose black and white are not defined. Save the image "
                     "with unsigned 8 bits"
@@ -225,7 +225,7 @@ def _unlimited() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _critical_chunks(data: bytes) -> bytes:
+def critical_chunks(data: bytes) -> bytes:
     """A PNG file without its ancillary chunks (lower-case types); any other file as it is.
 
     Pillow refuses a file for a long text or a wrong checksum in them; libpng, and so TensorFlow and
@@ -249,6 +249,8 @@ def _reduce(image: Image.Image) -> np.ndarray:
       BadImage: If they are not, with the range of the values.
     """
     values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    if tags.get(_BITS) == (32,) and tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)) == (_UNSIGNED,):
+        values = values.view(np.uint32)  # Pillow reads them as signed ones
     low, high = values.min(), values.max()
     if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
         gray = values >> (tags.get(_BITS, (16,))[0] - 8)

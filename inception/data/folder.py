@@ -57,13 +57,15 @@ class FolderSource:
         self.num_classes = len(self.class_names)
         _check_classes(folder, own, self.class_names)
         with ThreadPool(_THREADS) as pool:
-            listed = pool.map(_names, [f"{folder}/{name}" for name in own])
-            files = [f"{own[i]}/{file}" for i, names in enumerate(listed) for file in names]
-            self._files = [file for file in files if _is_image(file)]
+            listed = pool.map(_entries, [f"{folder}/{name}" for name in own])
+            pairs = zip(own, listed, strict=True)
+            files = {f"{name}/{file}": found[file] for name, found in pairs for file in found}
+            self._files = [file for file, is_image in files.items() if is_image]
             others = sorted(
                 file
-                for file in set(files).difference(self._files)
-                if not _leads_up(f"{folder}/{file}", f"{folder}/{file.split('/')[0]}")
+                for file, is_image in files.items()
+                if not is_image
+                and not _leads_up(f"{folder}/{file}", f"{folder}/{file.split('/')[0]}")
             )
             deeper = pool.map(_first_image, [f"{folder}/{name}" for name in others])
         if found := [*filter(None, deeper)]:
@@ -120,8 +122,14 @@ def check_files(source: FolderSource, max_pixels: int = MAX_PIXELS) -> list[str]
         return [*filter(None, pool.imap(check, paths, chunksize=256))]
 
 
-def images_below(folder: str, seen: set[str] | None = None) -> Iterator[str]:
-    """The paths of the images in a folder, at any depth, in sorted order.
+def images_below(
+    folder: str,
+    seen: set[str] | None = None,
+    *,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    recursive: bool = True,
+) -> Iterator[str]:
+    """The paths of the images in a folder, in sorted order.
 
     Each real folder is searched once, whatever symbolic links lead to it, and none that contains
     `folder` itself.
@@ -129,6 +137,8 @@ def images_below(folder: str, seen: set[str] | None = None) -> Iterator[str]:
     Args:
         folder: The folder, on a disk or in a bucket.
         seen: Real paths of folders that are not searched; those that are searched are added.
+        suffixes: Lower-case suffixes of images.
+        recursive: Whether to search subfolders, at any depth.
     """
     seen = set() if seen is None else seen
 
@@ -136,11 +146,11 @@ def images_below(folder: str, seen: set[str] | None = None) -> Iterator[str]:
         if real_path(path) in seen:
             return
         seen.add(real_path(path))
-        for name in _names(path):
+        for name, is_image in _entries(path, suffixes).items():
             child = os.path.join(path, name).removeprefix("./")  # noqa: PTH118 (or a bucket's)
-            if _is_image(name):
+            if is_image:
                 yield child
-            elif _is_folder(child) and not _leads_up(child, folder):
+            elif recursive and _is_folder(child) and not _leads_up(child, folder):
                 yield from walk(child)
 
     yield from walk(folder)
@@ -204,7 +214,7 @@ def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str])
             )
     if unknown := sorted(set(own) - set(known)):
         notes = [name for name in _names(str(folder)) if name.lower().endswith((".txt", ".csv"))]
-        advice = f", as {folder}/{notes[0]} may say" if notes else ""
+        advice = f"; {folder}/{notes[0]} may list the class of each image" if notes else ""
         raise DataError(
             f"{folder} has {len(unknown)} class folders that {train} lacks, e.g. {unknown[:5]}. "
             f"Every split needs the same classes: images at {folder}/<class>/{advice}"
@@ -213,7 +223,7 @@ def _check_classes(folder: epath.Path, own: Sequence[str], known: Sequence[str])
 
 def _no_images(folder: epath.Path, own: Sequence[str]) -> str:
     """Says what was searched and what was found instead of images."""
-    direct = [name for name in _names(str(folder)) if _is_image(name)]
+    direct = [name for name, is_image in _entries(str(folder)).items() if is_image]
     looked = f"{len(own)} folders in it" + (f", e.g. {own[0]!r}, have none" if own else "")
     outside = f"; {len(direct)} images are in no class folder, e.g. {direct[0]!r}" if direct else ""
     return (
@@ -236,10 +246,6 @@ def _subfolders(folder: epath.Path) -> tuple[str, ...]:
     )
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
 def _is_folder(path: str) -> bool:
     return epath.Path(path).is_dir() if "://" in path else os.path.isdir(path)  # noqa: PTH112
 
@@ -253,13 +259,28 @@ def _leads_up(path: str, folder: str) -> bool:
 
 def _names(folder: str) -> list[str]:
     """Returns the names in a folder, sorted, without hidden ones and file managers' own."""
+    return list(_entries(folder))
+
+
+def _entries(folder: str, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, bool]:
+    """Returns whether each name that `_names` returns is an image's.
+
+    A folder is not an image, whatever its name. In a bucket, where asking takes a request for each
+    file, the suffix alone decides.
+    """
     if "://" in folder:
-        names = [path.name for path in epath.Path(folder).iterdir()]
+        found = {path.name: False for path in epath.Path(folder).iterdir()}
     else:
-        names = os.listdir(folder)  # noqa: PTH208 (Paths of a million files take ten times as long)
-    return sorted(
-        name for name in names if not name.startswith(".") and name.lower() not in _IGNORED
-    )
+        with os.scandir(folder) as entries:  # asks the disk again for links only
+            found = {
+                each.name: _is_folder(each.path) if each.is_symlink() else each.is_dir()
+                for each in entries
+            }
+    return {
+        name: name.lower().endswith(suffixes) and not found[name]
+        for name in sorted(found)
+        if not name.startswith(".") and name.lower() not in _IGNORED
+    }
 
 
 def _problem(path: str, max_pixels: int) -> str:

@@ -206,7 +206,7 @@ def _convert_file(source: Path, target: Path, expected: int) -> None:
     if found != expected:
         raise DataError(f"{source} contains {found:,} records; dataset_info.json says {expected:,}")
     if not same:
-        raise OSError(f"{part} differs from {source} after writing: is the disk sound?")
+        raise OSError(f"{part} differs from {source} after writing: check the disk for errors")
     part.replace(target)
 
 

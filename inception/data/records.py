@@ -208,7 +208,7 @@ def _label_of(info: Any, labeled: bool) -> tuple[str, tuple[str, ...]]:
         if isinstance(features.get("image"), tfds.features.Image):
             return "", ()
         raise DataError(
-            f"data set {info.full_name} needs an Image named 'image', and has {features}"
+            f"data set {info.full_name} needs an Image named 'image', but has {features}"
         )
     name = "label" if "label" in features else "real_label"
     image, label = features.get("image"), features.get(name)
@@ -217,6 +217,6 @@ def _label_of(info: Any, labeled: bool) -> tuple[str, tuple[str, ...]]:
     if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
         raise DataError(
             f"data set {info.full_name} is not for classification: it needs an Image named "
-            f"'image' and a ClassLabel named 'label' (or 'real_label'), and has {features}"
+            f"'image' and a ClassLabel named 'label' (or 'real_label'), but has {features}"
         )
     return name, tuple(label.names)

@@ -116,7 +116,9 @@ def _train_reader(
                 if on_bad_record != "skip":
                     raise
                 logging.warning("Skipped (%d since this start): %s", next(skipped), error)
-        raise BadImage(f"{attempts} records in a row cannot be decoded, up to example {example}")
+        raise BadImage(
+            f"{attempts} records in a row cannot be decoded; the last one is example {example}"
+        )
 
     def read(position: int, row: np.ndarray) -> dict[str, Any]:
         epoch, place = divmod(position, size)

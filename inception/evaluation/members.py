@@ -153,7 +153,7 @@ def _of_weights(config: ConfigDict, path: str, pretrained: Pretrained, source: S
 def classes_of(
     path: str, labels: Sequence[str], num_classes: int, source: Source
 ) -> np.ndarray | None:
-    """The network's class of each class of the data, by name if both have names.
+    """Maps each class of the data to the network's class, by name if both have names.
 
     ImageNet's classes are also found by their WordNet ids. Classes that the data does not have,
     such as the background, cannot be the answer. If names do not match and there are equally many

@@ -12,6 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from inception import command_line
+from inception.data.decode import critical_chunks
+from inception.data.folder import images_below
 from inception.data.paths import is_local, local_path
 from inception.distributed.sharding import make_mesh, replicated, split
 from inception.errors import UserError
@@ -29,8 +31,10 @@ __all__ = [
     "by_platform",
     "check_layout",
     "command_line",
+    "critical_chunks",
     "digest",
     "endpoints",
+    "images_below",
     "is_fids",
     "is_local",
     "load_network",

@@ -152,7 +152,7 @@ class Extractor:
         return Origin(settings.protocol.name, layer, settings.weights, settings.precision)
 
     def tree_flatten(self) -> tuple[tuple, Settings]:
-        """The weights, and the rest."""
+        """Splits the extractor into its weights and its static fields."""
         return (self.variables,), self.settings
 
     @classmethod

@@ -46,7 +46,7 @@ class Summary:
       features: Features [n, d] by layer, where they were kept.
       formats: Formats of the image files, such as "JPEG"; "" for arrays.
       sizes: Heights and widths of the images.
-      deep: Number of images with 16 bits of gray, which were clipped.
+      deep: Number of images of 16-bit gray, 32-bit integers or floats, which were clipped.
     """
 
     path: str

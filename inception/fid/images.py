@@ -2,7 +2,8 @@
 
 Files and folders may be in a bucket (gs://...). Images are decoded by Pillow as in every tool,
 `Image.open(file).convert("RGB")`: gray becomes three channels, alpha is dropped, a palette is
-looked up, 16-bit gray is clipped at 255 and the EXIF orientation is ignored.
+looked up, values of more than 8 bits are clipped to [0, 255] and the EXIF orientation is ignored.
+A PNG's ancillary chunks (texts, color profiles, their checksums) change no pixel and are ignored.
 """
 
 import io
@@ -32,7 +33,7 @@ class Picture(NamedTuple):
     Attributes:
       pixels: uint8 [height, width, 3].
       format: Pillow's name of the file format; "" if it was not a file.
-      is_deep: Whether it had more than 8 bits of gray; Pillow clips values above 255.
+      is_deep: Whether it was 16-bit gray, 32-bit integers or floats; Pillow clips to [0, 255].
     """
 
     pixels: np.ndarray
@@ -108,7 +109,7 @@ def decode(data: bytes) -> Picture:
       ValueError: If the file is not an image, or is incomplete.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(bridge.critical_chunks(data))) as image:
             is_deep = image.mode[0] in "IF"
             return Picture(np.asarray(image.convert("RGB")), image.format or "", is_deep)
     except Exception as error:  # Pillow's readers raise a dozen kinds, SyntaxError among them
@@ -117,21 +118,12 @@ def decode(data: bytes) -> Picture:
 
 
 def _of_folder(path: str, folder: epath.Path, recursive: bool) -> Images:
-    files = sorted(map(os.fspath, _files_below(folder, recursive)))
-    if not files and not recursive and next(_files_below(folder, True), None):
+    search = partial(bridge.images_below, os.fspath(folder), suffixes=SUFFIXES)
+    files = sorted(search(recursive=recursive))
+    if not files and not recursive and any(search()):
         raise UserError(f"{path} has images in its subfolders only: add --recursive")
     items = [(file, partial(_read_file, file)) for file in files]
     return Images(path, len(files), items, _watch(files))
-
-
-def _files_below(folder: epath.Path, recursive: bool) -> Iterator[epath.Path]:
-    for place in folder.iterdir():
-        if place.name.startswith("."):
-            continue
-        if place.suffix.lower() in SUFFIXES:
-            yield place
-        elif recursive and place.is_dir():
-            yield from _files_below(place, recursive)
 
 
 def _read_file(file: str) -> Picture:

@@ -64,7 +64,7 @@ def check_names(metrics: Sequence[str]) -> None:
 def check_counts(
     real: int, fake: int, metrics: Sequence[str], *, subset_size: int, k: int, splits: int
 ) -> None:
-    """Refuses sets that are too small for a metric, before they are measured.
+    """Raises an error for sets that are too small for a metric.
 
     Args:
       real: Number of reference images.
@@ -179,12 +179,12 @@ def check_features(summary: Summary, layer: str) -> None:
     if layer not in summary.features:
         raise UserError(
             f"{summary.path} has no features of layer {layer}, which all metrics but FID and sFID "
-            "need: give its images, or statistics written with --features"
+            "need: pass its images, or statistics written with --features"
         )
 
 
 def cautions(side: Summary) -> list[str]:
-    """Warnings about one set, a sentence each."""
+    """Warnings about one set, one sentence each."""
     found = []
     if 0 < side.count < RANK:
         found.append(
@@ -195,8 +195,8 @@ def cautions(side: Summary) -> list[str]:
         found.append(f"{side.path} has images of {len(side.sizes):,} different sizes")
     if side.deep:
         found.append(
-            f"{side.path} has {side.deep:,} images of 16-bit gray, clipped at 255 as in "
-            "every tool: convert them to 8 bits"
+            f"{side.path} has {side.deep:,} images of 16-bit gray, 32-bit integers or floats, "
+            "clipped to [0, 255] as in every tool: convert them to 8 bits"
         )
     if not side.origin.weights:
         found.append(f"{side.path} does not say which weights it was made with")

@@ -91,8 +91,8 @@ def verify(
             expected = theirs[f"{side} {layer}"]
             if len(expected) != len(ours[layer]):
                 raise UserError(
-                    f"{path}: {tool} reads {len(expected)} images and we {len(ours[layer])}; it "
-                    "takes suffixes in lower case only"
+                    f"{path}: {tool} reads {len(expected)} images but we read "
+                    f"{len(ours[layer])}; it takes suffixes in lower case only"
                 )
             largest = float(np.abs(ours[layer] - expected).max() / np.abs(expected).max())
             differences[layer] = max(differences[layer], largest)

@@ -121,6 +121,7 @@ def _backward(epsilon, relu, pool, residuals, gradients):
     dy, _ = parts(maxima, dy, *statistics)
     if pool:
         (dy,) = to_maxima(dy.astype(x.dtype))
+        dy = at_least_float32(dy)
     count = x[0, ..., 0].size
     slope = inv_std * total_of_products / count
     through_statistics = affine(x, slope, total / count - mean * slope, False)

@@ -96,7 +96,8 @@ def _maps(
 
         with nn.intercept_methods(change):
             logits, endpoints = model.apply(variables, inputs, train=False)
-        rows = jnp.where(classes < 0, logits.argmax(axis=-1), classes)
+        best = jax.lax.argmax(logits, logits.ndim - 1, classes.dtype)
+        rows = jnp.where(classes < 0, best, classes)
         chosen = jnp.take_along_axis(logits, rows[:, None], axis=-1)
         return chosen.sum(), {stage: endpoints[stage] for stage in stages}
 

@@ -177,7 +177,8 @@ def _gradients(
         )
         weight = recipe.config.aux_loss_weight
         loss, parts = losses.heads_loss(logits, endpoints, targets, weight)
-        hits = (logits.argmax(axis=-1) == labels) & has_answer(logits)
+        answers = jax.lax.argmax(logits, logits.ndim - 1, labels.dtype)
+        hits = (answers == labels) & has_answer(logits)
         return loss, (updates["batch_stats"], {"loss": loss, **parts, "top1": hits.mean()})
 
     grads, (new_statistics, metrics) = jax.grad(loss_function, has_aux=True)(params)

@@ -217,7 +217,7 @@ def _network(
 
 
 def _is_linear(name: str, shapes: Shapes, inputs: int = 0) -> bool:
-    """Whether a tensor is the weight of a linear layer, of so many inputs if given."""
+    """Whether a tensor is the weight of a linear layer, with `inputs` inputs, if given."""
     shape = shapes[name]
     named = re.search(r"(^|[./])weight$", name) and not _LOSS & _words(name)
     return bool(named) and len(shape) == 2 and inputs in (0, shape[1])

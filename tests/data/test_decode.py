@@ -194,6 +194,14 @@ def test_values_whose_range_nobody_stated_are_errors(values, said):
         decode(encode(Image.fromarray(values), "TIFF"))
 
 
+def test_unsigned_32_bit_tiff_has_no_negative_values():
+    signed = struct.pack("<HHIHH", 339, 3, 1, 2, 0)  # Pillow writes no unsigned ones
+    data = encode(Image.fromarray(np.full((9, 9), 4_000_000_000, np.uint32).view(np.int32)), "TIFF")
+    assert data.count(signed) == 1
+    with pytest.raises(BadImage, match=r"integers from 4e\+09 to 4e\+09"):
+        decode(data.replace(signed, signed[:8] + struct.pack("<HH", 1, 0)))
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr"])
 def test_tiff_of_every_mode_is_its_rgb(photograph, mode):
     image = Image.fromarray(photograph).convert(mode)

@@ -96,6 +96,23 @@ def test_images_one_folder_deeper(tmp_path):
         assert "Remove" not in str(raised.value)
 
 
+def test_a_folder_that_is_called_like_an_image_is_a_folder(root, tmp_path_factory):
+    write(root / "val/zebra/holiday.png/1.jpg", encoded(".jpg"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    write(elsewhere / "2.jpg", encoded(".jpg"))
+    (root / "val/zebra/link.png").symlink_to(elsewhere)
+    (root / "val/zebra/loop.png").symlink_to("loop.png")
+    found = [os.path.relpath(path, root / "val/zebra") for path in images_below(str(root / "val"))]
+    expected = ["e.jpeg", "holiday.png/1.jpg", "link.png/2.jpg", "loop.png"]
+    assert found == expected
+    with pytest.raises(DataError, match=r"2 folders of images inside .*holiday\.png/1\.jpg"):
+        FolderSource(root, "val")
+    (root / "train/ant/x.png").mkdir()
+    with pytest.raises(DataError, match=r"not images, e\.g\. \['ant/x\.png'\]"):
+        FolderSource(root, "train")
+    assert len(FolderSource(root, "train", on_bad_record="skip")) == 4
+
+
 def test_inner_folders_without_images_are_other_files(root):
     write(root / "train/bee/notes/x.txt", b"hello")
     with pytest.raises(DataError, match=r"not images, e\.g\. \['bee/notes'\]"):
@@ -110,8 +127,8 @@ def test_validation_images_with_a_list_of_their_classes(root):
     with pytest.raises(DataError) as raised:
         FolderSource(root, "validation")
     assert "lacks, e.g. ['images']" in str(raised.value)
-    assert "val/<class>/, as" in str(raised.value)
-    assert "val_annotations.txt may say" in str(raised.value)
+    assert "val/<class>/; " in str(raised.value)
+    assert "val_annotations.txt may list the class of each image" in str(raised.value)
 
 
 def test_a_data_dir_too_high_or_too_deep(root):

@@ -12,6 +12,7 @@ from PIL import Image
 from inception.data.decode import decode as training_decode
 from inception.fid.bridge import UserError
 from inception.fid.images import decode, open_images
+from tests.data.test_decode import METADATA
 from tests.fid.networks import pictures
 
 
@@ -86,6 +87,42 @@ def test_a_folder_is_sorted_and_read_with_or_without_what_is_below(folder):
     deep = open_images(str(folder), recursive=True)
     assert deep.count == 4
     assert _read(deep)[str(folder / "below" / "d.bmp")].shape == (20, 8, 3)
+
+
+def test_links_that_lead_upwards_and_folders_called_like_images(folder):
+    (folder / "below" / "up").symlink_to("..")
+    (folder / "again").symlink_to("below")
+    (folder / "holiday.png").mkdir()
+    Image.fromarray(pictures(1, 8, 8, 5)[0]).save(folder / "holiday.png" / "e.png")
+    assert open_images(str(folder)).count == 3
+    deep = open_images(str(folder), recursive=True)
+    assert deep.count == 5
+    assert len({Path(name).resolve() for name in _read(deep)}) == 5
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_what_accompanies_a_pngs_pixels_is_not_looked_at(name):
+    png = _file(Image.fromarray(pictures(1, 9, 12)[0]))
+    picture = decode(png[:33] + METADATA[name] + png[33:])
+    np.testing.assert_array_equal(picture.pixels, pictures(1, 9, 12)[0])
+    with pytest.raises(ValueError, match="not a whole image"):
+        decode(png[:29] + bytes(4) + png[33:])  # the checksum of the image's size
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+def test_transparency_and_profiles_change_no_pixel(mode):
+    image = Image.fromarray(pictures(1, 9, 12)[0]).convert(mode)
+    transparency = (3, 4, 5) if mode == "RGB" else 3
+    data = _file(image, gamma=0.5, icc_profile=b"profile", transparency=transparency)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(decode(data).pixels, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_what_pillow_clips_is_deep(dtype):
+    picture = decode(_file(Image.fromarray(np.full((8, 8), 300, dtype)), "TIFF"))
+    assert picture.is_deep
+    assert np.unique(picture.pixels).tolist() == [255]
 
 
 def test_a_zip_is_read_as_the_folder_is(folder, tmp_path):

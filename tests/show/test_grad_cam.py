@@ -1,12 +1,14 @@
 """Grad-CAM: what it is at the last stage, and that it is the gradient elsewhere."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from inception import Inception
 from inception.data.augment import scale_pixels
-from inception.show.grad_cam import grad_cam, overlay
+from inception.show.grad_cam import _maps, grad_cam, overlay
 from tests.fid.networks import loaded
 
 SIZE = 107  # a last grid of 2x2
@@ -48,6 +50,16 @@ def test_every_stage_has_a_map_of_its_own_grid(small):
         assert maps.min() >= 0
         assert maps.max(axis=(1, 2)) == pytest.approx(1)
         assert np.ptp(maps) > 0.1
+
+
+def test_no_type_is_promoted_also_with_jax_enable_x64(small):
+    model, variables, images, *_ = small
+    classes = jax.ShapeDtypeStruct((2,), np.int32)
+    maps = partial(_maps, model=model.clone(fuse=False), stages=("Mixed_7c",))
+    for is_wide in (False, True):
+        with jax.enable_x64(is_wide), jax.numpy_dtype_promotion("strict"):
+            found = jax.eval_shape(maps, variables, scale_pixels(images), classes)
+        assert found["Mixed_7c"].dtype == np.float32
 
 
 def test_an_unknown_stage_is_named(small):

@@ -154,6 +154,7 @@ def test_a_gpu_does_not_wait_for_the_host_to_see_whether_a_step_is_finite(progra
         (False, ("augmentation=inception_fast", "warmup_epochs=1", "schedule=staircase")),
         (True, ("dtype=bfloat16", "model.batch_norm_scale=true", "input_mean=0.4,0.5,0.5")),
         (False, ("optimizer=momentum", "body_learning_rate_factor=0.1", "model.aux_head=dropout")),
+        (True, ("dtype=bfloat16",)),
     ],
 )
 def test_no_type_or_rank_is_promoted_by_the_way(tiny, packed, overrides):
@@ -161,6 +162,14 @@ def test_no_type_or_rank_is_promoted_by_the_way(tiny, packed, overrides):
     config, mesh = tiny(*overrides), sharding.make_mesh()
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         types = _types(config, mesh, packed)
+    assert types == ({"float32", "int32", "uint32"}, {"float32", "bool"})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_type_is_promoted_with_jax_enable_x64_either(tiny, dtype):
+    config = tiny(f"dtype={dtype}", "augmentation=inception", "mixup_alpha=0.2")
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        types = _types(config, sharding.make_mesh(), packed=False)
     assert types == ({"float32", "int32", "uint32"}, {"float32", "bool"})
 
 
