@@ -135,7 +135,7 @@ def test_only_runs_are_published(tmp_path):
         Preprocessing(method="resize_crop", crop_fraction=299 / 342, interpolation="bicubic"),
         Preprocessing(107, method="resize_crop", crop_fraction=107 / 123, mean=(0.1, 0.2, 0.3)),
         *(Preprocessing(method=method, crop_fraction=299 / 342) for method in METHODS[:-1]),
-        *(Preprocessing(size, method="resize", crop_fraction=1.0) for size in range(75, 400)),
+        *(Preprocessing(size, method="resize", crop_fraction=1.0) for size in (107, 299)),
     ],
 )
 def test_timms_description_is_read_back_as_ours(tmp_path, scaling):
