@@ -197,18 +197,10 @@ def _dictionary(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return {key: value for key, value in pairs if isinstance(key, str)}
 
 
-def _tensor(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    grad: Any = None,
-    hooks: Any = None,
-    *m: Any,
-) -> Tensor | Inert:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor | Inert:
     """A view of a typed storage: torch._utils._rebuild_tensor and _rebuild_tensor_v2."""
-    dtype = getattr(storage, "dtype", None)
-    return _tensor_v3(storage, offset, shape, strides, grad, hooks, dtype, *m)
+    dtype, metadata = getattr(storage, "dtype", None), rest[2:]  # after grad and hooks
+    return _tensor_v3(storage, offset, shape, strides, None, None, dtype, *metadata)
 
 
 def _tensor_v3(
