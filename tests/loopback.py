@@ -115,6 +115,21 @@ def whole(
     return answer
 
 
+def chunked(body: bytes = BODY) -> Answer:
+    """A file whose length is not announced."""
+
+    def answer(request: Handler, before: int) -> None:
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        for start in range(0, len(body), CUT):
+            piece = body[start : start + CUT]
+            request.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        request.wfile.write(b"0\r\n\r\n")
+
+    return answer
+
+
 def status(code: int, times: int = 10**9, then: Answer | None = None, **headers: str) -> Answer:
     """An answer without a body, `times` times, and then another."""
 

@@ -14,6 +14,8 @@ from inception.weights.files import Tensors, WeightsError
 
 ACTIVATIONS = ("softmax", "sigmoid")
 ASSUMED, GIVEN = "assumed", "given"
+# Numbers of outputs that are not exclusive: yes against no, and the labels of Open Images (2016).
+_SIGMOIDS = (1, 6012)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def settle(
 def settle_activation(given: str, described: Description, num_classes: int) -> tuple[str, str]:
     """The activation after the logits, and its origin as in `settle`.
 
-    A single class defaults to a sigmoid: its logit is that of yes against no.
+    A single class defaults to a sigmoid: its logit is that of yes against no. So do the 6012 of
+    slim's Open Images checkpoint (2016), whose images have several labels.
 
     Raises:
       WeightsError: If `given` is neither "" nor one of `ACTIVATIONS`.
@@ -90,7 +93,7 @@ def settle_activation(given: str, described: Description, num_classes: int) -> t
     for value, where in ((given, GIVEN), (described.activation, described.where)):
         if value:
             return value, where
-    return ("sigmoid" if num_classes == 1 else "softmax"), ASSUMED
+    return ("sigmoid" if num_classes in _SIGMOIDS else "softmax"), ASSUMED
 
 
 def square(path: str | Path, where: str, sides: Iterable[Any]) -> int:

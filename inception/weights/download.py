@@ -128,18 +128,19 @@ def _receive(part: Path, url: str, file: File) -> None:
         if answer.status_code == 416:
             _forget(part)
             raise TryAgain(f"has nothing after {have:,} bytes")
-        start, end = _extent(answer, have, file.size)
-        _check_room(part, end - start)
+        start, end = _extent(answer, have, file)
+        _check_room(part, max(end - start, 0))
         _remember(part, url, answer.headers)
         with part.open("ab" if start else "wb") as stream, _progress(file, start, end) as bar:
             for piece in pieces(answer):
                 stream.write(piece)
                 bar.update(len(piece))
-                if stream.tell() > end:
+                if stream.tell() > (end or MAX_BYTES):
                     break
-    if (size := _size(part)) > end:
+    if (size := _size(part)) > (end or MAX_BYTES):
         _forget(part)
-        raise GiveUp(f"sends more than the {end:,} bytes that it announces")
+        limit = f"the {end:,} bytes that it announces" if end else f"{MAX_BYTES:,} bytes"
+        raise GiveUp(f"sends more than {limit}")
     if size < end:
         raise TryAgain(f"the connection was cut after {size:,} of {end:,} bytes")
     if not file.sha256:
@@ -155,20 +156,28 @@ def _kept(part: Path, url: str, file: File) -> int:
     return 0
 
 
-def _extent(answer: Any, have: int, expected: int) -> tuple[int, int]:
-    """The positions in the file where the answer begins and ends, checked before it is written."""
+def _extent(answer: Any, have: int, file: File) -> tuple[int, int]:
+    """The positions in the file where the answer begins and ends, checked before it is written.
+
+    The end is 0 where neither the server nor we know it, and a digest will tell.
+    """
     length, kind = (answer.headers.get(name, "") for name in ("Content-Length", "Content-Type"))
     start = have if answer.status_code == 206 else 0
     if answer.status_code == 206:
         got = answer.headers.get("Content-Range", "")
         if not got.startswith(f"bytes {have}-"):
             raise GiveUp(f"sends {got or 'nothing known'} when asked for bytes {have}-")
-    end = start + int(length) if length.isdecimal() else expected
+    end = start + int(length) if length.isdecimal() else file.size
+    expected = file.size
     page = "a page of the network's, which may want a login or a proxy"
     if expected and end != expected:
         raise GiveUp(f"announces {end:,} bytes ({kind}), not {expected:,}: another file, or {page}")
     if not expected and kind.startswith("text/html"):
-        raise GiveUp(f"sends {end:,} bytes of {kind}: {page}")
+        raise GiveUp(f"sends {kind}: {page}")
+    if not length and not expected:
+        if not (file.sha256 or file.md5 or file.git):
+            raise GiveUp("does not say how long the file is, and no digest of it is known")
+        return start, 0
     if not 0 < end <= MAX_BYTES:
         raise GiveUp(f"announces {end:,} bytes: no file of weights, or more than {MAX_BYTES:,}")
     return start, end
@@ -228,7 +237,7 @@ def _validator(part: Path, url: str) -> str:
 def _progress(file: File, start: int, end: int) -> tqdm:
     """A bar, on a terminal or in a notebook."""
     return tqdm(
-        total=end,
+        total=end or None,
         initial=start,
         desc=file.path.name,
         unit="B",
@@ -257,5 +266,6 @@ def _failure(file: File, reason: str, by_hand: str, trouble: list[str] | None = 
 def _unwritable(file: File, error: OSError, by_hand: str) -> Exception:
     return DownloadError(
         f"{_described(file)} cannot be kept in {file.path.parent}: {error.strerror or error}. Make "
-        f"room there, or set {cache.VARIABLE} to another folder{by_hand}"
+        f"room there, or set {cache.VARIABLE} to another folder{by_hand}; its address is "
+        f"{file.urls[0]}"
     )

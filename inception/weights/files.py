@@ -156,6 +156,8 @@ def _reporting_damage(path: str | Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except pth.Refused as error:
+        raise WeightsError(f"{path} {error}") from error
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
@@ -201,10 +203,7 @@ def _open_safetensors(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
 
 
 def _open_pytorch(path: Path, stack: ExitStack) -> tuple[Shapes, Read]:
-    try:
-        return pth.open_pth(path)
-    except pth.Refused as error:
-        raise WeightsError(f"{path} {error}") from error
+    return pth.open_pth(path)
 
 
 _KERAS_MEMBER = "model.weights.h5"

@@ -7,10 +7,12 @@ hub/USER--REPO/REVISION.json   the commit that this revision was, and the digest
 hub/USER--REPO/COMMIT/FILE     the files
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +66,14 @@ def ask(published: Published) -> Snapshot:
     """The snapshot of a repository that the hub states now, which is kept.
 
     Raises:
-      DownloadError: If it does not answer.
+      DownloadError: If it does not answer, or answers with another commit than the pinned one.
       WeightsError: If the repository has no weights.
     """
     repository, revision = published.repository, published.revision
     url = f"{transport.endpoint()}/api/models/{repository}/revision/{quote(revision, safe='')}"
     try:
         if variable := transport.offline():
-            raise transport.GiveUp(f"is not asked, for {variable} is set")
+            raise transport.GiveUp(f"is not contacted because {variable} is set")
         stated = transport.read_json(f"{url}?blobs=true")
         files = {file["rfilename"]: _digests(file) for file in stated["siblings"]}
         snapshot = _snapshot(published, stated["sha"], files)
@@ -80,7 +82,7 @@ def ask(published: Published) -> Snapshot:
             raise
         reason = error if isinstance(error, transport.GiveUp) else "sends no list of files"
         raise DownloadError(
-            f"{published.name} is not on this machine, and {url} {reason}. "
+            f"{_described(published)} is not on this machine, and {url} {reason}. "
             f"To get it by hand, {by_hand(published)}"
         ) from error
     _keep(
@@ -115,7 +117,7 @@ def download(published: Published, snapshot: Snapshot) -> Path:
             continue
         blob = theirs and theirs / "blobs" / (file.sha256 or file.git)
         if not (blob and cache.find(dataclasses.replace(file, path=blob)) and _link(file, blob)):
-            fetch(file, f". Or {by_hand(published)}")
+            fetch(file, f", or {by_hand(published)}")
     return _folder(published) / snapshot.commit
 
 
@@ -128,6 +130,13 @@ def _link(file: File, blob: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _described(published: Published) -> str:
+    """The name, with the file and its digest as far as they are known without the hub."""
+    digest = published.sha256 and f"sha256 {published.sha256}"
+    known = ", ".join(filter(None, (published.file, digest)))
+    return f"{published.name} ({known})" if known else published.name
 
 
 def by_hand(published: Published) -> str:
@@ -159,15 +168,17 @@ def _record(published: Published) -> Path:
 
 def _keep(published: Published, commit: str, files: Mapping[str, Any]) -> None:
     record = _record(published)
-    scratch = record.with_suffix(".part")
+    scratch = record.with_name(f"{record.name}.{uuid.uuid4().hex}.part")  # others may write it too
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(json.dumps({"commit": commit, "files": files}, indent=2) + "\n")
         scratch.replace(record)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
         raise DownloadError(
-            f"{published.name} cannot be kept in {record.parent}: {error.strerror}. Make room "
-            f"there, or set {cache.VARIABLE} to another folder"
+            f"{_described(published)} cannot be kept in {record.parent}: {error.strerror}. Make "
+            f"room there, set {cache.VARIABLE} to another folder, or {by_hand(published)}"
         ) from error
 
 
@@ -177,11 +188,18 @@ def _snapshot(
     """The files that are needed, each with a digest.
 
     Raises:
-      WeightsError: If there are no weights, or their digest is not the published one.
+      WeightsError: If there are no weights, their digest is not the published one, or the commit
+        is not the one that the revision pins.
       ValueError: If a commit or digest is malformed.
     """
     if not _SHA1.fullmatch(commit):
         raise ValueError(commit)
+    pinned = published.revision.lower()
+    if _SHA1.fullmatch(pinned) and commit != pinned:
+        raise DownloadError(
+            f"{_described(published)} is pinned to commit {pinned}, but {transport.endpoint()} "
+            f"answers with commit {commit}. Check HF_ENDPOINT, or {by_hand(published)}"
+        )
     weights = _choose(published, stated)
     descriptions = (DESCRIPTION_FILE,) if weights == WEIGHTS_FILE else _DESCRIPTIONS
     names = [weights, *(name for name in descriptions if name in stated)]

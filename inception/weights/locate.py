@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from inception.data.paths import local_path
 from inception.weights import cache, converted, hub, pretrained, registry, transport
 from inception.weights.download import fetch
-from inception.weights.files import MAX_BYTES, WeightsError
+from inception.weights.files import MAX_BYTES, WeightsError, files_of
 from inception.weights.importing import import_weights
 from inception.weights.pretrained import Pretrained
 from inception.weights.registry import Published
@@ -75,14 +75,25 @@ def file_of(path: str, source: str = "auto") -> Iterator[tuple[str | Path, str]]
 
     Raises:
       UserError: For a path in a bucket.
-      WeightsError: If it cannot be downloaded.
+      WeightsError: If it cannot be downloaded, or is a misspelled name; lists similar names.
     """
     published = named(path)
     if not published:
-        yield local_path(path), source
+        yield _not_a_name(path), source
         return
     with opened(published) as file:
         yield file, published.source if source == "auto" else source
+
+
+def _not_a_name(path: str) -> Path:
+    """The path, unless it does not exist and looks like a misspelled name."""
+    file = local_path(path)
+    if not file.exists() and (near := registry.nearest(path)):
+        try:
+            files_of(file)  # it may be the prefix of a checkpoint
+        except WeightsError as error:
+            raise WeightsError(f"{error}, or a name such as {', '.join(near)}") from error
+    return file
 
 
 @contextlib.contextmanager

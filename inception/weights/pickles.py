@@ -48,13 +48,17 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A strided view of a storage; offset and strides count elements of its own type."""
+    """A strided view of a storage; offset and strides count elements of its own type.
+
+    `unsupported` says why it cannot be read, continuing a sentence after its name; "" if it can.
+    """
 
     storage: Storage
     dtype: np.dtype
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    unsupported: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,21 +197,36 @@ def _dictionary(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return {key: value for key, value in pairs if isinstance(key, str)}
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor | Inert:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor | Inert:
     """A view of a typed storage: torch._utils._rebuild_tensor and _rebuild_tensor_v2."""
-    return _tensor_v3(storage, offset, shape, strides, None, None, getattr(storage, "dtype", None))
+    dtype, metadata = getattr(storage, "dtype", None), rest[2:]  # after grad and hooks
+    return _tensor_v3(storage, offset, shape, strides, None, None, dtype, *metadata)
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *_: Any
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    grad: Any,
+    hooks: Any,
+    dtype: Any,
+    metadata: Any = None,
+    *_: Any,
 ) -> Tensor | Inert:
     """A view of a storage in elements of another type: torch._utils._rebuild_tensor_v3.
 
     Raises:
       ValueError: If it exceeds the storage, or repeats its elements too often.
     """
+    unsupported = ""
+    if isinstance(storage, Storage) and isinstance(dtype, Inert):
+        unsupported = f"is {dtype.name}, which is not supported"
+        dtype = storage.dtype  # bytes
     if not isinstance(storage, Storage) or not isinstance(dtype, np.dtype):
         return Inert("torch.Tensor")
+    if isinstance(metadata, dict) and (bits := [b for b in ("conj", "neg") if metadata.get(b)]):
+        unsupported = f"is stored with the {bits[0]} bit, which is not applied"
     good = isinstance(shape, tuple) and isinstance(strides, tuple)
     good = good and len(shape) == len(strides) <= _MAX_DIMENSIONS
     if not (good and _are_counts((offset, *shape, *strides))):
@@ -219,7 +238,7 @@ def _tensor_v3(
         raise ValueError(f"a tensor of shape {shape} exceeds its storage")
     if size > max(storage.nbytes // dtype.itemsize, MAX_REPEATED):
         raise ValueError(f"a tensor of shape {shape} repeats {storage.elements} elements")
-    return Tensor(storage, dtype, offset, shape, strides)
+    return Tensor(storage, dtype, offset, shape, strides, unsupported)
 
 
 def _parameter(data: Any, *_: Any) -> Any:

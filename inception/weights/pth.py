@@ -21,6 +21,7 @@ from inception.weights.pickles import Inert, Refused, Storage, Tensor, unpickle
 MAX_ENTRIES, MAX_DEPTH, MAX_NAME = 200_000, 8, 1000
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # of a stream
 _BIG_ENDIAN = "was written on a big-endian machine. Save it again on a little-endian one"
+_SAVE_PLAIN = "Save it as float32, with tensor.resolve_conj().resolve_neg().float()"
 _SAVE_STATE_DICT = "Save its state dict: torch.save(model.state_dict(), FILE)"
 
 
@@ -42,6 +43,8 @@ def open_pth(path: Path) -> tuple[dict[str, tuple[int, ...]], Callable[[str], np
 
     def read(name: str) -> np.ndarray:
         tensor = tensors[name]
+        if tensor.unsupported:
+            raise Refused(f"has a tensor {name} that {tensor.unsupported}. {_SAVE_PLAIN}")
         if 0 in tensor.shape:
             return np.zeros(tensor.shape, tensor.dtype)
         start = place(tensor.storage)

@@ -97,7 +97,9 @@ def publish(
     pretrained = dataclasses.replace(pretrained, source=f"{run.name}/checkpoints/{run.step}")
     if output.exists() and (output.is_file() or any(output.iterdir())):
         if not _is_published(output, pretrained):
-            raise WeightsError(f"{output} holds something else and is kept. Name another folder")
+            raise WeightsError(
+                f"{output} contains other files and was not overwritten. Name another folder"
+            )
         return [f"{output} has these weights already and is kept as it is"]
     scratch = output.with_name(f".{output.name}-{os.getpid()}")
     try:

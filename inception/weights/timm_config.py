@@ -78,7 +78,6 @@ def describe(path: str | Path, shapes: Shapes, given: Mapping[str, Any]) -> Desc
         "mean": ("mean", lambda mean: tuple(map(float, mean))),
         "std": ("std", lambda std: tuple(map(float, std))),
         "interpolation": ("interpolation", lambda name: _interpolation(path, name)),
-        "method": ("crop_mode", lambda mode: _method(path, mode)),
     }
     fields: dict[str, Any] = {}
     try:
@@ -89,6 +88,9 @@ def describe(path: str | Path, shapes: Shapes, given: Mapping[str, Any]) -> Desc
             size = given.get("image_size", fields.get("image_size", 299))
             # timm rounds down the side that it resizes to.
             fields["crop_fraction"] = size / int(size / float(stated["crop_pct"]))
+        if stated.get("crop_mode") is not None and "method" not in given:
+            fraction = {**fields, **given}.get("crop_fraction", 0.0)
+            fields["method"] = _method(path, stated["crop_mode"], fraction)
     except (TypeError, ValueError, ArithmeticError) as error:
         if isinstance(error, WeightsError):
             raise
@@ -131,11 +133,18 @@ def _interpolation(path: str | Path, name: Any) -> str:
     return name
 
 
-def _method(path: str | Path, mode: Any) -> str:
+def _method(path: str | Path, mode: Any, crop_fraction: float) -> str:
+    """Our name of a crop mode; timm_folder.py is the inverse.
+
+    "squash" resizes both sides to a square and crops its center, which is what "inception" does in
+    the other order, and "resize" if nothing is cropped.
+    """
+    if mode == "squash":
+        return "inception" if crop_fraction < 1 else "resize"
     if mode != "center":
         raise WeightsError(
-            f"{path}: config.json states crop_mode={mode!r}, and only 'center' exists here. Pass "
-            "--method=resize_crop or another"
+            f"{path}: config.json states crop_mode={mode!r}, and only 'center' and 'squash' exist "
+            "here. Pass --method=resize_crop or another"
         )
     return "resize_crop"
 

@@ -142,7 +142,7 @@ def _follow(url: str, headers: dict[str, str]) -> Any:
         answer.close()
         target = urljoin(url, answer.headers["Location"])
         if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-            raise GiveUp(f"leads to {target}, which is not encrypted")
+            raise GiveUp(f"redirects to {target}, which is not HTTPS")
         url = target
     raise GiveUp(f"leads to more than {MAX_REDIRECTS} other addresses")
 
@@ -175,4 +175,4 @@ def _explained() -> Iterator[None]:
     except (exceptions.ConnectionError, exceptions.ChunkedEncodingError) as error:
         raise TryAgain("cannot be reached: is there a network?") from error
     except (OSError, ValueError) as error:  # of the address, the proxy's, or the certificates' file
-        raise GiveUp(f"cannot be asked: {error}") from error
+        raise GiveUp(f"request failed: {error}") from error

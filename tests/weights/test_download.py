@@ -15,7 +15,7 @@ import pytest
 from inception.weights import cache, transport
 from inception.weights.cache import File
 from inception.weights.download import DownloadError, fetch
-from tests.loopback import BODY, CUT, KEPT, SHA256, page, send, status, whole
+from tests.loopback import BODY, CUT, KEPT, SHA256, chunked, page, send, status, whole
 
 OTHER = bytes(len(BODY))
 
@@ -143,6 +143,21 @@ def test_without_a_digest_what_arrived_is_kept_in_mind_and_a_page_refused(web, w
     assert cache.recorded(file.path) == SHA256
 
 
+def test_without_a_length_the_digest_decides(web, wanted, monkeypatch):
+    web.routes |= {"/w.bin": chunked(), "/other": chunked(OTHER)}
+    with pytest.raises(DownloadError, match="sends another file"):
+        fetch(wanted("/other", size=0))
+    with pytest.raises(DownloadError, match="does not say how long the file is"):
+        fetch(wanted("/w.bin", size=0, sha256=""))
+    file = wanted("/w.bin", size=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("inception.weights.download.MAX_BYTES", CUT)
+        with pytest.raises(DownloadError, match="sends more than 700,000 bytes"):
+            fetch(file)
+    assert _left(file) == []
+    assert fetch(file).read_bytes() == BODY
+
+
 def test_googles_own_digest_of_what_it_sends_is_checked(web, wanted):
     right = base64.b64encode(hashlib.md5(BODY).digest()).decode()
     wrong = base64.b64encode(hashlib.md5(OTHER).digest()).decode()
@@ -209,7 +224,8 @@ def test_a_cache_that_cannot_be_written_is_named(web, tmp_path, place):
     path = tmp_path / place / "weights" / "w.bin"
     with pytest.raises(DownloadError) as raised:
         fetch(File(path, (web.url("/w.bin"),), len(BODY), SHA256))
-    assert "INCEPTION_CACHE" in str(raised.value)
+    for part in ("INCEPTION_CACHE", "w.bin", SHA256, web.url("/w.bin")):
+        assert part in str(raised.value)
     assert str(path.parent) in str(raised.value)
     assert not web.requests
 

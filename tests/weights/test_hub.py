@@ -1,11 +1,16 @@
 """Repositories on a hub of our own: commits, digests, Hugging Face's cache, and what goes wrong."""
 
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import numpy as np
 import pytest
 
 from inception import Inception, Preprocessing
 from inception.weights import Pretrained, WeightsError, hub, load_any, locate, registry, save
+from inception.weights.download import DownloadError
 from tests.loopback import repository, send, sibling, status, whole
 
 COMMIT, NEXT = "a" * 40, "b" * 40
@@ -65,6 +70,53 @@ def test_one_flipped_bit_of_either_kind_of_file_is_refused(web, serve):
         with pytest.raises(WeightsError, match="another file") as raised:
             locate.locate(_found())
         assert f"{web.url()}me/mine/tree/main" in str(raised.value)
+
+
+def test_many_may_ask_for_a_repository_at_once(serve):
+    """Each writes the hub's answer, which once had one scratch file for all."""
+    serve()
+    start = threading.Barrier(8)
+
+    def locate_at_once(_):
+        start.wait(60)
+        return locate.locate(_found())
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            (path,) = set(pool.map(locate_at_once, range(8)))
+        names = sorted(each.name for each in path.parent.parent.iterdir())
+        assert names == [COMMIT, "main.json"]
+        shutil.rmtree(path.parent.parent)
+
+
+@pytest.mark.parametrize("pinned", [NEXT, NEXT.upper()])
+def test_another_commit_than_the_pinned_one_is_refused(serve, tmp_path, pinned):
+    serve(revision=pinned)
+    with pytest.raises(DownloadError, match=f"pinned to commit {NEXT}.*{COMMIT}"):
+        locate.locate(_found(f"hf-hub:me/mine@{pinned}"))
+    assert not (tmp_path / "cache").exists()
+    serve(commit=NEXT, revision=pinned)
+    assert locate.locate(_found(f"hf-hub:me/mine@{pinned}")).parent.name == NEXT
+
+
+def test_offline_the_file_and_its_digest_are_named(monkeypatch):
+    monkeypatch.setenv("INCEPTION_OFFLINE", "1")
+    published = registry.REGISTRY["timm/inception_v3.tv_in1k"]
+    with pytest.raises(DownloadError) as raised:
+        locate.locate(published)
+    for part in (
+        *(published.file, published.sha256, hub.address(published)),
+        "is not contacted because INCEPTION_OFFLINE is set",
+    ):
+        assert part in str(raised.value)
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_address(web, serve, tmp_path):
+    serve()
+    (tmp_path / "cache").touch()
+    with pytest.raises(DownloadError, match="cannot be kept in") as raised:
+        locate.locate(_found())
+    assert web.url("/me/mine/tree/main") in str(raised.value)
 
 
 def test_other_weights_than_the_published_ones_are_refused(serve, monkeypatch):

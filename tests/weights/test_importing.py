@@ -8,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from inception.weights import SOURCES, WeightsError, importing, names
+from inception.weights.description import Description, settle_activation
 from inception.weights.files import Tensors
 from inception.weights.importing import import_weights
 from inception.weights.labels import imagenet_labels
@@ -143,6 +144,11 @@ def test_one_output_is_of_a_sigmoid(file):
     found = import_weights(file(classes=1))
     assert (found.activation, found.provenance["activation"]) == ("sigmoid", "assumed")
     assert import_weights(file(classes=2)).activation == "softmax"
+
+
+def test_open_images_labels_are_not_exclusive():
+    assert settle_activation("", Description(), 6012) == ("sigmoid", "assumed")
+    assert settle_activation("softmax", Description(), 6012) == ("softmax", "given")
 
 
 def test_another_network_is_refused(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from inception.errors import UserError
 from inception.weights import WeightsError, load_any, locate, registry
+from inception.weights.__main__ import main
 from inception.weights.registry import REGISTRY
 from tests.loopback import BODY, publish, whole
 from tests.weight_files import keras_shapes, write_hdf5
@@ -78,6 +79,17 @@ def test_an_unknown_name_lists_the_nearest(name):
     for said in (name, *registry.nearest(name), "python -m inception.weights list"):
         assert said in str(raised.value)
     assert registry.nearest(name)
+
+
+@pytest.mark.parametrize("command", ["verify", "import"])
+def test_commands_that_take_a_file_list_the_nearest_names_too(command, tmp_path):
+    output = [f"--output={tmp_path}"] if command == "import" else []
+    with pytest.raises(WeightsError, match=r"torchvison not found.*such as torchvision"):
+        main([command, "auto", "torchvison", *output])
+    (tmp_path / "torchvison").mkdir()
+    folder = str(tmp_path / "torchvison")
+    with locate.file_of(folder) as (path, _):
+        assert str(path) == folder
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,10 @@ torch.save(model, "model.pth")
 torch.save({"model": model}, "nested.pth", _use_new_zipfile_serialization=False)
 torch.jit.script(model).save("script.pth")
 torch.save(torch.ones(2), "tensor.pth")
+z = torch.ones(2, dtype=torch.complex64)
+torch.save({"negative": z.conj().imag, "plain": torch.ones(3)}, "negative.pth")
+torch.save({"conjugate": z.conj(), "plain": torch.ones(3)}, "conjugate.pth")
+torch.save({"float8": torch.ones(2).to(torch.float8_e4m3fn), "plain": torch.ones(3)}, "float8.pth")
 """
 
 
@@ -116,6 +120,18 @@ def test_tensors_are_torch_loads_bit_for_bit(torch_files, file):
 def test_models_and_programs_are_refused(torch_files, file, named):
     with pytest.raises(WeightsError, match=rf"{file}\.pth.*{named}.*model\.state_dict\(\)"):
         read(torch_files / f"{file}.pth")
+
+
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [("negative", "the neg bit"), ("conjugate", "the conj bit"), ("float8", "torch.float8_e4m3fn")],
+)
+def test_a_tensor_that_would_be_read_wrongly_is_refused_by_name(torch_files, file, named):
+    with files.open_tensors(torch_files / f"{file}.pth") as tensors:
+        assert tensors.shapes == {file: (2,), "plain": (3,)}
+        require_equal(tensors.read("plain"), np.ones(3, np.float32))
+        with pytest.raises(WeightsError, match=rf"{file}\.pth has a tensor {file} .*{named}"):
+            tensors.read(file)
 
 
 @pytest.mark.parametrize("stream", [False, True])

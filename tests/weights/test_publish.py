@@ -14,7 +14,7 @@ import yaml
 from etils import epath
 
 from inception import command_line, weights
-from inception.data.preprocessing import Preprocessing
+from inception.data.preprocessing import METHODS, Preprocessing
 from inception.weights import (
     WeightsError,
     card,
@@ -117,7 +117,7 @@ def test_what_is_in_a_folder_is_never_replaced(make_run, tmp_path):
     other.mkdir()
     (other / "mine.txt").write_text("mine")
     for folder in (output, other, other / "mine.txt"):
-        with pytest.raises(WeightsError, match="holds something else"):
+        with pytest.raises(WeightsError, match="was not overwritten"):
             publish.publish(run, folder)
     assert (other / "mine.txt").read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out", "runs"]
@@ -134,6 +134,8 @@ def test_only_runs_are_published(tmp_path):
     [
         Preprocessing(method="resize_crop", crop_fraction=299 / 342, interpolation="bicubic"),
         Preprocessing(107, method="resize_crop", crop_fraction=107 / 123, mean=(0.1, 0.2, 0.3)),
+        *(Preprocessing(method=method, crop_fraction=299 / 342) for method in METHODS[:-1]),
+        *(Preprocessing(size, method="resize", crop_fraction=1.0) for size in (107, 299)),
     ],
 )
 def test_timms_description_is_read_back_as_ours(tmp_path, scaling):

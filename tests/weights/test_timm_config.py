@@ -92,7 +92,7 @@ def test_the_classes_names_are_kept(config, place, name, names):
     [
         ({"input_size": [3, 150, 299]}, "150x299.*--image_size"),
         ({"interpolation": "lanczos"}, "'lanczos'.*--interpolation"),
-        ({"crop_mode": "squash"}, "'squash'.*--method"),
+        ({"crop_mode": "border"}, "'border'.*--method"),
         ({"mean": [0.5, "x"]}, "damaged"),
         ({"crop_pct": 0}, "damaged"),
         ({"num_classes": 7}, "5 classes.*7"),
@@ -121,10 +121,25 @@ def test_arguments_of_another_network_are_refused(config):
 
 
 def test_flags_lift_the_refusals_that_they_answer(config):
-    stated = {"input_size": [3, 150, 299], "interpolation": "lanczos", "crop_mode": "squash"}
+    stated = {"input_size": [3, 150, 299], "interpolation": "lanczos", "crop_mode": "border"}
     path = config({"architecture": "inception_v3", "pretrained_cfg": {**stated, "crop_pct": 0.5}})
     said = described(path, image_size=200, interpolation="bicubic", method="resize_crop")
     assert said.preprocessing == {"crop_fraction": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("stated", "given", "method"),
+    [
+        ({"crop_pct": 0.875}, {}, "inception"),
+        ({"crop_pct": 1.0}, {}, "resize"),
+        ({"crop_pct": 1.0}, {"crop_fraction": 0.5}, "inception"),
+        ({}, {}, "inception"),  # timm's default is 0.875
+    ],
+)
+def test_squash_is_a_resize_that_does_not_keep_the_aspect_ratio(config, stated, given, method):
+    content = {"crop_mode": "squash", **stated}
+    path = config({"architecture": "inception_v3", "pretrained_cfg": content})
+    assert described(path, **given).preprocessing["method"] == method
 
 
 def test_a_config_that_is_no_json_is_named(config):

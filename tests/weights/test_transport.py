@@ -109,7 +109,7 @@ def test_own_certificates_are_trusted_where_they_are_named(web, certificate, mon
             _get(web.url("/x", "https"))
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
         assert _get(web.url("/x", "https")) == BODY
-        with pytest.raises(transport.GiveUp, match="not encrypted"):
+        with pytest.raises(transport.GiveUp, match=r"redirects to http:.*not HTTPS"):
             _get(web.url("/down", "https"))
         assert plain.requests == []
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate.with_name("absent")))

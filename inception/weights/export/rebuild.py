@@ -121,7 +121,7 @@ def _operation(name: str, values: list[Any], params: dict[str, Any], library: Li
         case "add" | "sub" | "mul" | "div":
             return library.elementwise(name, first, last)
         case _:
-            raise NotImplementedError(f"{name} is used in a way that the network does not")
+            raise NotImplementedError(f"{name} with these arguments is not supported")
 
 
 def _is_usual(params: dict[str, Any]) -> bool:
