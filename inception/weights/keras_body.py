@@ -85,7 +85,11 @@ def _compare(path: str | Path, layers: list[Layer]) -> None:
 
 
 def _counterparts(path: str | Path, layers: list[Layer]) -> dict[int, Layer]:
-    """The file's convolutions and pools by the positions of their counterparts in this network."""
+    """The file's convolutions and pools by the positions of their counterparts in this network.
+
+    Raises:
+      WeightsError: If a layer does not take the same outputs in the same order as here.
+    """
     operations, ends = _network()
     inside = {layer.name: layer for layer in layers}
     found: dict[int, Layer] = {}
@@ -106,11 +110,7 @@ def _counterparts(path: str | Path, layers: list[Layer]) -> dict[int, Layer]:
 
 
 def _sources(path: str | Path, reader: Layer, inside: Mapping[str, Layer]) -> Iterator[Layer]:
-    """The convolutions and pools whose outputs a layer takes, side by side in this order.
-
-    Raises:
-      WeightsError: If a convolution is not followed by its normalization and then its ReLU.
-    """
+    """The convolutions and pools whose outputs a layer takes, side by side in this order."""
     for name in reader.inputs:
         if name not in inside:  # the network's input
             continue
@@ -124,18 +124,22 @@ def _sources(path: str | Path, reader: Layer, inside: Mapping[str, Layer]) -> It
 
 
 def _convolution(path: str | Path, last: Layer, inside: Mapping[str, Layer]) -> Layer:
-    """The convolution of which a layer is the ReLU."""
+    """The convolution of which a layer is the ReLU.
+
+    Raises:
+      WeightsError: If the layer is anything else.
+    """
     normalization = _before(last, inside)
     convolution = _before(normalization, inside)
-    kinds = [layer.kind for layer in (last, normalization, convolution) if layer]
     changed = last.config.get("max_value") is not None or any(
         last.config.get(name) for name in ("negative_slope", "threshold")
     )
-    if kinds[0] not in _RELUS or kinds[1:] != ["BatchNormalization", "Conv2D"] or changed:
+    kinds = [layer.kind for layer in (last, normalization) if layer]
+    plain = kinds[0] in _RELUS and kinds[1:] == ["BatchNormalization"] and not changed
+    if not plain or convolution is None or convolution.kind != "Conv2D":
         raise _differs(
             path, last, "is where InceptionV3 has the plain ReLU of a batch-normalized convolution"
         )
-    assert convolution
     return convolution
 
 
