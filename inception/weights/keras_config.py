@@ -16,14 +16,11 @@ from inception.data.preprocessing import INTERPOLATIONS
 from inception.weights import keras_graph, names
 from inception.weights.description import Description, square
 from inception.weights.files import Tensors, WeightsError
+from inception.weights.keras_body import INSIDE, read_body
 from inception.weights.keras_graph import Graph, Layer, is_idle, reading, refused
 from inception.weights.keras_head import activation_of_loss, read_head
 
 _CONVOLUTIONS = len(names.KERAS3_PLACES)
-_INSIDE = {
-    *("Conv2D", "BatchNormalization", "Activation", "ReLU", "Concatenate"),
-    *("MaxPooling2D", "AveragePooling2D"),
-}
 _OPERATIONS = {  # by NumPy's names, as in Keras 3, and by TensorFlow's, as in Keras 2
     **dict.fromkeys(("TrueDivide", "Divide", "math.truediv", "math.divide"), np.divide),
     **dict.fromkeys(("Subtract", "math.subtract"), np.subtract),
@@ -61,7 +58,7 @@ def describe(path: str | Path, tensors: Tensors, given: Mapping[str, Any]) -> De
     before, inside, after = trunk
     with reading(path):
         scaling, fields = _read_before(path, before, adapted, given)
-        model = _read_inside(path, inside)
+        model = read_body(path, inside)
         head = read_head(path, after, fields.get("image_size", 0))
     return Description(
         where,
@@ -92,8 +89,8 @@ def _trunk(path: str | Path, graph: Graph) -> tuple[list[Layer], list[Layer], li
     after = _chain(layers, graph.outputs[0])
     end = after.pop()
     whole = above[end.name] - {layer.name for layer in before}
-    inside = [layer for name, layer in layers.items() if name in whole]
-    foreign = [layer for layer in inside if layer.kind not in _INSIDE and not is_idle(layer)]
+    inside = [layer for name, layer in layers.items() if name in whole] + [end]
+    foreign = [layer for layer in inside if layer.kind not in INSIDE and not is_idle(layer)]
     if end.kind != "Concatenate" or not convolutions <= whole or foreign:
         raise refused(path, foreign[0] if foreign else end, "is inside the network or after it")
     return before[::-1], inside, after[::-1]
@@ -223,24 +220,3 @@ def _statistics(path: str | Path, layer: Layer, adapted: _Adapted | None) -> tup
             "after `adapt`, with a single Normalization layer"
         )
     return mean, variance
-
-
-def _read_inside(path: str | Path, layers: list[Layer]) -> dict[str, Any]:
-    """The fields of `Inception` that the layers inside the network state."""
-    fields: dict[str, Any] = {}
-    normalizations = [layer for layer in layers if layer.kind == "BatchNormalization"]
-    for ours, theirs in (("batch_norm_epsilon", "epsilon"), ("batch_norm_decay", "momentum")):
-        found = sorted({layer.config[theirs] for layer in normalizations})
-        if len(found) > 1:
-            raise WeightsError(
-                f"{path}: its BatchNormalization layers have different values of {theirs}, "
-                f"{found}. Give all of them the same"
-            )
-        if found:
-            fields[ours] = float(found[0])
-    for layer in layers:
-        function = layer.config.get("activation", "linear")
-        usual = ("relu",) if layer.kind == "Activation" else ("linear",)
-        if function not in usual:
-            raise refused(path, layer, f"inside the network has activation {function}")
-    return fields
