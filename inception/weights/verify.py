@@ -58,7 +58,7 @@ def logit_scale(variables: Mapping[str, Any], endpoints: Mapping[str, Any]) -> f
 
     The logits of a head that has hardly been trained are small differences of large terms.
     """
-    if "Logits" not in variables["params"]:
+    if "Logits" not in variables["params"] or "pooled" not in endpoints:
         return 0.0
     kernel = np.asarray(variables["params"]["Logits"]["kernel"])
     return float((np.abs(np.asarray(endpoints["pooled"])) @ np.abs(kernel)).max())

@@ -24,6 +24,7 @@ def _traced(without: optimizations.Without, platform: str) -> str:
         return str(jax.make_jaxpr(jax.grad(loss))(variables, images))
 
 
+@pytest.mark.slow
 def test_the_step_without_an_optimization_is_another_program():
     names = ("fused network", "batch norm's gradient", "the maximum's gradient", "recomputation")
     without = [optimizations.Without(), *map(optimizations.OPTIMIZATIONS.get, names)]

@@ -190,6 +190,7 @@ def test_an_ensemble_of_runs_and_checkpoints(runs, tiny, digits, tmp_path):
         inception.train_and_evaluate(tiny(ensemble), tmp_path / "new", source, source)
 
 
+@pytest.mark.slow
 def test_other_crops_and_data_do_not_overwrite_a_result(runs, tiny, digits):
     inception.evaluate_run(tiny(), runs / "0", source=digits(slice(40, 51)))
     inception.evaluate_run(tiny("eval.crops=12"), runs / "0", source=digits(slice(40, 43)))

@@ -37,7 +37,14 @@ def _run(*argv):
     return command_line.run(lambda: main([str(word) for word in argv]))
 
 
-@pytest.mark.parametrize("layer", ["pooled", "Mixed_7a", "logits", "aux_logits"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "pooled",
+        "aux_logits",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("Mixed_7a", "logits")),
+    ],
+)
 def test_features_are_the_predictors_for_what_can_be_read(folder, layer, tmp_path, capsys):
     output = tmp_path / "features.npz"
     images, flags = folder / "images", [f"--layer={layer}", "--output", output]

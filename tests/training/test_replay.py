@@ -22,7 +22,7 @@ def run(tiny, digits, tmp_path_factory):
 
 
 # From the start, for the checkpoint of step 2 is gone; from that of step 4.
-@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_step_is_what_it_was_bit_for_bit(run, digits, step, capsys):
     config, workdir = run
     files = lambda: {path for path in workdir.rglob("*") if path.is_file()}  # noqa: E731

@@ -243,6 +243,7 @@ def test_a_missing_library_is_named(small, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["x.onnx"]
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_with_its_averages_or_without(tmp_path, capsys):
     with tarfile.open(Path(__file__).parents[1] / "training/old_workdir.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")

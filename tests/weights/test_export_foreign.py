@@ -158,6 +158,7 @@ def test_keras_loads_and_computes_the_same(tmp_path, name):
     )
 
 
+@pytest.mark.slow
 def test_a_keras_model_has_our_image_size_and_activation(tmp_path):
     pytest.importorskip("keras", reason="Keras is the reader")
     ours = dataclasses.replace(random_weights(SMALL_IMAGES, **WIDE), activation="sigmoid")

@@ -188,7 +188,10 @@ def by_keras_name(variables, arrays) -> dict:
     return found
 
 
-@pytest.mark.parametrize(("source", "v2"), [("slim", False), ("tensorflow-inception", True)])
+@pytest.mark.parametrize(
+    ("source", "v2"),
+    [pytest.param("slim", False, marks=pytest.mark.slow), ("tensorflow-inception", True)],
+)
 def test_tensorflows_checkpoints(tmp_path, source, v2):
     from tests import tensorflow_oracle
 
