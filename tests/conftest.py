@@ -1,5 +1,6 @@
 """Shared by all tests: one compilation cache a session, small configs, real images in memory."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="inception-test-cache-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# As in training (runtime.tune_host_runtime): by default a third of the time of tracing is a search
+# for garbage among the programs of all tests before.
+gc.set_threshold(50_000, 20, 100)
 
 import jax
 
