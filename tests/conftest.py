@@ -15,9 +15,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = tempfile.TemporaryDirectory(prefix="inception-test-cache-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# As in training (runtime.tune_host_runtime): by default a third of the time of tracing is a search
-# for garbage among the programs of all tests before.
-gc.set_threshold(50_000, 20, 100)
 
 import jax
 
@@ -77,6 +74,9 @@ class Skips:
 
 
 def pytest_configure(config):
+    # As in training (runtime.tune_host_runtime): by default a third of the time of tracing is a
+    # search for garbage among the programs of all tests before.
+    gc.set_threshold(50_000, 20, 100)
     # pytest-xdist's workers report to this process; -p no:cacheprovider leaves no cache.
     if not hasattr(config, "workerinput") and hasattr(config, "cache"):
         config.pluginmanager.register(Skips(config.cache))

@@ -63,9 +63,10 @@ def test_eval_mode_evaluates_the_newest_or_a_chosen_checkpoint(run):
     assert "step 5" in missing.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, EX_TEMPFAIL, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, EX_TEMPFAIL)],
 )
 def test_an_interrupted_run_keeps_its_last_step(tmp_path, sent, status):
     arguments = ["--config=configs/digits.py", f"--workdir={tmp_path}/run", *SHORT]

@@ -151,6 +151,7 @@ def test_losses_on_several_devices_and_processes_are_those_on_one(devices, count
     np.testing.assert_allclose(*norms, rtol=1e-4 if group == 8 else 0.1)
 
 
+@pytest.mark.slow
 def test_devices_exchange_the_gradients_statistics_and_metrics_once_and_nothing_else():
     """In all-reduces of as many bytes: none of batch normalization's, none of data."""
     eight = _train(8, 1, 8, steps=0)

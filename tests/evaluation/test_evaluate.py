@@ -167,6 +167,7 @@ def test_weights_that_give_no_numbers_have_no_hit(two, tiny, digits):
     assert finite["ema"]["not_finite"] == 0
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_runs_and_checkpoints(runs, tiny, digits, tmp_path):
     source = digits(slice(40, 51))
     ensemble = f"eval.ensemble={runs}/0,{runs}/1/checkpoints/1"

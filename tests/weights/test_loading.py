@@ -56,6 +56,7 @@ def test_a_checkpoint_can_be_named_and_the_raw_weights_taken(workdir):
         load_any(workdir / "checkpoints" / "3")
 
 
+@pytest.mark.slow
 def test_a_run_saved_as_weights_comes_back_at_its_image_size(workdir, tmp_path):
     """The auxiliary head's fully connected layer has the shape that the run's images gave it."""
     save(tmp_path / "weights", load_any(workdir))

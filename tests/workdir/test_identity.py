@@ -129,6 +129,7 @@ def test_a_run_is_restored_without_its_data_or_optimizer(trained):
         )
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_unless_it_is_asked_for(trained, digits, capsys):
     newest = trained / "checkpoints" / "2"
     shutil.copytree(trained / "checkpoints" / "1", newest)
