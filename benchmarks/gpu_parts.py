@@ -19,6 +19,7 @@ from inception.errors import UserError
 from inception.plan.chips import find_chip
 from inception.plan.rows import Plan
 from inception.plan.topology import parse_topology
+from inception.workdir.files import write_json
 
 OPPONENT = "timm-compile"
 TRAIN_BATCHES = (256, 512, 128)
@@ -174,9 +175,7 @@ def main(name: str, setting: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the contenders on the way
     given = Setting(**json.loads(setting))
     result = PARTS[name].do(given)
-    file = Path(given.cache, f"{name}.json")
-    file.with_suffix(".part").write_text(json.dumps(result))
-    file.with_suffix(".part").replace(file)
+    write_json(Path(given.cache, f"{name}.json"), result)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from PIL import Image
 
 from inception.data import DataError
 from inception.data.crops import Box, crop
+from inception.data.paths import is_local
 
 try:
     from inception.data import _jpeg_box
@@ -81,7 +82,7 @@ class BadImage(DataError):
 def read_file(path: str) -> bytes:
     """Reads a file on a disk or in a bucket (gs://...); any failure is a BadImage."""
     try:
-        if "://" in path:
+        if not is_local(path):
             return epath.Path(path).read_bytes()
         with open(path, "rb") as file:  # noqa: PTH123 (a Path holds Python's lock thrice as long)
             return file.read()

@@ -20,6 +20,7 @@ from etils import epath
 
 from inception.data import DataError
 from inception.data.decode import MAX_PIXELS, SUFFIXES, decode, is_whole_jpeg, read_file
+from inception.data.paths import is_local
 
 _THREADS = 32  # listing and checking wait for the disk, not for the processor
 _HEAD = 2**15  # bytes that are searched for a JPEG's header
@@ -158,7 +159,7 @@ def images_below(
 
 def real_path(path: str) -> str:
     """The path without symbolic links, of which buckets have none."""
-    return path if "://" in path else os.path.realpath(path)
+    return os.path.realpath(path) if is_local(path) else path
 
 
 def printable(class_name: str) -> str:
@@ -185,7 +186,7 @@ def _split_folder(root: str | Path, split: str) -> epath.Path:
             return parent / name
     more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
     above = [parent.parent] if parent.name in ("train", "val", "validation") else []
-    near = [] if "://" in str(root) else [*above, *(parent / name for name in found[:5])]
+    near = [*above, *(parent / name for name in found[:5])] if is_local(root) else []
     meant = [path for path in near if any(_is_folder(f"{path}/{name}") for name in names)]
     raise DataError(
         f"data_dir {str(root)!r} has no folder {' or '.join(names)}, only {list(found[:5])}{more}"
@@ -247,12 +248,12 @@ def _subfolders(folder: epath.Path) -> tuple[str, ...]:
 
 
 def _is_folder(path: str) -> bool:
-    return epath.Path(path).is_dir() if "://" in path else os.path.isdir(path)  # noqa: PTH112
+    return os.path.isdir(path) if is_local(path) else epath.Path(path).is_dir()  # noqa: PTH112
 
 
 def _leads_up(path: str, folder: str) -> bool:
     """Whether a path is a link to the folder that it was found in, or to one that contains it."""
-    if "://" in path or not os.path.islink(path):  # noqa: PTH114
+    if not (is_local(path) and os.path.islink(path)):  # noqa: PTH114
         return False
     return f"{real_path(folder)}/".startswith(f"{real_path(path).rstrip('/')}/")
 
@@ -268,14 +269,14 @@ def _entries(folder: str, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, boo
     A folder is not an image, whatever its name. In a bucket, where asking takes a request for each
     file, the suffix alone decides.
     """
-    if "://" in folder:
-        found = {path.name: False for path in epath.Path(folder).iterdir()}
-    else:
+    if is_local(folder):
         with os.scandir(folder) as entries:  # asks the disk again for links only
             found = {
                 each.name: _is_folder(each.path) if each.is_symlink() else each.is_dir()
                 for each in entries
             }
+    else:
+        found = {path.name: False for path in epath.Path(folder).iterdir()}
     return {
         name: name.lower().endswith(suffixes) and not found[name]
         for name in sorted(found)

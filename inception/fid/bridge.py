@@ -21,7 +21,7 @@ from inception.network.fused import fold_batch_norm
 from inception.network.model import Inception, blank_image
 from inception.ops.convolution import is_onednn_used, prepare_kernels, with_kernels
 from inception.ops.platforms import by_platform
-from inception.workdir.files import as_json, write_text
+from inception.workdir.files import as_json, write_bytes, write_text
 
 __all__ = [
     "Inception",
@@ -44,6 +44,7 @@ __all__ = [
     "prepare",
     "replicated",
     "split",
+    "write_bytes",
     "write_text",
 ]
 

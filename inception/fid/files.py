@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from inception.fid.bridge import UserError, as_json, is_local
+from inception.fid.bridge import UserError, as_json, is_local, write_bytes
 from inception.fid.images import image_array
 from inception.fid.protocols import find_protocol
 from inception.fid.statistics import UNKNOWN, Origin, Statistics, statistics_of
@@ -143,16 +143,7 @@ def save(path: str | os.PathLike, summary: Summary, features: bool = False) -> N
     }
     content = io.BytesIO()
     np.savez(content, origin=np.array(as_json(said)), **arrays)
-    place = epath.Path(path).expanduser()
-    # A disk needs another name first; in a bucket an object appears when it is complete.
-    partial = place.with_name(f".{place.name}-{os.getpid()}") if is_local(path) else place
-    try:
-        partial.write_bytes(content.getvalue())
-        if partial != place:
-            partial.replace(place)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error}") from error
+    write_bytes(epath.Path(path).expanduser(), content.getvalue())
 
 
 def check_output(path: str | os.PathLike) -> None:

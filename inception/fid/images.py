@@ -19,7 +19,7 @@ from etils import epath
 from PIL import Image
 
 from inception.fid import bridge
-from inception.fid.bridge import UserError
+from inception.fid.bridge import UserError, is_local
 
 # The suffixes of pytorch-fid, here in upper case too.
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -229,7 +229,7 @@ def _of_tfds(path: str, data_dir: str) -> Images:
 
 def _watch(files: list[str]) -> Callable[[], None]:
     """Returns a function that raises UserError if a file on a disk has changed since this call."""
-    before = {file: _state(file) for file in files if "://" not in file}
+    before = {file: _state(file) for file in files if is_local(file)}
 
     def check() -> None:
         for file, state in before.items():

@@ -1,4 +1,4 @@
-"""Text and JSON files of a workdir, on a disk or in a bucket, written completely or not at all."""
+"""Files that are written completely or not at all, on a disk or in a bucket: text, JSON, any."""
 
 import json
 import math
@@ -29,6 +29,11 @@ class LiteralPath(PosixGPath):
 
 
 def write_text(file: epath.PathLike, text: str) -> None:
+    """Writes a text file in UTF-8 as `write_bytes` does."""
+    write_bytes(file, text.encode())
+
+
+def write_bytes(file: epath.PathLike, content: bytes) -> None:
     """Writes a file so that it is never incomplete.
 
     Raises:
@@ -39,7 +44,7 @@ def write_text(file: epath.PathLike, text: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         # A disk needs another name first; in a bucket an object appears when it is complete.
         partial = file.with_suffix(".partial") if is_local(file) else file
-        partial.write_text(text)
+        partial.write_bytes(content)
         if partial != file:
             partial.replace(file)
     except OSError as error:

@@ -19,9 +19,8 @@ from flax.traverse_util import flatten_dict
 from inception.weights import verify
 from tests.oracles import in_float64
 
-# Outputs were at most 3e-6 apart, compiled for two kinds of processor. In float64 all was below
-# 1e-11; Keras's epsilon is a float32.
-OUTPUTS, IN_FLOAT64 = 1e-5, 1e-8
+# Outputs were at most 3e-6 apart, compiled for two kinds of processor, and in float64 3e-12.
+OUTPUTS, IN_FLOAT64 = 1e-5, 1e-10
 
 MEASURED: list[tuple[str, str, str, verify.Difference]] = []
 
@@ -37,13 +36,14 @@ def write(path: str) -> None:
     Path(path).write_text(head + titles + "\n".join(lines) + "\n")
 
 
-def agree(source, what, images, ours: dict, theirs: dict, tolerance: float) -> None:
-    """Asserts and notes that all arrays agree, and that both have the same ones."""
+def difference(source, what, images, ours: dict, theirs: dict) -> float:
+    """The largest relative difference of any array, which is noted; both must have the same."""
     assert ours.keys() == theirs.keys()
-    worst = max(verify.compare(ours, theirs), key=lambda difference: difference.relative)
+    worst = max(verify.compare(ours, theirs), key=lambda each: each.relative)
     shape = "x".join(map(str, images.shape[:3]))
     MEASURED.append((source, what, shape, worst))
-    assert worst.relative <= tolerance, worst
+    print(worst)
+    return worst.relative
 
 
 def gradients_of(pretrained, head: str, images, cotangent) -> dict:

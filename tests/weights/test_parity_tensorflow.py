@@ -12,7 +12,7 @@ from inception.weights import names, reference, verify
 from inception.weights.__main__ import main
 from tests import oracles
 from tests.oracles import in_float64, random_images
-from tests.weights.parity import IN_FLOAT64, OUTPUTS, after_training, agree, gradients_of
+from tests.weights.parity import IN_FLOAT64, OUTPUTS, after_training, difference, gradients_of
 
 pytestmark = pytest.mark.rounding
 
@@ -24,8 +24,12 @@ def keras_network():
     """Makes Keras's network for a size, with random weights, in float32 or another type."""
     keras = pytest.importorskip("keras", reason="Keras is the oracle")
 
+    def set_type(dtype: str):
+        keras.config.set_floatx(dtype)  # of the input
+        keras.config.set_dtype_policy(dtype)  # of the layers
+
     def make(size: int, classes: int = 13, dtype: str = "float32"):
-        keras.config.set_dtype_policy(dtype)
+        set_type(dtype)
         keras.layers.Conv2D(1, 1)  # the numbers in names need not begin with 0
         network = reference.keras_network((size, size, 3), classes)
         rng = np.random.default_rng(0)
@@ -34,7 +38,7 @@ def keras_network():
         return network
 
     yield make
-    keras.config.set_dtype_policy("float32")
+    set_type("float32")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def test_kerass_endpoints(keras_network, tmp_path, size, batch):
     outputs = type(network)(network.inputs, reference.keras_outputs(network))
     theirs = {name: np.asarray(array) for name, array in outputs(images, training=False).items()}
     ours = verify.our_endpoints(pretrained.model, pretrained.variables, images)
-    agree("keras", "endpoints, logits", images, ours, theirs, OUTPUTS)
+    assert difference("keras", "endpoints, logits", images, ours, theirs) <= OUTPUTS
 
 
 @pytest.mark.parametrize("include_top", [True, False])
@@ -152,7 +156,7 @@ def test_kerass_gradients(keras_network, tmp_path):
     by_name = by_keras_name(parameters, gradients)
     table = names.table(names.KERAS, ours.keys() - {"images"})
     theirs = {name: by_name[at] for name, at in table.items()} | {"images": np.asarray(of_images)}
-    agree("keras", "gradients of logits", images, ours, theirs, IN_FLOAT64)
+    assert difference("keras", "gradients of logits", images, ours, theirs) <= IN_FLOAT64
 
 
 @SLOW
@@ -164,11 +168,11 @@ def test_a_training_step_of_kerass(keras_network, tmp_path):
     ends, new = after_training(pretrained, images, aux_head=False)
     outputs = type(network)(network.inputs, reference.keras_outputs(network))
     theirs = {name: np.asarray(array) for name, array in outputs(images, training=True).items()}
-    agree("keras", "endpoints in training", images, ends, theirs, IN_FLOAT64)
+    assert difference("keras", "endpoints in training", images, ends, theirs) <= IN_FLOAT64
     statistics = network.non_trainable_variables
     by_name = by_keras_name(statistics, [variable.numpy() for variable in statistics])
     updated = {mine: by_name[name] for mine, name in names.table(names.KERAS, new).items()}
-    agree("keras", "new batch statistics", images, new, updated, IN_FLOAT64)
+    assert difference("keras", "new batch statistics", images, new, updated) <= IN_FLOAT64
 
 
 def by_keras_name(variables, arrays) -> dict:
@@ -205,7 +209,7 @@ def test_tensorflows_checkpoints(tmp_path, source, v2):
             theirs[head] = theirs[head][:, 1:]  # class 0 is the background
         ours = verify.our_endpoints(pretrained.model, pretrained.variables, images)
         what = f"endpoints, logits ({'V2' if v2 else 'V1'}{', averages' if v2 and ema else ''})"
-        agree(source, what, images, ours, theirs, OUTPUTS)
+        assert difference(source, what, images, ours, theirs) <= OUTPUTS
 
 
 @SLOW
