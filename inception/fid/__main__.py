@@ -4,7 +4,7 @@ compare REAL FAKE --weights=WEIGHTS [--metrics=fid,sfid,kid,is,pr,dc,fid_infinit
 metrics; --json=FILE also writes them to a file.
 stats IMAGES --weights=WEIGHTS --output=FILE.npz writes the statistics of one set, which `compare`
 takes in place of its images.
-verify REAL FAKE --weights=FILE.pth compares features and FID with those of pytorch-fid,
+verify REAL FAKE --weights=fid|FILE.pth compares features and FID with those of pytorch-fid,
 torch-fidelity and clean-fid on the same folders, where they are installed; the exit status is 1 if
 they differ.
 
@@ -178,7 +178,8 @@ def _verify(args: argparse.Namespace) -> int:
         tools = [name for name in TOOLS if importlib.util.find_spec(TOOLS[name][0])]
     if not tools:
         raise UserError("no tool is installed: pip install -r requirements-oracles.txt")
-    agreements = [verify(args.real, args.fake, args.weights, x, args.batch_size) for x in tools]
+    weights = bridge.weights_file(args.weights)
+    agreements = [verify(args.real, args.fake, weights, tool, args.batch_size) for tool in tools]
     rows = [
         (
             each.tool,

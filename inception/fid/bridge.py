@@ -44,6 +44,7 @@ __all__ = [
     "prepare",
     "replicated",
     "split",
+    "weights_file",
     "write_bytes",
     "write_text",
 ]
@@ -75,6 +76,18 @@ def load_network(weights: str | os.PathLike) -> tuple[Inception, dict[str, Any]]
 
     model, variables, _ = load_pretrained(weights)
     return model, variables
+
+
+def weights_file(weights: str) -> str:
+    """The file of a name or an address, downloaded if it is not on this machine; a path as it is.
+
+    Raises:
+      UserError: If it cannot be downloaded.
+    """
+    from inception.weights import locate
+
+    published = locate.named(weights)
+    return str(locate.locate(published)) if published else weights
 
 
 def is_fids(model: Inception) -> bool:

@@ -71,6 +71,8 @@ def open_images(path: str, *, recursive: bool = False, data_dir: str = "") -> Im
     """
     if path.startswith("tfds:"):
         return _of_tfds(path, data_dir)
+    if not path:
+        raise UserError("a set of images has an empty path: give a folder or a file")
     place = epath.Path(path).expanduser()
     suffix = place.suffix.lower()
     if suffix in _PICKLES:

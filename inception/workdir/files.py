@@ -1,5 +1,6 @@
 """Files that are written completely or not at all, on a disk or in a bucket: text, JSON, any."""
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -40,14 +41,17 @@ def write_bytes(file: epath.PathLike, content: bytes) -> None:
       UserError: If it cannot be written.
     """
     file = epath.Path(file)
+    # A disk needs another name first; in a bucket an object appears when it is complete.
+    partial = file.with_suffix(".partial") if is_local(file) else file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # A disk needs another name first; in a bucket an object appears when it is complete.
-        partial = file.with_suffix(".partial") if is_local(file) else file
         partial.write_bytes(content)
         if partial != file:
             partial.replace(file)
     except OSError as error:
+        if partial != file:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
         raise UserError(f"{file} cannot be written: {error}") from error
 
 

@@ -237,3 +237,8 @@ def test_a_file_that_changes_meanwhile_is_named(folder, change):
         (folder / "b.png").write_bytes(b"another")
     with pytest.raises(UserError, match=r"b.png changed while it was read"):
         images.check()
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(UserError, match="empty path"):
+        open_images("")

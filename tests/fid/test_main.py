@@ -3,19 +3,20 @@
 import importlib.util
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from inception import command_line
-from inception.fid import metrics, sides
+from inception.fid import bridge, metrics, sides
 from inception.fid.__main__ import main
 from inception.fid.extract import Extractor
 from inception.fid.images import open_images
 from inception.fid.metrics import compare
 from inception.fid.pipeline import measure
-from inception.weights import Pretrained, save
+from inception.weights import Pretrained, locate, save
 from tests.fid.networks import loaded, pictures
 
 
@@ -242,3 +243,9 @@ def test_wrong_flags_are_answered_with_the_usage(run):
         with pytest.raises(SystemExit) as stopped:
             run(*words)
         assert stopped.value.code == 2
+
+
+def test_verify_takes_weights_by_name_too(monkeypatch):
+    monkeypatch.setattr(locate, "locate", lambda published: Path(f"{published.name}.pth"))
+    assert bridge.weights_file("fid") == "fid.pth"
+    assert bridge.weights_file("other/w.pth") == "other/w.pth"

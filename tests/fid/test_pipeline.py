@@ -14,6 +14,7 @@ from inception.fid.frechet import distance
 from inception.fid.images import Images, Picture, open_images
 from inception.fid.pipeline import measure
 from tests.fid.networks import loaded, pictures
+from tests.fid.test_extract import difference
 
 SIZES = ((64, 80), (64, 80), (299, 299), (31, 129), (64, 80), (200, 130), (64, 80))
 
@@ -37,10 +38,6 @@ def summary(extract, folder):
     return measure(open_images(str(folder)), extract, keep=["pooled", "logits"], batch_size=4)
 
 
-def _assert_close(ours, theirs, relative=2e-6):
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=relative * np.abs(theirs).max())
-
-
 @pytest.mark.rounding
 def test_images_of_mixed_sizes_are_in_order_and_as_alone(extract, summary):
     for layer in ("pooled", "logits"):
@@ -48,7 +45,7 @@ def test_images_of_mixed_sizes_are_in_order_and_as_alone(extract, summary):
             extract.features(pictures(1, *size, number))[layer][0]
             for number, size in enumerate(SIZES)
         ]
-        _assert_close(summary.features[layer], np.stack(alone))
+        assert difference(summary.features[layer], np.stack(alone)) <= 2e-6
     assert summary.features.keys() == {"pooled", "logits"}
     assert summary.statistics.keys() == {"pooled", "spatial"}
     assert (summary.count, summary.formats, summary.deep) == (7, ("PNG",), 0)
@@ -59,7 +56,7 @@ def test_images_of_mixed_sizes_are_in_order_and_as_alone(extract, summary):
 @pytest.mark.rounding
 def test_nothing_depends_on_the_batch(extract, folder, summary):
     again = measure(open_images(str(folder)), extract, keep=["pooled"], batch_size=7)
-    _assert_close(again.features["pooled"], summary.features["pooled"])
+    assert difference(again.features["pooled"], summary.features["pooled"]) <= 2e-6
     for layer, each in summary.statistics.items():
         scale = np.trace(each.covariance)
         assert distance(each, again.statistics[layer]) < 1e-6 * scale
@@ -75,8 +72,8 @@ def test_many_images_are_summed_on_the_devices(extract, folder, summary, monkeyp
         found = many.statistics[layer]
         assert found.centered is None
         assert (found.count, found.origin) == (each.count, each.origin)
-        _assert_close(found.mean, each.mean)
-        _assert_close(found.covariance, each.covariance)
+        assert difference(found.mean, each.mean) <= 2e-6
+        assert difference(found.covariance, each.covariance) <= 2e-6
     # Seven images span six dimensions: rounding in the others does not count.
     few, many = (side.statistics["pooled"] for side in (summary, many))
     assert many.factor.shape == (108, 6)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -25,9 +26,13 @@ with run_lock(sys.argv[1]):
 """
 
 
-def _refused(workdir, message: str) -> None:
-    with pytest.raises(CheckpointError, match=message), lock.run_lock(workdir):
-        pass
+def refusal(workdir) -> str:
+    """What a run is told that may not train in a workdir; nothing if it may."""
+    try:
+        with lock.run_lock(workdir):
+            return ""
+    except CheckpointError as error:
+        return str(error)
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def holder(tmp_path):
 
 
 def test_the_second_is_refused_by_the_name_of_the_first_until_it_dies(tmp_path, holder):
-    _refused(tmp_path, f"process {holder.pid} on .* trains in")
+    assert re.search(f"process {holder.pid} on .* trains in", refusal(tmp_path))
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     with lock.run_lock(tmp_path):
@@ -59,16 +64,12 @@ def test_training_is_refused_before_anything_is_written(tmp_path, tiny, digits):
 
 def test_two_threads_are_two(tmp_path):
     with lock.run_lock(tmp_path):
-        _refused(tmp_path, str(os.getpid()))
+        assert str(os.getpid()) in refusal(tmp_path)
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with (
-        pytest.raises(CheckpointError, match="cannot be written"),
-        lock.run_lock(tmp_path / "file"),
-    ):
-        pass
+    assert "cannot be written" in refusal(tmp_path / "file")
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys):
@@ -97,7 +98,8 @@ def _locks(bucket) -> list[str]:
 def test_in_a_bucket_the_second_is_refused_while_the_first_lives(bucket):
     with lock.run_lock(bucket):
         for _ in range(2):  # the folder is no bucket: its file can be seen half written
-            _refused(bucket, f"(process {os.getpid()} on .*|another process) trains in")
+            told = f"(process {os.getpid()} on .*|another process) trains in"
+            assert re.search(told, refusal(bucket))
     start = time.monotonic()
     with lock.run_lock(bucket):  # released, so there is nothing to wait for
         assert time.monotonic() - start < lock.STALE_SECONDS
@@ -176,16 +178,9 @@ def test_in_a_bucket_who_is_paused_within_a_beat_does_not_take_the_lock_back(buc
     with pytest.raises(CheckpointError, match="took over"):
         paused.check()
     paused.release()
-    _refused_while(successor, bucket)
-
-
-def _refused_while(alive: lock._BucketLock, bucket) -> None:
-    """A third run is refused, because the second one's heart beats."""
-    third = lock._BucketLock(bucket / "run.lock")
-    beat = threading.Timer(lock.STALE_SECONDS / 4, alive.renew)
+    beat = threading.Timer(lock.STALE_SECONDS / 4, successor.renew)
     beat.start()
-    with pytest.raises(CheckpointError, match="trains in"):
-        third.acquire()
+    assert "trains in" in refusal(bucket)  # a third run sees the second one's heart beat
     beat.join()
 
 
@@ -213,30 +208,23 @@ def test_in_a_bucket_nothing_is_written_while_the_lock_cannot_be_read(bucket, mo
             check()
 
 
-def test_in_a_bucket_one_of_two_heirs_has_the_lock(bucket, monkeypatch):
-    """Both have waited for the same dead one, and the other creates the next file first."""
-    (bucket / "run.lock").write_text(GONE)
+@pytest.mark.parametrize(
+    ("seen", "others"),
+    [("run.lock", "run.lock.1"), (None, "run.lock.5")],
+    ids=["both waited for the same dead one", "others have come and gone since"],
+)
+def test_in_a_bucket_who_creates_its_file_second_has_no_lock(bucket, monkeypatch, seen, others):
+    if seen:
+        (bucket / seen).write_text(GONE)
     create = lock._BucketLock._create
 
     def create_second(self):
-        (bucket / "run.lock.1").write_text(OTHER)
+        (bucket / others).write_text(OTHER)
         create(self)
 
     monkeypatch.setattr(lock._BucketLock, "_create", create_second)
-    _refused(bucket, "process 7 on other trains in")
-    assert (bucket / "run.lock.1").read_text() == OTHER
-
-
-def test_in_a_bucket_who_saw_it_empty_long_ago_has_no_lock(bucket, monkeypatch):
-    """Others have come and gone since, and its file would be the first of the sequence."""
-    create = lock._BucketLock._create
-
-    def create_late(self):
-        (bucket / "run.lock.5").write_text(OTHER)
-        create(self)
-
-    monkeypatch.setattr(lock._BucketLock, "_create", create_late)
-    _refused(bucket, "process 7 on other trains in")
+    assert "process 7 on other trains in" in refusal(bucket)
+    assert (bucket / others).read_text() == OTHER
 
 
 def test_an_identity_that_is_half_written_names_another_process():
