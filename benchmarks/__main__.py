@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks import gpu, gpu_parts, speed, starts
 from benchmarks.cases import OURS, Case, check
-from benchmarks.interleave import INSTRUCTIONS, instructions
+from benchmarks.interleave import INSTRUCTIONS, instructions, processor
 from benchmarks.photographs import HEIGHT, WIDTH, write_photographs
 from inception import command_line
 from inception.config import flatten, load
@@ -178,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         paths = {"cache", "output"}
         arguments = {name: value for name, value in vars(args).items() if name not in paths}
         about = {"arguments": arguments, "overrides": overrides, "packages": packages}
+        about["processor"] = processor()
         write_json(args.output, {**about, "measured": found})
 
 

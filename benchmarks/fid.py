@@ -1,6 +1,7 @@
 """Compares FID with other tools: images/s of a folder of PNG files, memory, and the distance.
 
     python -m benchmarks.fid [--against=pytorch-fid,torch-fidelity] [--images=128] [--rounds=3]
+        [--output=FILE.json]
 
 Each side has a process of its own with the same random weights, and the processes take turns. The
 first turn, in which programs are compiled, is not counted. "network" is our network alone, on
@@ -9,7 +10,6 @@ and moments. CPU time is printed next to elapsed time, because only CPU time mea
 machine.
 """
 
-import argparse
 import json
 import resource
 import statistics
@@ -17,15 +17,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
 
+from benchmarks.interleave import processor
+from benchmarks.speed import Spread
 from inception import command_line
+from inception.data.paths import local_path
+from inception.workdir.files import write_json
 
 OURS = ("ours", "network")
 TOOLS = ("pytorch-fid", "torch-fidelity")
+_SERVE = """
+import sys
+from benchmarks.fid import serve
+serve(*sys.argv[1:4], int(sys.argv[4]))
+"""
 
 
 def write_images(folder: Path, count: int, size: int = 256) -> None:
@@ -126,10 +136,10 @@ def measure(
         weights = str(Path(scratch) / "fid.pth")
         write = f"from benchmarks.fid import write_weights; write_weights({weights!r})"
         subprocess.run([sys.executable, "-c", write], check=True)
-        rest = ["--serve_in", folder, "--weights", weights, "--batch_size", str(batch_size)]
+        rest = [weights, folder, str(batch_size)]
         started = {
             side: subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.fid", "--serve", side, *rest],
+                [sys.executable, "-c", _SERVE, side, *rest],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -149,23 +159,27 @@ def measure(
     return {side: turns[1:] for side, turns in found.items()}
 
 
-def report(found: dict[str, list[list[float]]], images: int) -> str:
-    """Formats the medians of each side, and its ratios to ours in the same round."""
-    lines = []
+def report(found: Mapping[str, Sequence[Sequence[float]]], images: int) -> list[dict[str, str]]:
+    """A row for each side: medians, and its ratios to ours in the same round."""
+    rows = []
     for side, turns in found.items():
         clock, cpu, peak = (statistics.median(each) for each in zip(*turns, strict=True))
         pairs = zip(found["ours"], turns, strict=True)
-        ratios = sorted(theirs[1] / ours[1] for ours, theirs in pairs)
-        lines.append(
-            f"{side:15s} {images / clock:6.1f} images/s, {images / cpu:6.2f} of a CPU second, peak "
-            f"{peak:,.0f} MB; {statistics.median(ratios):.2f} x our CPU time ({ratios[0]:.2f} to "
-            f"{ratios[-1]:.2f})"
+        ratios = Spread.of([theirs[1] / ours[1] for ours, theirs in pairs])
+        rows.append(
+            {
+                "side": side,
+                "images/s": f"{images / clock:.1f}",
+                "images per CPU second": f"{images / cpu:.1f}",
+                "CPU time / ours": ratios.text(2),
+                "peak memory": f"{peak:,.0f} MB",
+            }
         )
-    return "\n".join(lines)
+    return rows
 
 
-def time_distances(d: int = 2048, count: int = 5000) -> str:
-    """Times our distance and SciPy's root of the product, at full rank."""
+def time_distances(d: int = 2048, count: int = 5000) -> list[dict[str, str]]:
+    """Rows with the time of our distance and of SciPy's root of the product, at full rank."""
     from scipy import linalg
 
     from inception import fid
@@ -173,19 +187,16 @@ def time_distances(d: int = 2048, count: int = 5000) -> str:
     rng = np.random.default_rng(0)
     spectrum = np.arange(1, d + 1) ** -0.55
     sides = [fid.statistics_of(rng.normal(size=(count, d)) * spectrum) for _ in range(2)]
-    seconds = []
-    for compute in (
-        lambda: fid.distance(*sides),
-        lambda: linalg.sqrtm(sides[0].covariance @ sides[1].covariance),
+    rows = []
+    for name, compute in (
+        ("inception.fid", lambda: fid.distance(*sides)),
+        ("SciPy's sqrtm alone", lambda: linalg.sqrtm(sides[0].covariance @ sides[1].covariance)),
     ):
         start, cpu = time.perf_counter(), time.process_time()
         compute()
-        seconds.append((time.perf_counter() - start, time.process_time() - cpu))
-    (ours, ours_cpu), (root, root_cpu) = seconds
-    return (
-        f"distance of {d} features: {ours:.1f} s ({ours_cpu:.1f} CPU), SciPy's sqrtm alone "
-        f"{root:.1f} s ({root_cpu:.1f} CPU)"
-    )
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        rows.append({f"distance of {d}": name, "s": f"{seconds:.1f}", "CPU s": f"{cpu:.1f}"})
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -195,15 +206,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=128, help="in the folder (%(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="number of turns (%(default)s)")
-    parser.add_argument("--serve", help=argparse.SUPPRESS)
-    parser.add_argument("--serve_in", help=argparse.SUPPRESS)
-    parser.add_argument("--weights", help=argparse.SUPPRESS)
+    parser.add_argument("--output", metavar="FILE.json", type=local_path, help="also writes it")
     args, _ = command_line.parse(parser, argv)
     if min(args.images - 1, args.batch_size, args.rounds) < 1:
         parser.error("--images must be at least 2, --batch_size and --rounds at least 1")
-    if args.serve:
-        serve(args.serve, args.weights, args.serve_in, args.batch_size)
-        return
     against = [name for name in args.against.split(",") if name]
     if unknown := set(against) - set(TOOLS):
         parser.error(f"--against={min(unknown)} is unknown; it is some of {','.join(TOOLS)}")
@@ -211,8 +217,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_images(Path(folder), args.images)
         sides = [*OURS, *against]
         found = measure(sides, folder, args.images, args.batch_size, args.rounds)
-    print(report(found, args.images))
-    print(time_distances())
+    tables = [report(found, args.images), time_distances()]
+    for rows in tables:
+        print(tabulate(rows, "keys", "simple", disable_numparse=True) + "\n")
+    if args.output:
+        write_json(args.output, {"processor": processor(), "images": args.images, "tables": tables})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import ROOT, Case
+from inception.doctor.speed import cores
 from inception.errors import UserError
 
 # What makes each library compute as on a processor without AVX-512.
@@ -117,6 +120,13 @@ class Worker:
         raise UserError(
             f"the process of {self.case.contender!r} ended with status {status}, see above"
         )
+
+
+def processor() -> str:
+    """Name of this machine's processor, and how many of its cores there are."""
+    file = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.*)", file.read_text() if file.exists() else "", re.M)
+    return f"{names[0] if names else platform.machine()}, {cores()} cores"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+from docs import measured
 from docs.commands import all_commands, parser_of, subparsers
 from inception import command_line, defaults
 from inception.fields import Check
@@ -207,7 +208,7 @@ def _items(body: str) -> str:
     return " ".join(items)
 
 
-PAGES = {"config.md": config, "api.md": api, "commands.md": commands}
+PAGES = {"config.md": config, "api.md": api, "commands.md": commands, "measured.md": measured.page}
 
 
 def pages() -> dict[Path, str]:

@@ -11,7 +11,7 @@ from tests.weights import parity
 
 @pytest.fixture(scope="session", autouse=True)
 def parity_report():
-    """Replaces the table in the file that INCEPTION_PARITY names by this session's measurements."""
+    """Writes this session's measurements into the file that INCEPTION_PARITY names."""
     yield
     if path := os.environ.get("INCEPTION_PARITY"):
         parity.write(path)

@@ -5,18 +5,18 @@ outputs in float32, as they are used; gradients and a forward pass in training i
 float32 rounding grows from layer to layer and switches one of millions of ReLUs or maxima of a pool
 now and then.
 
-INCEPTION_PARITY=docs/parity.md pytest -m "" -n0 tests/weights/test_parity_*.py writes what was
-measured; see conftest.py.
+INCEPTION_PARITY=docs/measured/parity.json pytest -m "" -n0 tests/weights/test_parity_*.py writes
+what was measured; see conftest.py.
 """
 
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from inception.weights import verify
+from inception.workdir.files import write_json
 from tests.oracles import in_float64
 
 # Outputs were at most 3e-6 apart, compiled for two kinds of processor, and in float64 3e-12.
@@ -26,14 +26,18 @@ MEASURED: list[tuple[str, str, str, verify.Difference]] = []
 
 
 def write(path: str) -> None:
-    """Replaces the table in docs/parity.md by what was measured."""
-    lines = [
-        f"| {source} | {what} | {images} | {worst.relative:.1e} | {worst.endpoint} |"
+    """Writes what was measured; docs/measured.py makes a table of it."""
+    rows = [
+        {
+            "source": source,
+            "compared": what,
+            "images": images,
+            "difference": worst.relative,
+            "at": worst.endpoint,
+        }
         for source, what, images, worst in sorted(MEASURED, key=lambda row: row[:3])
     ]
-    head = Path(path).read_text().partition("| source |")[0]
-    titles = "| source | compared | images | largest difference | at |\n|---|---|---|---|---|\n"
-    Path(path).write_text(head + titles + "\n".join(lines) + "\n")
+    write_json(path, rows)
 
 
 def difference(source, what, images, ours: dict, theirs: dict) -> float:
