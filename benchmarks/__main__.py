@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks import gpu, gpu_parts, speed, starts
 from benchmarks.cases import OURS, Case, check
-from benchmarks.interleave import INSTRUCTIONS, instructions, processor
+from benchmarks.interleave import INSTRUCTIONS, command_of, instructions, processor
 from benchmarks.photographs import HEIGHT, WIDTH, write_photographs
 from inception import command_line
 from inception.config import flatten, load
@@ -97,8 +97,7 @@ def compare_starts(args: argparse.Namespace, overrides: Sequence[str], cache: Pa
     """Starts every contender cold and again, prints a table and returns the numbers."""
     cases = make_cases(args, overrides, "train", args.batch)
     found = starts.measure(cases, args.rounds, cache)
-    table = {"startup": starts.startup_table, "memory": starts.memory_table}[args.mode]
-    print(table(found))
+    print(starts.table(args.mode, found))
     return [dataclasses.asdict(each) for each in found]
 
 
@@ -177,8 +176,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         packages = {name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
         paths = {"cache", "output"}
         arguments = {name: value for name, value in vars(args).items() if name not in paths}
-        about = {"arguments": arguments, "overrides": overrides, "packages": packages}
-        about["processor"] = processor()
+        about = {
+            "command": command_of("benchmarks", argv),
+            "processor": processor(),
+            "arguments": arguments,
+            "overrides": overrides,
+            "packages": packages,
+        }
         write_json(args.output, {**about, "measured": found})
 
 

@@ -121,18 +121,19 @@ def input_table(results: Sequence[Result]) -> str:
     )
 
 
+def row(result: Result) -> dict[str, str]:
+    """A contender's row in every table."""
+    return {
+        "contender": result.contender,
+        "images/s": result.images_per_second.text(),
+        "ours / theirs": result.ours_over_theirs.text(2),
+        "peak memory": f"{result.peak_bytes / 2**30:.2f} GiB",
+        "first step": f"{result.start_seconds:.1f} s",
+    }
+
+
 def _table(results: Sequence[Result], more: Callable[[Result], dict[str, str]]) -> str:
-    rows = [
-        {
-            "contender": result.contender,
-            "images/s": result.images_per_second.text(),
-            "ours / theirs": result.ours_over_theirs.text(2),
-            **more(result),
-            "peak memory": f"{result.peak_bytes / 2**30:.2f} GiB",
-            "first step": f"{result.start_seconds:.1f} s",
-        }
-        for result in results
-    ]
+    rows = [row(result) | more(result) for result in results]
     align = ("left", *["right"] * (len(rows[0]) - 1))
     lines = tabulate(rows, "keys", "simple", colalign=align, disable_numparse=True)
     return "\n".join(

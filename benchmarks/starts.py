@@ -65,9 +65,9 @@ def _start(case: Case, cache: Path, cold: bool) -> Start:
         worker.close()
 
 
-def startup_table(starts: Sequence[Start]) -> str:
+def startup_rows(starts: Sequence[Start]) -> list[dict[str, str]]:
     """Seconds to the first step; a line has a round's first and second start."""
-    rows = [
+    return [
         {
             "contender": cold.contender,
             "first start": f"{cold.seconds:.1f} s",
@@ -79,12 +79,11 @@ def startup_table(starts: Sequence[Start]) -> str:
         }
         for cold, warm in _pairs(starts)
     ]
-    return _table(rows, starts)
 
 
-def memory_table(starts: Sequence[Start]) -> str:
+def memory_rows(starts: Sequence[Start]) -> list[dict[str, str]]:
     """Peak memory; a step's is the second start's, as compilation leaves memory allocated."""
-    rows = [
+    return [
         {
             "contender": cold.contender,
             "start and a step, compiling": f"{cold.peak_bytes / 2**30:.2f} GiB",
@@ -93,14 +92,18 @@ def memory_table(starts: Sequence[Start]) -> str:
         }
         for cold, warm in _pairs(starts)
     ]
-    return _table(rows, starts)
 
 
 def _pairs(starts: Sequence[Start]) -> list[tuple[Start, Start]]:
     return list(zip(starts[::2], starts[1::2], strict=True))
 
 
-def _table(rows: list[dict[str, str]], starts: Sequence[Start]) -> str:
+ROWS = {"startup": startup_rows, "memory": memory_rows}
+
+
+def table(mode: str, starts: Sequence[Start]) -> str:
+    """The table of a mode of `ROWS`, and the descriptions of the contenders."""
+    rows = ROWS[mode](starts)
     align = ("left", *["right"] * (len(rows[0]) - 1))
     descriptions = dict.fromkeys(f"{start.contender}: {start.description}" for start in starts)
     lines = tabulate(rows, "keys", "simple", colalign=align, disable_numparse=True)

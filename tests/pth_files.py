@@ -120,3 +120,8 @@ class Pickle:
         view = (None,) if self.stream else ()
         arguments = b"(" + self.of((*place, *view)) + b"Q" + b"".join(rest) + b"t"
         return self.of(Global("torch._utils _rebuild_tensor_v2")) + arguments + b"R"
+
+
+def without(tensors: dict, *beginnings: str) -> dict:
+    """Shapes or arrays by name, but for names with these beginnings."""
+    return {name: value for name, value in tensors.items() if not name.startswith(beginnings)}

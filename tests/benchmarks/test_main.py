@@ -94,7 +94,7 @@ def test_a_start_is_cold_and_then_not(photographs, tmp_path):
     found = starts.measure([_input("pillow", photographs)], rounds=1, cache=tmp_path)
     assert [start.cold for start in found] == [True, False]
     assert all(start.peak_bytes >= 1e7 for start in found)
-    for table in (starts.startup_table(found), starts.memory_table(found)):
+    for table in (starts.table(mode, found) for mode in starts.ROWS):
         assert table.splitlines()[2].split()[0] == "pillow"
 
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from inception import Inception, Preprocessing
+from inception.weights import verify
 from tests.oracles import random_array
 
 MODEL = Inception(
@@ -36,3 +37,8 @@ def pictures(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     base = rng.uniform(40, 215, (count, 1, 1, 3)) + rng.uniform(-60, 60, grid)
     pixels = base.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
     return np.clip(pixels + rng.uniform(-30, 30, pixels.shape), 0, 255).astype(np.uint8)
+
+
+def difference(ours, theirs) -> float:
+    """The largest difference of any value, relative to the largest value."""
+    return verify.difference("", np.asarray(ours), np.asarray(theirs)).relative

@@ -14,7 +14,7 @@ from inception.fid.protocols import PROTOCOLS
 from inception.ops.convolution import is_onednn_used
 from inception.ops.platforms import compiled_for
 from tests import processes
-from tests.fid.networks import MODEL, loaded, pictures
+from tests.fid.networks import MODEL, difference, loaded, pictures
 
 ALL = (*LAYERS, "Mixed_5b")
 _PRODUCTS = ("dot_general", "conv_general_dilated", "onednn_output")
@@ -33,11 +33,6 @@ def images():
 @pytest.fixture(scope="module")
 def features(extract, images):
     return extract.features(images)
-
-
-def difference(ours, theirs) -> float:
-    """The largest difference of any value, relative to the largest value."""
-    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
 @pytest.mark.rounding

@@ -13,8 +13,7 @@ from inception.fid.extract import Extractor
 from inception.fid.frechet import distance
 from inception.fid.images import Images, Picture, open_images
 from inception.fid.pipeline import measure
-from tests.fid.networks import loaded, pictures
-from tests.fid.test_extract import difference
+from tests.fid.networks import difference, loaded, pictures
 
 SIZES = ((64, 80), (64, 80), (299, 299), (31, 129), (64, 80), (200, 130), (64, 80))
 

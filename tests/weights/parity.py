@@ -5,8 +5,8 @@ outputs in float32, as they are used; gradients and a forward pass in training i
 float32 rounding grows from layer to layer and switches one of millions of ReLUs or maxima of a pool
 now and then.
 
-INCEPTION_PARITY=docs/measured/parity.json pytest -m "" -n0 tests/weights/test_parity_*.py writes
-what was measured; see conftest.py.
+INCEPTION_PARITY=docs/measurements/parity.json pytest -m "" -n0 tests/weights/test_parity_*.py
+writes what was measured; see conftest.py.
 """
 
 from functools import partial

@@ -1,18 +1,14 @@
 """The one network in a file is found, whatever a training program wrapped around it."""
 
-import importlib.util
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, strategies
 
-from inception.weights import WeightsError, import_weights, names
+from inception.weights import WeightsError, names
 from inception.weights.files import Tensors
 from inception.weights.unwrapping import _BODY, unwrap
 from tests.fuzzing import fuzz
-from tests.pth_files import Call, Global, network, torch_shapes, write_pth
+from tests.pth_files import torch_shapes, without
 
 COUNT = "Conv2d_1a_3x3.bn.num_batches_tracked"
 
@@ -25,10 +21,6 @@ def state():
 
 def under(prefix: str, shapes: dict) -> dict:
     return {prefix + name: shape for name, shape in shapes.items()}
-
-
-def without(shapes: dict, *beginnings: str) -> dict:
-    return {name: shape for name, shape in shapes.items() if not name.startswith(beginnings)}
 
 
 def opened(shapes: dict, ema: bool = True) -> tuple[dict, dict, dict]:
@@ -303,56 +295,3 @@ def test_tensorflows_names_lose_their_prefix_and_the_optimizers_variables(naming
     assert shapes == wanted | {step: ()}
     assert all(places[n] == prefix + n.removeprefix(root) for n in wanted)
     assert notes == {}
-
-
-def test_timms_checkpoint_is_imported(tmp_path):
-    """As its train.py writes them: the program's arguments are in them, and averages."""
-    content = {
-        "epoch": 3,
-        "arch": "inception_v3",
-        "args": Call(Global("argparse Namespace"), ()),
-        "state_dict": network(1),
-        "state_dict_ema": network(2),
-    }
-    pretrained = import_weights(write_pth(tmp_path / "last.pth.tar", content))
-    assert pretrained.source == "torchvision"
-    assert pretrained.provenance["parameters"] == "running averages, state_dict_ema/"
-    assert pretrained.variables["params"]["Logits"]["bias"].tolist() == [2] * 5
-
-
-def test_no_head_is_a_network_for_features(tmp_path):
-    """As timm's num_classes=0 and fc = Identity leave it; in the older format."""
-    state = without(network(1, aux_head=True), "fc.")
-    pretrained = import_weights(write_pth(tmp_path / "x.pth", state, stream=True), "timm.tf_in1k")
-    assert (pretrained.model.num_classes, pretrained.model.aux_head) == (1, "none")
-    assert "there is no head" in pretrained.provenance["model.aux_head"]
-    head = pretrained.variables["params"]["Logits"]
-    assert not head["kernel"].any()
-    assert head["kernel"].shape == (2048, 1)
-
-
-REFERENCE = """
-import sys, numpy as np
-from inception.weights import reference
-images = np.zeros((1, 96, 96, 3), np.float32)
-for path, ema in ((sys.argv[1], True), (sys.argv[1], False), (sys.argv[2], True)):
-    found = reference.endpoints("torchvision", path, images, ema=ema)
-    print(found["logits"].tolist() if "logits" in found else found["pooled"].shape)
-"""
-
-
-def test_the_original_network_is_given_the_same_weights(tmp_path):
-    """For `verify`; in a process of its own, since this one may have TensorFlow."""
-    if not all(importlib.util.find_spec(name) for name in ("torch", "torchvision")):
-        pytest.skip("PyTorch is not installed: requirements-oracles.txt")
-    body = without(network(aux_head=False), "fc.")
-    head = {"fc.1.weight": np.zeros((2, 2048), np.float16)}
-    content = {
-        name: body | head | {"fc.1.bias": np.full(2, value, np.float16)}
-        for name, value in (("model", 1), ("model_ema", 2))
-    }
-    paths = [write_pth(tmp_path / "w.pth", content), write_pth(tmp_path / "body.pth", body)]
-    done = subprocess.run(
-        [sys.executable, "-c", REFERENCE, *map(str, paths)], capture_output=True, text=True
-    )
-    assert done.stdout.splitlines() == ["[[2.0, 2.0]]", "[[1.0, 1.0]]", "(1, 2048)"], done.stderr
