@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import parity
-from benchmarks.gpu_parts import PARTS, Setting
+from benchmarks.gpu_parts import PARTS, TRAIN_BATCHES, Setting
 from benchmarks.interleave import environment
 from inception.errors import UserError
 
 MIN_RATIO = 1.0  # of our images/s to theirs, in training and in inference
 MIN_ROOFLINE_SHARE = 0.40  # of arithmetic and traffic without overlap, in training
 MIN_TOP1 = 0.985  # of the quick start
+GIB = 2**30
 _TO_END = 8.0  # seconds in which a part that is told to end has to end
 
 
@@ -77,7 +78,7 @@ def run(setting: Setting, output: Path, minutes: float) -> list[Verdict]:
         if name == "parity":
             require_parity(found)
     verdicts = list(judge(found))
-    print(*verdicts, sep="\n")
+    print(*verdicts, *predictions(found), sep="\n")
     return verdicts
 
 
@@ -166,6 +167,23 @@ def judge(found: Mapping[str, dict]) -> Iterator[Verdict]:
         mode, _, batch = name.partition("_")
         if mode in ("train", "infer"):
             yield from _judge_speed(f"{mode}, batch {batch}", result)
+
+
+def predictions(found: Mapping[str, dict]) -> Iterator[str]:
+    """What `inception.plan` predicts, beside what was measured, in lines to print."""
+    name = f"train_{TRAIN_BATCHES[0]}"
+    if not {"plan", name} <= found.keys():
+        return
+    planned, ours = found["plan"], found[name]["results"][0]
+    slowest, fastest = planned["images_per_second"]
+    yield (
+        f"planned {slowest:,.0f} to {fastest:,.0f} images/s at batch {ours['batch']}: measured "
+        f"{ours['images_per_second'][0]:,.0f}"
+    )
+    yield (
+        f"planned {planned['peak_bytes'] / GIB:.2f} GiB at batch {ours['batch']}: measured "
+        f"{ours['peak_bytes'] / GIB:.2f}"
+    )
 
 
 def _judge_speed(name: str, result: Mapping[str, Any]) -> Iterator[Verdict]:

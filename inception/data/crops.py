@@ -33,6 +33,7 @@ _BOXES: dict[str, dict[str, Any] | None] = {
     "inception": {},
     "inception_fast": {},
     "resnet": {"area": (0.08, 1.0), "aspect": (3 / 4, 4 / 3), "min_object_covered": 0.0},
+    "crop": None,  # see `_most_of`
     "flip": None,
     "none": None,
 }
@@ -140,12 +141,21 @@ def train_box(rng: np.random.Generator, augmentation: str, height: int, width: i
     """Draws the box that an augmentation crops from an image of height x width pixels.
 
     'inception' and 'inception_fast': a distorted box; 'resnet': one of 0.08 to 1 of the area;
-    'flip' and 'none': the whole image.
+    'crop': a part of 7/8 to 1 of each side; 'flip' and 'none': the whole image.
     """
+    if augmentation == "crop":
+        (y, h), (x, w) = _most_of(rng, height), _most_of(rng, width)
+        return y, x, h, w
     limits = _BOXES[augmentation]
     if limits is None:
         return 0, 0, height, width
     return sample_distorted_box(rng, height, width, **limits)
+
+
+def _most_of(rng: np.random.Generator, length: int) -> tuple[int, int]:
+    """Start and length of a part of a side: at least 7/8 of it, anywhere."""
+    part = length - _below(rng, length // 8 + 1)
+    return _below(rng, length - part + 1), part
 
 
 def train_resize(

@@ -104,6 +104,15 @@ def test_every_part_leaves_a_line_and_targets_are_judged(parts, setting, tmp_pat
     assert "MISSED  train, batch 256, ours / timm-compile" in capsys.readouterr().out
 
 
+def test_predictions_stand_beside_what_was_measured():
+    plan = {"images_per_second": [2500.0, 9000.0], "peak_bytes": 3 << 29}
+    assert list(gpu.predictions({**FOUND, "plan": plan})) == [
+        "planned 2,500 to 9,000 images/s at batch 256: measured 3,000",
+        "planned 1.50 GiB at batch 256: measured 1.00",
+    ]
+    assert not list(gpu.predictions(FOUND))
+
+
 def test_given_again_it_runs_what_is_missing_and_leaves_it_the_time(parts, setting, tmp_path):
     output = tmp_path / "gpu.jsonl"
     gpu.run(setting, output, 8)
@@ -147,10 +156,13 @@ def test_a_part_that_takes_too_long_is_ended(setting, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_whole_is_rehearsed_on_a_cpu(tiny, tmp_path):
-    """Every part, tiny; the plan is another test's, as a program for a GPU compiles for minutes."""
+    """Every part, tiny; the plan is another test's, as a program for a GPU compiles for minutes.
+
+    All batches are of two images, so that the parts share compiled programs.
+    """
     fields = flatten(tiny("dtype=bfloat16"))
     setting = gpu_parts.Setting(
-        *(fields, 10, cores(), 1, 0.1, str(tmp_path / "cache"), "cpu", ("flax-naive",), 1 / 64),
+        *(fields, 10, cores(), 1, 0.1, str(tmp_path / "cache"), "cpu", ("flax-naive",), 1 / 1024),
         quick_start=[*TINY, "num_epochs=0.1"],
     )
     gpu.run(setting, tmp_path / "gpu.jsonl", 60)

@@ -1,5 +1,7 @@
 """crops: sampler and resizes against TensorFlow, evaluation against torchvision's arithmetic."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -171,6 +173,17 @@ def test_the_four_methods_are_drawn_alike(photograph):
             drawn[method] += np.array_equal(out, expected)
     assert sum(drawn.values()) == 200
     assert min(drawn.values()) > 30
+
+
+def test_crop_takes_at_least_seven_eighths_of_each_side():
+    """Of 16 pixels: all, two parts of 15 or three of 14, each length as often."""
+    rng = np.random.default_rng(0)
+    boxes = [crops.train_box(rng, "crop", 16, 16) for _ in range(2000)]
+    sides = Counter((y, h) for y, _, h, _ in boxes)
+    assert set(sides) == {(0, 16), (0, 15), (1, 15), (0, 14), (1, 14), (2, 14)}
+    assert sides == pytest.approx({(y, h): 2000 / 3 / (17 - h) for y, h in sides}, rel=0.15)
+    assert {(x, w) for _, x, _, w in boxes} == set(sides)
+    assert crops.train_box(rng, "crop", 1, 7) == (0, 0, 1, 7)
 
 
 def test_resnet_reads_every_pixel_of_a_large_crop():
