@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks import gpu, gpu_parts, speed, starts
 from benchmarks.cases import OURS, Case, check
-from benchmarks.interleave import INSTRUCTIONS, command_of, instructions, processor
+from benchmarks.interleave import INSTRUCTIONS, instructions, processor
 from benchmarks.photographs import HEIGHT, WIDTH, write_photographs
 from inception import command_line
 from inception.config import flatten, load
@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         paths = {"cache", "output"}
         arguments = {name: value for name, value in vars(args).items() if name not in paths}
         about = {
-            "command": command_of("benchmarks", argv),
+            "command": command_line.command_of(parser(), argv),
             "processor": processor(),
             "arguments": arguments,
             "overrides": overrides,

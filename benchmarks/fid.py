@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.interleave import command_of, processor
+from benchmarks.interleave import processor
 from benchmarks.speed import Spread
 from inception import command_line
 from inception.data.paths import local_path
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for rows in tables:
         print(tabulate(rows, "keys", "simple", disable_numparse=True) + "\n")
     if args.output:
-        about = {"command": command_of("benchmarks.fid", argv), "processor": processor()}
+        about = {"command": command_line.command_of(parser, argv), "processor": processor()}
         write_json(args.output, {**about, "images": args.images, "tables": tables})
 
 

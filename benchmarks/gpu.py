@@ -29,12 +29,12 @@ from typing import Any
 from benchmarks import parity
 from benchmarks.gpu_parts import PARTS, TRAIN_BATCHES, Setting
 from benchmarks.interleave import environment
+from benchmarks.optimizations import GIB
 from inception.errors import UserError
 
 MIN_RATIO = 1.0  # of our images/s to theirs, in training and in inference
 MIN_ROOFLINE_SHARE = 0.40  # of arithmetic and traffic without overlap, in training
 MIN_TOP1 = 0.985  # of the quick start
-GIB = 2**30
 _TO_END = 8.0  # seconds in which a part that is told to end has to end
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -121,11 +120,6 @@ class Worker:
         raise UserError(
             f"the process of {self.case.contender!r} ended with status {status}, see above"
         )
-
-
-def command_of(module: str, argv: Sequence[str] | None) -> str:
-    """The command that runs a module with these arguments, or this process's."""
-    return shlex.join(["python", "-m", module, *(sys.argv[1:] if argv is None else argv)])
 
 
 def processor() -> str:

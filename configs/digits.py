@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.augmentation = "crop"  # mirrored digits are not digits
     config.batch_size = 32
     config.num_epochs = 20.0
-    config.learning_rate = 0.05  # at 0.1 gradients leap, see docs/decisions.md
+    config.learning_rate = 0.05  # see docs/decisions.md
     config.learning_rate_batch = 32
     config.schedule = "cosine"
     config.weight_decay = 5e-4  # there are few images

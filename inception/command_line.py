@@ -5,6 +5,7 @@ import difflib
 import itertools
 import logging
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -82,6 +83,11 @@ def parse(
     if overrides and not parser.epilog:
         parser.error(f"this command has no config: leave out {OVERRIDE}{overrides[0]}")
     return parser.parse_args(own), overrides
+
+
+def command_of(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> str:
+    """The command that these arguments, or this process's, are of, as a shell takes it."""
+    return f"{parser.prog} {shlex.join(sys.argv[1:] if argv is None else argv)}"
 
 
 def run(main: Callable[[], int | None], memory_advice: str = "") -> int:

@@ -15,7 +15,6 @@ configs/digits.py differs from configs/v3.py.
 import datetime
 import importlib.metadata
 import platform
-import shlex
 import sys
 import time
 import traceback
@@ -102,7 +101,6 @@ def _machine() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the given configs and reports on them."""
-    words = list(sys.argv[1:] if argv is None else argv)
     parser = command_line.parser("python -m inception.ablation", __doc__, config=True)
     parser.add_argument("--configs", required=True, help="names in configs/, or paths: v2,v3")
     parser.add_argument("--seeds", type=int, default=3, help="runs per row (%(default)s)")
@@ -111,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--on", help="a config whose changes relative to v3 are applied to all rows: digits"
     )
     parser.add_argument("--distributed", action="store_true", help="one of several processes")
-    args, overrides = command_line.parse(parser, words)
+    args, overrides = command_line.parse(parser, argv)
     names = [name for name in args.configs.split(",") if name]
     if not names or args.seeds < 1:
         parser.error("--configs needs at least one name, and --seeds must be at least 1")
@@ -120,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     connect(args.distributed)
     workdir = resolve_workdir(args.workdir)
     runs = make_runs(rows, args.seeds, workdir)
-    command = shlex.join(["python", "-m", "inception.ablation", *words])
+    command = command_line.command_of(parser, argv)
 
     def redraw() -> None:
         if is_main_process():

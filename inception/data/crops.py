@@ -10,8 +10,8 @@ did not commute with flipping. We do not copy that.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -28,16 +28,6 @@ RESIZE_METHODS = {
     "bicubic": cv2.INTER_CUBIC,  # Keys's kernel with a = -0.75, as in TensorFlow 1
     "area": cv2.INTER_AREA,  # where no side grows, see `_resize_area`
 }
-# What the host does for each augmentation: arguments of `sample_distorted_box`; None: no crop.
-_BOXES: dict[str, dict[str, Any] | None] = {
-    "inception": {},
-    "inception_fast": {},
-    "resnet": {"area": (0.08, 1.0), "aspect": (3 / 4, 4 / 3), "min_object_covered": 0.0},
-    "crop": None,  # see `_most_of`
-    "flip": None,
-    "none": None,
-}
-AUGMENTATIONS = tuple(_BOXES)
 CROPS = (1, 12, 144)
 _SUPPORT = 2  # radius of Pillow's widest filter here, bicubic, in pixels
 _MAX_WASTE = 16  # of a resized image's pixels, as a multiple of its crop's; see `_crops_of_resized`
@@ -137,25 +127,39 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
     return image[y : y + height, x : x + width]
 
 
-def train_box(rng: np.random.Generator, augmentation: str, height: int, width: int) -> Box:
-    """Draws the box that an augmentation crops from an image of height x width pixels.
-
-    'inception' and 'inception_fast': a distorted box; 'resnet': one of 0.08 to 1 of the area;
-    'crop': a part of 7/8 to 1 of each side; 'flip' and 'none': the whole image.
-    """
-    if augmentation == "crop":
-        (y, h), (x, w) = _most_of(rng, height), _most_of(rng, width)
-        return y, x, h, w
-    limits = _BOXES[augmentation]
-    if limits is None:
-        return 0, 0, height, width
-    return sample_distorted_box(rng, height, width, **limits)
+def _large_box(rng: np.random.Generator, height: int, width: int) -> Box:
+    """A box of at least 7/8 of each side, anywhere."""
+    y, h = _large_part(rng, height)
+    x, w = _large_part(rng, width)
+    return y, x, h, w
 
 
-def _most_of(rng: np.random.Generator, length: int) -> tuple[int, int]:
-    """Start and length of a part of a side: at least 7/8 of it, anywhere."""
+def _large_part(rng: np.random.Generator, length: int) -> tuple[int, int]:
     part = length - _below(rng, length // 8 + 1)
     return _below(rng, length - part + 1), part
+
+
+def _whole(_: np.random.Generator, height: int, width: int) -> Box:
+    return 0, 0, height, width
+
+
+# How each augmentation draws the box that it crops from an image.
+_BOXES: dict[str, Callable[[np.random.Generator, int, int], Box]] = {
+    "inception": sample_distorted_box,
+    "inception_fast": sample_distorted_box,
+    "resnet": partial(
+        sample_distorted_box, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), min_object_covered=0.0
+    ),
+    "crop": _large_box,
+    "flip": _whole,
+    "none": _whole,
+}
+AUGMENTATIONS = tuple(_BOXES)
+
+
+def train_box(rng: np.random.Generator, augmentation: str, height: int, width: int) -> Box:
+    """Draws the box that an augmentation crops from an image of height x width pixels."""
+    return _BOXES[augmentation](rng, height, width)
 
 
 def train_resize(
