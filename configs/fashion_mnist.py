@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.augmentation = "flip"
     config.num_epochs = 2.0
     config.weight_decay = 4e-5
+    config.model.dropout_rate = 0.2
     config.model.batch_norm_group = 32
     config.model.batch_norm_decay = 0.99  # of 3,750 steps
     config.eval.split = "test"

@@ -55,7 +55,7 @@ _DATA = {
     "input_std": Field([0.5, 0.5, 0.5], three(POSITIVE), "Divisors of red, green and blue."),
     "augmentation": Field(
         "inception",
-        one_of("inception", "inception_fast", "resnet", "flip", "crop", "none"),
+        one_of("inception", "inception_fast", "resnet", "flip", "affine", "none"),
         "Random changes of training images: see data/augment.py (released code).",
     ),
     "on_bad_record": Field(

@@ -72,7 +72,7 @@ def augment(
       images: uint8 [batch, height, width, 3].
       augmentation: "inception": flip and the four color operations; "inception_fast": flip,
           brightness and saturation (slim's fast_mode); "resnet" and "flip": flip only (they
-          differ in the crops); "crop" and "none": scaling only.
+          differ in the crops); "affine" and "none": scaling only.
       mean: Mean of red, green and blue in [0, 1]; the result is (augmented - mean) / std.
       std: Standard deviation of red, green and blue.
 
@@ -89,7 +89,7 @@ def augment(
             "and one key per image"
         )
     choices = draw(keys)
-    if augmentation not in ("crop", "none"):
+    if augmentation not in ("affine", "none"):
         images = jnp.where(_per_image(choices.flip)[..., None], images[:, :, ::-1], images)
     if augmentation == "inception":
         return _scale(distort_color(_uint8(images), choices), mean, std)

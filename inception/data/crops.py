@@ -127,18 +127,6 @@ def crop(image: np.ndarray, box: Box) -> np.ndarray:
     return image[y : y + height, x : x + width]
 
 
-def _large_box(rng: np.random.Generator, height: int, width: int) -> Box:
-    """A box of at least 7/8 of each side, anywhere."""
-    y, h = _large_part(rng, height)
-    x, w = _large_part(rng, width)
-    return y, x, h, w
-
-
-def _large_part(rng: np.random.Generator, length: int) -> tuple[int, int]:
-    part = length - _below(rng, length // 8 + 1)
-    return _below(rng, length - part + 1), part
-
-
 def _whole(_: np.random.Generator, height: int, width: int) -> Box:
     return 0, 0, height, width
 
@@ -150,7 +138,7 @@ _BOXES: dict[str, Callable[[np.random.Generator, int, int], Box]] = {
     "resnet": partial(
         sample_distorted_box, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), min_object_covered=0.0
     ),
-    "crop": _large_box,
+    "affine": _whole,
     "flip": _whole,
     "none": _whole,
 }
@@ -168,14 +156,36 @@ def train_resize(
     """Resizes the box of `train_box`, uint8 [height, width, 3], to `out`, uint8 [size, size, 3].
 
     'inception': by one of four methods; 'resnet': bilinear, or area where bilinear would skip
-    pixels; the others: bilinear.
+    pixels; 'affine': the same, and changed by `_warp`; the others: bilinear.
     """
     size, method = out.shape[0], "bilinear"
+    skips = min(image.shape[:2]) >= 2 * size  # bilinear reads 2x2 pixels
+    if augmentation == "affine":
+        _warp(rng, resize(image, size, "area") if skips else image, out)
+        return
     if augmentation == "inception":
         method = tuple(RESIZE_METHODS)[_below(rng, len(RESIZE_METHODS))]
-    elif augmentation == "resnet" and min(image.shape[:2]) >= 2 * size:
-        method = "area"  # bilinear reads 2x2 pixels, so it skips some from a factor of 2 on
+    elif augmentation == "resnet" and skips:
+        method = "area"
     resize(image, size, method, out)
+
+
+def _warp(rng: np.random.Generator, image: np.ndarray, out: np.ndarray) -> None:
+    """Resizes an image to `out` by a random affine map; beyond the image its edge is repeated.
+
+    The map rotates by up to 16 degrees, shears by up to 8, scales each side by exp(-0.16) to
+    exp(0.16), about 0.85 to 1.17, and shifts by up to a tenth of each side.
+    """
+    size, sides = out.shape[0], np.array(image.shape[1::-1])  # x before y, as in OpenCV
+    draws = rng.uniform(-1, 1, 6)
+    angle, shear = np.radians([16, 8]) * draws[:2]
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = rotation @ [[1, np.tan(shear)], [0, 1]] * (np.exp(0.16 * draws[2:4]) * sides / size)
+    # Half-pixel centers: the middle of `out` shows a point near the middle of the image.
+    offset = sides * (0.5 + 0.1 * draws[4:]) - linear @ [size / 2 - 0.5, size / 2 - 0.5] - 0.5
+    matrix = np.column_stack([linear, offset])  # from pixels of `out` to those of the image
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(image, matrix, (size, size), out, flags, cv2.BORDER_REPLICATE)
 
 
 def eval_crops(image: np.ndarray, preprocessing: Preprocessing, crops: int = 1) -> np.ndarray:

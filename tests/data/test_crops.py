@@ -1,7 +1,5 @@
 """crops: sampler and resizes against TensorFlow, evaluation against torchvision's arithmetic."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -175,22 +173,43 @@ def test_the_four_methods_are_drawn_alike(photograph):
     assert min(drawn.values()) > 30
 
 
-def test_crop_takes_at_least_seven_eighths_of_each_side():
-    """Of 16 pixels: all, two parts of 15 or three of 14, each length as often."""
-    rng = np.random.default_rng(0)
-    boxes = [crops.train_box(rng, "crop", 16, 16) for _ in range(2000)]
-    sides = Counter((y, h) for y, _, h, _ in boxes)
-    assert set(sides) == {(0, 16), (0, 15), (1, 15), (0, 14), (1, 14), (2, 14)}
-    assert sides == pytest.approx({(y, h): 2000 / 3 / (17 - h) for y, h in sides}, rel=0.15)
-    assert {(x, w) for _, x, _, w in boxes} == set(sides)
-    assert crops.train_box(rng, "crop", 1, 7) == (0, 0, 1, 7)
+def test_affine_maps_are_drawn_from_the_stated_ranges():
+    """Red is x and green is y, so a map can be read off its result by least squares."""
+    height, width, size = 160, 240, 100
+    y, x = np.mgrid[:height, :width]
+    image = np.dstack([x, y, 0 * x]).astype(np.uint8)
+    rows, columns = np.mgrid[:size, :size] - size / 2 + 0.5
+    places = np.dstack([columns, rows, np.ones_like(rows)])
+    drawn = []
+    for seed in range(300):
+        out = np.zeros((size, size, 3), np.uint8)
+        train_crop(np.random.default_rng(seed), image, "affine", out)
+        seen = out[..., :2].astype(float)
+        inside = ((seen > 1) & (seen < (width - 2, height - 2))).all(-1)
+        right, down, middle = np.linalg.lstsq(places[inside], seen[inside], rcond=None)[0]
+        angle = np.arctan2(right[1], right[0])
+        along, across = (
+            down @ [np.cos(angle), np.sin(angle)],
+            down @ [-np.sin(angle), np.cos(angle)],
+        )
+        scales = np.log([np.hypot(*right) / width * size, across / height * size])
+        turns = np.degrees([angle, np.arctan2(along, across)])
+        drawn.append([*turns, *scales, *(middle + 0.5) / (width, height) - 0.5])
+    limits = np.array([16, 8, 0.16, 0.16, 0.1, 0.1])
+    relative = np.array(drawn) / limits
+    np.testing.assert_allclose(relative.max(0), 1, atol=0.04)
+    np.testing.assert_allclose(relative.min(0), -1, atol=0.04)
+    np.testing.assert_allclose(relative.std(0), 1 / np.sqrt(3), atol=0.08)  # uniform
+    correlations = np.corrcoef(relative.T) - np.eye(6)
+    assert np.abs(correlations).max() < 0.2
 
 
-def test_resnet_reads_every_pixel_of_a_large_crop():
+@pytest.mark.parametrize("augmentation", ["resnet", "affine"])
+def test_every_pixel_of_a_large_image_is_read(augmentation):
     """A fine checkerboard must turn gray, not alias."""
     board = np.indices((800, 800)).sum(0) % 2 * 255
     out = np.zeros((32, 32, 3), np.uint8)
-    train_crop(np.random.default_rng(0), np.dstack([board] * 3).astype(np.uint8), "resnet", out)
+    train_crop(np.random.default_rng(0), np.dstack([board] * 3).astype(np.uint8), augmentation, out)
     assert np.abs(out.astype(int) - 127).max() < 20
 
 
