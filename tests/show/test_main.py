@@ -15,7 +15,7 @@ from inception.data.sources import ArraySource
 from inception.show import __main__ as show
 from inception.show import images, page
 
-CONFIG = Path(__file__).parents[2] / "configs/digits.py"  # 75x75, augmentation 'none'
+CONFIG = Path(__file__).parents[2] / "configs/digits.py"  # 75x75
 PHOTOGRAPHS = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea()]
 
 
