@@ -158,7 +158,7 @@ def _measuring(mode: str, batch: int) -> Callable[[Setting], dict]:
 PARTS = {
     "device": Part(device, 15),
     "parity": Part(compare_with_cpu, 60),
-    "quick_start": Part(quick_start, 60),
+    "quick_start": Part(quick_start, 80),
     "train_256": Part(_measuring("train", 256), 100),
     "train_512": Part(_measuring("train", 512), 40),
     "train_128": Part(_measuring("train", 128), 30),

@@ -56,7 +56,7 @@ _DATA = {
     "augmentation": Field(
         "inception",
         one_of("inception", "inception_fast", "resnet", "flip", "affine", "none"),
-        "Random changes of training images: see data/augment.py (released code).",
+        "Random changes of training images: see data/crops.py, data/augment.py (released code).",
     ),
     "on_bad_record": Field(
         "fail",

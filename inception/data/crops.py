@@ -1,4 +1,4 @@
-"""Cropping and resizing on the host, uint8 in and out; the device then flips and changes colors.
+"""Cropping, warping and resizing on the host, uint8 in and out; the device does the rest.
 
 Training uses one random box per image (the released code's image_processing.py and slim's
 inception_preprocessing.py); evaluation one central crop, or the 12 or 144 of table 4.
@@ -156,18 +156,20 @@ def train_resize(
     """Resizes the box of `train_box`, uint8 [height, width, 3], to `out`, uint8 [size, size, 3].
 
     'inception': by one of four methods; 'resnet': bilinear, or area where bilinear would skip
-    pixels; 'affine': the same, and changed by `_warp`; the others: bilinear.
+    pixels; 'affine': a random map, bilinear, of the area resize there; the others: bilinear.
     """
-    size, method = out.shape[0], "bilinear"
+    size = out.shape[0]
     skips = min(image.shape[:2]) >= 2 * size  # bilinear reads 2x2 pixels
-    if augmentation == "affine":
-        _warp(rng, resize(image, size, "area") if skips else image, out)
-        return
-    if augmentation == "inception":
-        method = tuple(RESIZE_METHODS)[_below(rng, len(RESIZE_METHODS))]
-    elif augmentation == "resnet" and skips:
-        method = "area"
-    resize(image, size, method, out)
+    match augmentation:
+        case "inception":
+            method = tuple(RESIZE_METHODS)[_below(rng, len(RESIZE_METHODS))]
+            resize(image, size, method, out)
+        case "resnet" if skips:
+            resize(image, size, "area", out)
+        case "affine":
+            _warp(rng, resize(image, size, "area") if skips else image, out)
+        case _:
+            resize(image, size, "bilinear", out)
 
 
 def _warp(rng: np.random.Generator, image: np.ndarray, out: np.ndarray) -> None:
@@ -182,7 +184,7 @@ def _warp(rng: np.random.Generator, image: np.ndarray, out: np.ndarray) -> None:
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = rotation @ [[1, np.tan(shear)], [0, 1]] * (np.exp(0.16 * draws[2:4]) * sides / size)
     # Half-pixel centers: the middle of `out` shows a point near the middle of the image.
-    offset = sides * (0.5 + 0.1 * draws[4:]) - linear @ [size / 2 - 0.5, size / 2 - 0.5] - 0.5
+    offset = sides * (0.5 + 0.1 * draws[4:]) - linear.sum(1) * (size - 1) / 2 - 0.5
     matrix = np.column_stack([linear, offset])  # from pixels of `out` to those of the image
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     cv2.warpAffine(image, matrix, (size, size), out, flags, cv2.BORDER_REPLICATE)

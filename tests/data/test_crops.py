@@ -188,10 +188,8 @@ def test_affine_maps_are_drawn_from_the_stated_ranges():
         inside = ((seen > 1) & (seen < (width - 2, height - 2))).all(-1)
         right, down, middle = np.linalg.lstsq(places[inside], seen[inside], rcond=None)[0]
         angle = np.arctan2(right[1], right[0])
-        along, across = (
-            down @ [np.cos(angle), np.sin(angle)],
-            down @ [-np.sin(angle), np.cos(angle)],
-        )
+        c, s = np.cos(angle), np.sin(angle)
+        along, across = down @ [[c, -s], [s, c]]
         scales = np.log([np.hypot(*right) / width * size, across / height * size])
         turns = np.degrees([angle, np.arctan2(along, across)])
         drawn.append([*turns, *scales, *(middle + 0.5) / (width, height) - 0.5])
